@@ -1,0 +1,28 @@
+# `make demo` and `make test` do all the set-up themselves, in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+
+.PHONY: demo test check clean
+
+demo: $(STAMP)
+	$(BIN)/python examples/microlens_1m.py
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --progress-bar off --quiet torch torchvision
+	$(BIN)/python -m pip install --progress-bar off --quiet --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) out build *.egg-info

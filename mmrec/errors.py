@@ -1,0 +1,11 @@
+"""The one exception for mistakes that a user can mend."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """Bad input: the rule, then what arrived and where, in one sentence.
+
+    Command lines print the sentence and leave with exit code 2 (`mmrec.cli.run`); library users
+    catch it as a `ValueError`.
+    """
