@@ -1,0 +1,209 @@
+"""The ranker: a batch of ids to logits. It wires parts that come in by constructor.
+
+B rows, L history, D item width, C context columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from mmrec.batch import Batch
+from mmrec.errors import InputError
+from mmrec.models.parts import ContentAlignment, Wide
+from mmrec.nn.checks import not_negative
+from mmrec.nn.fusion.base import ConditionedFusion
+from mmrec.nn.interaction import Interaction
+from mmrec.nn.item_encoder import ItemEncoder
+from mmrec.nn.mlp import MLP
+from mmrec.nn.sequence import SequenceEncoder
+from mmrec.nn.simtier import SimTier
+from mmrec.nn.tokens import compact_here
+from mmrec.nn.users import EMBEDDING_STD, UserEncoder
+
+
+class Ranker(nn.Module):
+    """logit = head(interaction([sequence(h, t); t; user; context; tiers])) + wide.
+
+    Args:
+        items: ids -> vectors, for history and target alike.
+        sequence: history and target -> one vector.
+        interaction: takes `input_dim(...)`, gives what the head reads.
+        head: widths of the head's hidden layers; one Linear to the logit follows.
+        context_sizes: vocabulary of each context column.
+        context_dim: width of each column's embedding; 0 leaves context out.
+        users: user id -> vector; None = users are told apart by their histories alone.
+        wide: biases of item and user, added to the logit; None = none.
+        tiers: similarity tiers of frozen image and text; None = none.
+        alignment: pulls id and content vectors of the targets together; see `auxiliary`.
+        deduplicate: encode each item of a batch once, and leave out columns that are padding in
+            every row. None = on the CPU; on CUDA it waits for the device, so there the whole item
+            table is encoded instead where that is fewer rows.
+
+    Attributes:
+        auxiliary: in training with `alignment`, the weighted loss (a scalar) that the last forward
+            adds to that of the clicks; else None.
+    """
+
+    auxiliary: Tensor | None
+
+    def __init__(
+        self,
+        *,
+        items: ItemEncoder,
+        sequence: SequenceEncoder,
+        interaction: Interaction,
+        head: Sequence[int] = (64, 32),
+        head_dropout: float = 0.0,
+        context_sizes: Sequence[int] = (11, 11),
+        context_dim: int = 64,
+        users: UserEncoder | None = None,
+        wide: Wide | None = None,
+        tiers: SimTier | None = None,
+        alignment: ContentAlignment | None = None,
+        deduplicate: bool | None = None,
+    ) -> None:
+        super().__init__()
+        not_negative(context_dim=context_dim)
+        width = input_dim(
+            items=items,
+            sequence=sequence,
+            context_sizes=context_sizes,
+            context_dim=context_dim,
+            users=users,
+            tiers=tiers,
+        )
+        if interaction.in_dim != width:
+            raise InputError(
+                f"interaction must take what the parts give, {width} wide, got {interaction.in_dim}"
+            )
+        self.items, self.users, self.wide, self.tiers = items, users, wide, tiers
+        self.alignment, self.deduplicate, self.auxiliary = alignment, deduplicate, None
+        self.sequence = cast(nn.Module, sequence)
+        self.interaction = cast(nn.Module, interaction)
+        self.head = MLP(in_dim=interaction.out_dim, hidden=head, dropout=head_dropout, out_dim=1)
+        sizes = tuple(context_sizes) if context_dim else ()
+        self.context = nn.ModuleList(nn.Embedding(size, context_dim) for size in sizes)
+        for parameter in self.context.parameters():
+            nn.init.normal_(parameter, std=EMBEDDING_STD)
+        fusion = items.fusion
+        self.conditioned = isinstance(fusion, ConditionedFusion)
+        if isinstance(fusion, ConditionedFusion) and fusion.context_dim != len(sizes) * context_dim:
+            raise InputError(
+                "a conditioned fusion must take the context embeddings, "
+                f"{len(sizes) * context_dim} wide, got context_dim {fusion.context_dim}"
+            )
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits (B,), float32 also under autocast."""
+        compact = compact_here(self.deduplicate, batch.history)
+        history = trim(batch.history) if compact else batch.history
+        valid = history != 0
+        items, target = self._encode(history, batch.target, compact=compact)
+        context = self._context(batch)
+        target = self._conditioned(target, context)
+        parts = [self.sequence(items, target, valid), target]
+        if self.users is not None:
+            parts.append(self.users(batch.user))
+        parts.extend(context)
+        if self.tiers is not None:
+            parts.extend(self._tiers(self.tiers, history, batch.target, valid))
+        crossed = self.interaction(torch.cat([part.to(target.dtype) for part in parts], dim=-1))
+        self.auxiliary = None
+        if self.alignment is not None and self.training:
+            self.auxiliary = self.alignment(self.items, batch.target, target)
+        # The last layers in full precision: bfloat16 logits would tie rows that differ.
+        with torch.autocast(device_type=crossed.device.type, enabled=False):
+            logit = cast(Tensor, self.head(crossed.to(self.head_dtype))).squeeze(-1)
+            return logit if self.wide is None else logit + self.wide(batch.target, batch.user)
+
+    @property
+    def head_dtype(self) -> torch.dtype:
+        return next(self.head.parameters()).dtype
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Every parameter once: "ids" (all embedding tables), "fusion", "dense" (the rest).
+
+        For learning rates and weight decay of their own.
+        """
+        groups: dict[str, list[nn.Parameter]] = {"ids": [], "fusion": [], "dense": []}
+        tables = (nn.Embedding, nn.EmbeddingBag)
+        of_tables = {id(p) for m in self.modules() if isinstance(m, tables) for p in m.parameters()}
+        for name, parameter in self.named_parameters():
+            if name.startswith("items.fusion."):
+                groups["fusion"].append(parameter)
+            elif id(parameter) in of_tables or name == "items.unknown":
+                groups["ids"].append(parameter)
+            else:
+                groups["dense"].append(parameter)
+        return groups
+
+    def _encode(self, history: Tensor, target: Tensor, *, compact: bool) -> tuple[Tensor, Tensor]:
+        """(B, L) and (B,) -> (B, L, D) and (B, D), each item encoded once where that pays."""
+        ids = torch.cat([history.flatten(), target])
+        if compact:
+            once, place = torch.unique(ids, return_inverse=True)
+            vectors = self.items(once).index_select(0, place)
+        elif ids.numel() >= self.items.num_items:
+            every = torch.arange(self.items.num_items, device=ids.device)
+            vectors = self.items(every).index_select(0, ids)
+        else:
+            vectors = self.items(ids)
+        return vectors[: history.numel()].view(*history.shape, -1), vectors[history.numel() :]
+
+    def _context(self, batch: Batch) -> list[Tensor]:
+        if batch.context.shape[1] < len(self.context):
+            raise InputError(
+                f"a batch must hold {len(self.context)} context columns, "
+                f"got {batch.context.shape[1]}"
+            )
+        return [table(batch.context[:, column]) for column, table in enumerate(self.context)]
+
+    def _conditioned(self, target: Tensor, context: list[Tensor]) -> Tensor:
+        if not self.conditioned:
+            return target
+        fusion = cast(ConditionedFusion, self.items.fusion)
+        start = self.items.out_dim - self.items.content_dim
+        content = fusion.condition(target[:, start:], torch.cat(context, dim=-1))
+        return torch.cat([target[:, :start], content], dim=-1)
+
+    def _tiers(
+        self, tiers: SimTier, history: Tensor, target: Tensor, valid: Tensor
+    ) -> list[Tensor]:
+        """Tiers of the images and of the texts, each over the pairs that have both."""
+        image, text, has_image, has_text = self.items.features(history)
+        image_t, text_t, has_image_t, has_text_t = self.items.features(target)
+        return [
+            tiers(image, image_t, valid & has_image & has_image_t.unsqueeze(1)),
+            tiers(text, text_t, valid & has_text & has_text_t.unsqueeze(1)),
+        ]
+
+
+def input_dim(
+    *,
+    items: ItemEncoder,
+    sequence: SequenceEncoder,
+    context_sizes: Sequence[int] = (11, 11),
+    context_dim: int = 64,
+    users: UserEncoder | None = None,
+    tiers: SimTier | None = None,
+) -> int:
+    """Width of what a `Ranker` of these parts hands to its interaction."""
+    width = sequence.out_dim + items.out_dim + context_dim * len(tuple(context_sizes))
+    width += 0 if users is None else users.out_dim
+    return width + (0 if tiers is None else 2 * tiers.out_dim)
+
+
+def trim(history: Tensor) -> Tensor:
+    """(B, L) -> (B, L'), without the leading columns that are padding in every row; L' >= 1.
+
+    >>> trim(torch.tensor([[0, 0, 0, 4], [0, 0, 3, 5]]))
+    tensor([[0, 4],
+            [3, 5]])
+    """
+    filled = (history != 0).any(0).nonzero()
+    first = int(filled[0]) if len(filled) else history.shape[1] - 1
+    return history[:, first:]

@@ -1,0 +1,109 @@
+"""What a fusion is, and what the variants share.
+
+… any leading dims, Di image width, Dt text width, D out_dim.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from mmrec.errors import InputError
+from mmrec.nn.checks import positive
+
+ABSENT_STD = 0.02
+
+
+@runtime_checkable
+class Fusion(Protocol):
+    """Image (..., Di), text (..., Dt), has_image (...) and has_text (...) bool -> (..., out_dim).
+
+    What stands in the vector of an absent modality must not change the output.
+    """
+
+    out_dim: int
+
+    def __call__(
+        self, image: Tensor, text: Tensor, has_image: Tensor, has_text: Tensor
+    ) -> Tensor: ...
+
+
+@runtime_checkable
+class ConditionedFusion(Fusion, Protocol):
+    """A fusion that can also be changed by what surrounds the target (its context vector)."""
+
+    context_dim: int
+
+    def condition(self, fused: Tensor, context: Tensor) -> Tensor:
+        """Fused (B, out_dim) and context (B, context_dim) -> (B, out_dim)."""
+
+
+class LearnedAbsent(nn.Module):
+    """Puts a learned vector where a modality is absent: x_m if present, else a_m.
+
+    Parameters: Di + Dt.
+    """
+
+    def __init__(self, *, image_dim: int, text_dim: int) -> None:
+        super().__init__()
+        positive(image_dim=image_dim, text_dim=text_dim)
+        self.image = nn.Parameter(torch.randn(image_dim) * ABSENT_STD)
+        self.text = nn.Parameter(torch.randn(text_dim) * ABSENT_STD)
+
+    def forward(
+        self, image: Tensor, text: Tensor, has_image: Tensor, has_text: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        check_modalities(image, text, has_image, has_text)
+        _check_width("image", image, len(self.image))
+        _check_width("text", text, len(self.text))
+        return fill(image, has_image, self.image), fill(text, has_text, self.text)
+
+
+class TwoModalFusion(nn.Module):
+    """Base of the variants: absent modalities filled with learned vectors, then `fuse`.
+
+    A variant of one's own sets `out_dim` and writes `fuse(image, text)`; it never sees the content
+    of an absent modality.
+    """
+
+    def __init__(self, *, image_dim: int, text_dim: int, out_dim: int) -> None:
+        super().__init__()
+        positive(out_dim=out_dim)
+        self.image_dim, self.text_dim, self.out_dim = image_dim, text_dim, out_dim
+        self.absent = LearnedAbsent(image_dim=image_dim, text_dim=text_dim)
+
+    def forward(self, image: Tensor, text: Tensor, has_image: Tensor, has_text: Tensor) -> Tensor:
+        image, text = self.absent(image, text, has_image, has_text)
+        return self.fuse(image, text)
+
+    def fuse(self, image: Tensor, text: Tensor) -> Tensor:
+        """(..., Di) and (..., Dt), both filled -> (..., out_dim)."""
+        raise NotImplementedError(f"{type(self).__name__} must define fuse(image, text)")
+
+
+def fill(x: Tensor, present: Tensor, vector: Tensor) -> Tensor:
+    """(..., W), with `vector` (W,) where `present` (...) is False."""
+    return torch.where(present.unsqueeze(-1), x, vector.to(x.dtype))
+
+
+def check_modalities(image: Tensor, text: Tensor, has_image: Tensor, has_text: Tensor) -> None:
+    """Raise unless all four share their leading dims and the masks are bool."""
+    lead = image.shape[:-1]
+    if text.shape[:-1] != lead:
+        raise InputError(
+            "image and text must share leading dims, "
+            f"got {tuple(image.shape)} and {tuple(text.shape)}"
+        )
+    for name, mask in (("has_image", has_image), ("has_text", has_text)):
+        if mask.shape != lead or mask.dtype != torch.bool:
+            raise InputError(
+                f"{name} must be bool of shape {tuple(lead)}, "
+                f"got {mask.dtype} of shape {tuple(mask.shape)}"
+            )
+
+
+def _check_width(name: str, x: Tensor, width: int) -> None:
+    if x.shape[-1] != width:
+        raise InputError(f"{name} must be {width} wide, as the fusion was built, got {x.shape[-1]}")

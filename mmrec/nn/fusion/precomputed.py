@@ -1,0 +1,37 @@
+"""Vectors that are ready: a frozen content vector an item passes through."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mmrec.errors import InputError
+from mmrec.nn.checks import positive
+from mmrec.nn.fusion.base import ABSENT_STD, check_modalities, fill
+
+
+class PrecomputedFusion(nn.Module):
+    """y = x_image where it is present, else a learned vector; the text is not looked at.
+
+    For vectors fused beforehand (`item_emb_d128`), which stand in the image's place.
+    Parameters: Di with `learn_absent`, else 0 (an absent vector is then zero).
+    """
+
+    absent: Tensor
+
+    def __init__(self, *, image_dim: int, learn_absent: bool = True) -> None:
+        super().__init__()
+        positive(image_dim=image_dim)
+        self.out_dim = image_dim
+        if learn_absent:
+            self.absent = nn.Parameter(torch.randn(image_dim) * ABSENT_STD)
+        else:
+            self.register_buffer("absent", torch.zeros(image_dim), persistent=False)
+
+    def forward(self, image: Tensor, text: Tensor, has_image: Tensor, has_text: Tensor) -> Tensor:
+        check_modalities(image, text, has_image, has_text)
+        if image.shape[-1] != self.out_dim:
+            raise InputError(
+                f"image must be {self.out_dim} wide, as the fusion was built, got {image.shape[-1]}"
+            )
+        return fill(image, has_image, self.absent)

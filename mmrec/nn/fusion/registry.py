@@ -1,0 +1,58 @@
+"""Names of fusions, for command lines and benchmarks. Modules take the object, never a name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from mmrec.errors import InputError
+from mmrec.nn.fusion.attention import AttentionFusion
+from mmrec.nn.fusion.base import Fusion
+from mmrec.nn.fusion.concat import ConcatFusion
+from mmrec.nn.fusion.precomputed import PrecomputedFusion
+
+
+def _precomputed(
+    *, image_dim: int, text_dim: int, out_dim: int, learn_absent: bool = True
+) -> PrecomputedFusion:
+    if out_dim != image_dim:
+        raise InputError(
+            f"a precomputed fusion is as wide as its vectors, {image_dim}, got out_dim {out_dim}"
+        )
+    return PrecomputedFusion(image_dim=image_dim, learn_absent=learn_absent)
+
+
+FUSIONS: dict[str, Callable[..., Fusion]] = {
+    "attention": AttentionFusion,
+    "concat": ConcatFusion,
+    "precomputed": _precomputed,
+}
+"""Name -> a callable with the keywords image_dim, text_dim, out_dim and options of its own.
+
+One's own: `FUSIONS["mine"] = MyFusion`.
+"""
+
+
+def build_fusion(
+    name: str, *, image_dim: int, text_dim: int, out_dim: int = 128, **options: Any
+) -> Fusion:
+    """The fusion of that name.
+
+    Raises:
+        InputError: no such name, or an option that this fusion does not have.
+
+    >>> build_fusion("concat", image_dim=5, text_dim=3, out_dim=2).out_dim
+    2
+    """
+    if name not in FUSIONS:
+        raise InputError(f"fusion must be one of {', '.join(sorted(FUSIONS))}, got {name!r}")
+    make = FUSIONS[name]
+    known = inspect.signature(make).parameters
+    if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values()):
+        own = sorted(set(known) - {"image_dim", "text_dim", "out_dim"})
+        for option in options:
+            if option not in own:
+                takes = ", ".join(own) or "none"
+                raise InputError(f"fusion {name!r} takes the options {takes}, got {option!r}")
+    return make(image_dim=image_dim, text_dim=text_dim, out_dim=out_dim, **options)

@@ -1,0 +1,81 @@
+"""How the parts of a row meet: crosses beside an MLP.
+
+B rows, X width of the input.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, cast, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from mmrec.errors import InputError
+from mmrec.nn.checks import positive
+
+
+@runtime_checkable
+class Interaction(Protocol):
+    """(B, in_dim) -> (B, out_dim)."""
+
+    in_dim: int
+    out_dim: int
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+
+class CrossAndDeep(nn.Module):
+    """[cross(z); deep(z)], z = x, or z = LayerNorm(W x + b) with `bottleneck`.
+
+    The parallel form of DCN-V2 (arXiv:2008.13535). A bottleneck is what makes the crosses cheap:
+    full-rank ones grow with the square of their width.
+
+    Args:
+        in_dim: X.
+        cross, deep: modules with `in_dim` and `out_dim`; either may be None.
+        bottleneck: width of z; None = no bottleneck.
+
+    >>> from mmrec.nn.cross import CrossNetV2
+    >>> from mmrec.nn.mlp import MLP
+    >>> both = CrossAndDeep(
+    ...     in_dim=9,
+    ...     cross=CrossNetV2(dim=4, depth=1),
+    ...     deep=MLP(in_dim=4, hidden=[3]),
+    ...     bottleneck=4,
+    ... )
+    >>> both(torch.ones(2, 9)).shape
+    torch.Size([2, 7])
+    """
+
+    def __init__(
+        self,
+        *,
+        in_dim: int,
+        cross: Interaction | None,
+        deep: Interaction | None,
+        bottleneck: int | None = None,
+    ) -> None:
+        super().__init__()
+        positive(in_dim=in_dim)
+        parts = [part for part in (cross, deep) if part is not None]
+        if not parts:
+            raise InputError("cross or deep must be given, got neither")
+        width = in_dim if bottleneck is None else bottleneck
+        for part in parts:
+            if part.in_dim != width:
+                raise InputError(
+                    f"{type(part).__name__} must take what comes in, {width} wide, "
+                    f"got {part.in_dim}"
+                )
+        self.in_dim, self.out_dim = in_dim, sum(part.out_dim for part in parts)
+        self.parts = nn.ModuleList(cast(nn.Module, part) for part in parts)
+        self.squeeze = (
+            None
+            if bottleneck is None
+            else nn.Sequential(nn.Linear(in_dim, bottleneck), nn.LayerNorm(bottleneck))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.squeeze is not None:
+            x = self.squeeze(x)
+        return torch.cat([part(x) for part in self.parts], dim=-1)

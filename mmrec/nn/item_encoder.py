@@ -1,0 +1,197 @@
+"""Item ids to item vectors: id ‖ tags ‖ content.
+
+N items, … any leading dims, G tags an item, Di image width, Dt text width.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from mmrec.errors import InputError
+from mmrec.nn.checks import not_negative, probability
+from mmrec.nn.fusion.base import Fusion
+from mmrec.nn.users import EMBEDDING_STD
+
+
+class ItemEncoder(nn.Module):
+    """ids (...) int64 -> [id embedding; mean of tag embeddings; fusion(image, text)].
+
+    Args:
+        tags: (N, G) int64, 0 = no tag.
+        image, text: (N, Di), (N, Dt) frozen features; kept as float16, cast on use.
+        has_image, has_text: (N,) bool.
+        num_tags: size of the tag vocabulary, 0 included; None = read from `tags`.
+        id_dim, tag_dim: widths; 0 leaves the part out.
+        fusion: of image and text; None leaves content out.
+        unknown: the model has a learned vector for items without an id of their own.
+        id_dropout: in training, the chance that an item's id is replaced by that vector, so that
+            content learns to speak for items never seen. Needs `unknown`.
+        known: (N,) bool, the items that training shows. All others always use that vector, never
+            the random one they started with. None = all are known. Needs `unknown`.
+        modality_dropout: in training, the chance that an item loses one of two present modalities
+            (image or text, evenly), so that the model does not break where one is missing.
+        standardize: features become (x - mean) / std, both per dimension over the present rows.
+
+    The features are no part of a checkpoint (the data holds them); mean, std and `known` are.
+    """
+
+    tags: Tensor
+    image: Tensor
+    text: Tensor
+    has_image: Tensor
+    has_text: Tensor
+    image_moments: Tensor
+    text_moments: Tensor
+    known: Tensor | None
+
+    def __init__(
+        self,
+        *,
+        tags: Tensor,
+        image: Tensor,
+        text: Tensor,
+        has_image: Tensor,
+        has_text: Tensor,
+        num_tags: int | None = None,
+        id_dim: int = 64,
+        tag_dim: int = 64,
+        fusion: Fusion | None = None,
+        unknown: bool = False,
+        id_dropout: float = 0.0,
+        known: Tensor | None = None,
+        modality_dropout: float = 0.0,
+        standardize: bool = False,
+    ) -> None:
+        super().__init__()
+        not_negative(id_dim=id_dim, tag_dim=tag_dim)
+        probability(id_dropout=id_dropout, modality_dropout=modality_dropout)
+        _check_table(tags, image, text, has_image, has_text, known)
+        if (id_dropout > 0 or known is not None) and not (unknown and id_dim):
+            raise InputError("id_dropout and known need unknown=True and an id_dim of at least 1")
+        self.num_items = len(tags)
+        self.id_dropout, self.modality_dropout = id_dropout, modality_dropout
+        self.content_dim = 0 if fusion is None else fusion.out_dim
+        self.out_dim = id_dim + tag_dim + self.content_dim
+
+        for name, table in {"tags": tags, "has_image": has_image, "has_text": has_text}.items():
+            self.register_buffer(name, table.clone(), persistent=False)
+        for name, table in {"image": image, "text": text}.items():
+            self.register_buffer(name, table.to(torch.float16), persistent=False)
+        self.register_buffer("image_moments", _moments(image, has_image, standardize))
+        self.register_buffer("text_moments", _moments(text, has_text, standardize))
+
+        self.ids = nn.Embedding(self.num_items, id_dim, padding_idx=0) if id_dim else None
+        self.unknown = nn.Parameter(torch.randn(id_dim) * EMBEDDING_STD) if unknown else None
+        if unknown:
+            everything = torch.ones(self.num_items, dtype=torch.bool)
+            self.register_buffer("known", everything if known is None else known.clone())
+        else:
+            self.known = None
+        size = int(tags.max()) + 1 if num_tags is None else num_tags
+        self.tag = (
+            nn.EmbeddingBag(max(size, 1), tag_dim, mode="mean", padding_idx=0) if tag_dim else None
+        )
+        for embedding in (self.ids, self.tag):
+            if embedding is not None:
+                nn.init.normal_(embedding.weight, std=EMBEDDING_STD)
+                with torch.no_grad():
+                    embedding.weight[0].zero_()
+        # Registered last, so that content comes last in the vector and in the parameter order.
+        self.fusion = cast("nn.Module | None", fusion)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        parts = []
+        if self.ids is not None:
+            parts.append(self._id_vector(ids))
+        if self.tag is not None:
+            bags = self.tags[ids.reshape(-1)]
+            parts.append(self.tag(bags).view(*ids.shape, -1))
+        if self.fusion is not None:
+            parts.append(self.content(ids))
+        if not parts:
+            raise InputError("an item needs an id_dim, a tag_dim or a fusion, got none of them")
+        return torch.cat(parts, dim=-1)
+
+    def content(self, ids: Tensor) -> Tensor:
+        """The fused vectors alone: ids (...) -> (..., content_dim)."""
+        if self.fusion is None:
+            raise InputError("content needs a fusion, and this item encoder has none")
+        image, text, has_image, has_text = self.features(ids)
+        if self.training and self.modality_dropout > 0:
+            has_image, has_text = drop_modality(has_image, has_text, self.modality_dropout)
+        return cast(Tensor, self.fusion(image, text, has_image, has_text))
+
+    def features(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """image (..., Di), text (..., Dt), has_image (...), has_text (...), ready for a fusion."""
+        image = _scaled(self.image[ids], self.image_moments)
+        text = _scaled(self.text[ids], self.text_moments)
+        return image, text, self.has_image[ids], self.has_text[ids]
+
+    @torch.no_grad()
+    def content_table(self, *, rows: int = 8192) -> Tensor:
+        """(N, content_dim) float32 on the CPU: every item's fused vector, as in evaluation."""
+        before = self.training
+        self.eval()
+        try:
+            every = torch.arange(self.num_items, device=self.tags.device)
+            return torch.cat(
+                [self.content(some).float().cpu() for some in torch.split(every, rows)]
+            )
+        finally:
+            self.train(before)
+
+    def _id_vector(self, ids: Tensor) -> Tensor:
+        vector = cast(Tensor, cast(nn.Embedding, self.ids)(ids))
+        if self.unknown is None:
+            return vector
+        own = cast(Tensor, self.known)[ids]
+        if self.training and self.id_dropout > 0:
+            own = own & (torch.rand(ids.shape, device=ids.device) >= self.id_dropout)
+        return torch.where(own.unsqueeze(-1), vector, self.unknown)
+
+
+def drop_modality(has_image: Tensor, has_text: Tensor, chance: float) -> tuple[Tensor, Tensor]:
+    """The masks with, by `chance`, one of two present modalities gone; a lone one always stays."""
+    draw = torch.rand(has_image.shape, device=has_image.device)
+    both = has_image & has_text
+    return has_image & ~(both & (draw < chance / 2)), has_text & ~(both & (draw > 1 - chance / 2))
+
+
+def _moments(x: Tensor, present: Tensor, standardize: bool) -> Tensor:
+    """(2, W) float32: mean and 1/std over present rows; 0 and 1 without `standardize`."""
+    moments = torch.stack([torch.zeros(x.shape[1]), torch.ones(x.shape[1])])
+    rows = x[present].float()
+    if standardize and len(rows) > 1:
+        std = rows.std(0, unbiased=False)
+        # A dimension that never varies carries nothing: it becomes 0, not noise blown up.
+        moments[0] = rows.mean(0)
+        moments[1] = torch.where(std > 1e-6, 1 / std.clamp(min=1e-6), 0.0)
+    return moments
+
+
+def _scaled(x: Tensor, moments: Tensor) -> Tensor:
+    return (x.to(moments.dtype) - moments[0]) * moments[1]
+
+
+def _check_table(
+    tags: Tensor,
+    image: Tensor,
+    text: Tensor,
+    has_image: Tensor,
+    has_text: Tensor,
+    known: Tensor | None,
+) -> None:
+    rows = len(tags)
+    expected = {"image": (image, 2), "text": (text, 2), "has_image": (has_image, 1)}
+    expected |= {"tags": (tags, 2), "has_text": (has_text, 1)}
+    if known is not None:
+        expected["known"] = (known, 1)
+    for name, (table, ndim) in expected.items():
+        if table.ndim != ndim or len(table) != rows:
+            raise InputError(
+                f"{name} must have {ndim} dims and one row for each of the {rows} items, "
+                f"got shape {tuple(table.shape)}"
+            )

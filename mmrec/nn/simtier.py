@@ -1,0 +1,43 @@
+"""Similarity tiers: how often the history looks like the target, and how much.
+
+B rows, L history, W width.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmrec.nn.checks import positive
+
+
+class SimTier(nn.Module):
+    """y_k = log(1 + #{l valid : cos(h_l, t) in tier k}), tiers of equal width over [-1, 1].
+
+    Counts know nothing of which item it was, so they hold for items never seen. They have no
+    gradient: the vectors are frozen content. arXiv:2407.19467.
+
+    Parameters: none.
+
+    >>> tier = SimTier(tiers=2)
+    >>> history = torch.tensor([[[1.0, 0.0], [-1.0, 0.0], [2.0, 1.0]]])
+    >>> (tier(history, history[:, 0], torch.ones(1, 3, dtype=torch.bool)).exp() - 1).round()
+    tensor([[1., 2.]])
+    """
+
+    def __init__(self, *, tiers: int = 10) -> None:
+        super().__init__()
+        positive(tiers=tiers)
+        self.out_dim = tiers
+
+    @torch.no_grad()
+    def forward(self, history: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        """history (B, L, W), target (B, W), valid (B, L) -> (B, tiers)."""
+        history = history.masked_fill(~valid.unsqueeze(-1), 0)
+        cosine = torch.einsum(
+            "blw,bw->bl", F.normalize(history, dim=-1), F.normalize(target, dim=-1)
+        )
+        tier = ((cosine + 1) / 2 * self.out_dim).long().clamp(0, self.out_dim - 1)
+        count = torch.zeros(len(valid), self.out_dim, dtype=cosine.dtype, device=cosine.device)
+        return count.scatter_add(1, tier, valid.to(cosine.dtype)).log1p()

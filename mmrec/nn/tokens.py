@@ -1,0 +1,50 @@
+"""Which positions of a batch of histories are computed: all of them, or only the real items.
+
+B rows, L history, T tokens (B · L, or the number of real items), W width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class Tokens:
+    """Positions of a (B, L) batch as one list of T tokens.
+
+    Args:
+        valid: (B, L) bool, True = a real item.
+        compact: keep the real items alone. Histories are mostly padding, so everything that works
+            token by token gets cheaper by as much; finding them waits for the device, so it pays
+            on the CPU always and on CUDA for long histories.
+    """
+
+    def __init__(self, valid: Tensor, *, compact: bool) -> None:
+        self.valid = valid
+        self.batch, self.length = valid.shape
+        self.place = valid.flatten().nonzero().squeeze(1) if compact else None
+
+    def take(self, padded: Tensor) -> Tensor:
+        """(B, L, W) -> (T, W)."""
+        flat = padded.reshape(self.batch * self.length, -1)
+        return flat if self.place is None else flat.index_select(0, self.place)
+
+    def repeat(self, rows: Tensor) -> Tensor:
+        """(B, W) -> (T, W), each row once for every token of its own."""
+        if self.place is None:
+            return rows.unsqueeze(1).expand(-1, self.length, -1).reshape(-1, rows.shape[-1])
+        return rows.index_select(0, self.place.div(self.length, rounding_mode="floor"))
+
+    def spread(self, tokens: Tensor) -> Tensor:
+        """(T, W) -> (B, L, W), zero at padding when compact, else whatever the token holds."""
+        if self.place is not None:
+            empty = tokens.new_zeros(self.batch * self.length, tokens.shape[-1])
+            tokens = empty.index_copy(0, self.place, tokens)
+        return tokens.view(self.batch, self.length, tokens.shape[-1])
+
+
+def compact_here(choice: bool | None, tensor: Tensor) -> bool:
+    """Resolve a flag whose None means: on the CPU only, and not inside `torch.compile`."""
+    if choice is not None:
+        return choice
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()

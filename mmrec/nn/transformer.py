@@ -1,0 +1,184 @@
+"""A Transformer over the history, each item beside the target.
+
+B rows, L history, D item width, W token width (2 · D, or `width`), T tokens, H heads.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmrec.errors import InputError
+from mmrec.nn.checks import not_negative, positive, probability
+from mmrec.nn.sequence import without_padding
+from mmrec.nn.tokens import Tokens, compact_here
+from mmrec.nn.users import EMBEDDING_STD
+
+
+class TransformerLayer(nn.Module):
+    """One layer of arXiv:1706.03762; the numbers of `torch.nn.TransformerEncoderLayer`.
+
+    Post-norm: x = LN(x + MHA(x)), x = LN(x + FF(x));
+    pre-norm: x = x + MHA(LN(x)), x = x + FF(LN(x)); FF(x) = W_2 relu(W_1 x + b_1) + b_2.
+    Written out, so that all but the attention itself runs on a list of tokens without padding.
+    """
+
+    def __init__(
+        self, *, dim: int, heads: int, ff_dim: int, dropout: float = 0.0, pre_norm: bool = False
+    ) -> None:
+        super().__init__()
+        positive(dim=dim, heads=heads, ff_dim=ff_dim)
+        probability(dropout=dropout)
+        if dim % heads:
+            raise InputError(f"the token width must be a multiple of heads, got {dim} and {heads}")
+        self.heads, self.pre_norm = heads, pre_norm
+        self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.linear1, self.linear2 = nn.Linear(dim, ff_dim), nn.Linear(ff_dim, dim)
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+        nn.init.xavier_uniform_(self.qkv.weight)
+        nn.init.zeros_(self.qkv.bias)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(
+        self, x: Tensor, tokens: Tokens, attend: Tensor, qkv: Tensor | None = None
+    ) -> Tensor:
+        """x (T, W), attend (B, 1, 1, L) bool -> (T, W); `qkv` (T, 3 · W) where it is known."""
+        if self.pre_norm:
+            x = x + self._attention(self.qkv(self.norm1(x)), tokens, attend)
+            return x + self._feed_forward(self.norm2(x))
+        qkv = self.qkv(x) if qkv is None else qkv
+        x = cast(Tensor, self.norm1(x + self._attention(qkv, tokens, attend)))
+        return cast(Tensor, self.norm2(x + self._feed_forward(x)))
+
+    def _attention(self, qkv: Tensor, tokens: Tokens, attend: Tensor) -> Tensor:
+        padded = tokens.spread(qkv).view(tokens.batch, tokens.length, 3, self.heads, -1)
+        query, key, value = padded.permute(2, 0, 3, 1, 4)  # each (B, H, L, W / H)
+        mixed = F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=attend,
+            dropout_p=self.dropout.p if self.training else 0.0,
+        )
+        mixed = mixed.transpose(1, 2).reshape(tokens.batch, tokens.length, -1)  # (B, L, W)
+        return cast(Tensor, self.dropout(self.out(tokens.take(mixed))))
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        hidden = self.dropout(self.linear1(x).relu())
+        return cast(Tensor, self.dropout(self.linear2(hidden)))
+
+
+class TargetTransformer(nn.Module):
+    """x_l = [h_l; t] through Transformer layers; out go positions and a pooled vector:
+
+    y = [x_{L-last+1}; …; x_L; W_p max_{l valid} x_l + b_p], zero at padding.
+
+    Args:
+        dim: D, width of an item.
+        layers, heads, ff_dim, dropout, pre_norm: of the Transformer.
+        last: how many of the last positions go out, flattened; 0 = none.
+        pool: whether the pooled vector goes out.
+        positions: number of learned position vectors added to the history items, counted from the
+            newest, older ones sharing the last; 0 = none.
+        width: W. None keeps [h_l; t], else x_l = W_in [h_l; t] + b_in.
+        compact: compute real items only; None = on the CPU (see `Tokens`).
+
+    The target's share of the first projection is computed once a row, not once a history item:
+    W [h; t] = W_h h + W_t t (post-norm, or `width`).
+
+    >>> encoder = TargetTransformer(dim=4, layers=1, heads=2, ff_dim=5, last=3)
+    >>> encoder(torch.ones(2, 7, 4), torch.ones(2, 4), torch.ones(2, 7, dtype=torch.bool)).shape
+    torch.Size([2, 32])
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        layers: int = 2,
+        heads: int = 1,
+        ff_dim: int = 256,
+        dropout: float = 0.0,
+        pre_norm: bool = False,
+        last: int = 16,
+        pool: bool = True,
+        positions: int = 0,
+        width: int | None = None,
+        compact: bool | None = None,
+    ) -> None:
+        super().__init__()
+        positive(dim=dim, layers=layers)
+        not_negative(last=last, positions=positions)
+        if not (last or pool):
+            raise InputError("last or pool must be on, else nothing goes out; got last=0, no pool")
+        token = 2 * dim if width is None else width
+        self.dim, self.last, self.compact = dim, last, compact
+        self.out_dim = (last + int(pool)) * token
+        self.project = None if width is None else nn.Linear(2 * dim, width)
+        self.position = nn.Embedding(positions, dim) if positions else None
+        if self.position is not None:
+            nn.init.normal_(self.position.weight, std=EMBEDDING_STD)
+        self.layers = nn.ModuleList(
+            TransformerLayer(
+                dim=token, heads=heads, ff_dim=ff_dim, dropout=dropout, pre_norm=pre_norm
+            )
+            for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(token) if pre_norm else None
+        self.pool = nn.Linear(token, token) if pool else None
+
+    def forward(self, history: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        if self.position is not None:
+            history = history + self._positions(self.position, valid.shape[1])
+        history = without_padding(history, target, valid, dim=self.dim)
+        tokens = Tokens(valid, compact=compact_here(self.compact, history))
+        # A row without items looks at its (zeroed) padding: a softmax over nothing would be NaN.
+        attend = (valid | ~valid.any(1, keepdim=True))[:, None, None, :]
+        x, qkv = self._enter(tokens, tokens.take(history), target)
+        for layer in self.layers:
+            x = layer(x, tokens, attend, qkv)
+            qkv = None
+        if self.norm is not None:
+            x = self.norm(x)
+        return self._leave(tokens.spread(x), valid)
+
+    def _positions(self, table: nn.Embedding, length: int) -> Tensor:
+        """(L, D): position vectors, the newest item's being number 0."""
+        age = torch.arange(length - 1, -1, -1, device=table.weight.device)
+        return cast(Tensor, table(age.clamp(max=table.num_embeddings - 1)))
+
+    def _enter(self, tokens: Tokens, item: Tensor, target: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Tokens (T, W) and, where it can be had cheaply, the first layer's qkv (T, 3 · W)."""
+        if self.project is not None:
+            return _beside(self.project, tokens, item, target), None
+        x = torch.cat([item, tokens.repeat(target)], dim=-1)
+        first = cast(TransformerLayer, self.layers[0])
+        if first.pre_norm:
+            return x, None
+        return x, _beside(first.qkv, tokens, item, target)
+
+    def _leave(self, x: Tensor, valid: Tensor) -> Tensor:
+        """(B, L, W) -> (B, out_dim)."""
+        padding = ~valid.unsqueeze(-1)
+        parts = []
+        if self.last:
+            missing = max(0, self.last - x.shape[1])
+            tail = x.masked_fill(padding, 0)[:, -self.last :]
+            parts.append(F.pad(tail, (0, 0, missing, 0)).flatten(1))  # (B, last · W)
+        if self.pool is not None:
+            lowest = x.masked_fill(padding, torch.finfo(x.dtype).min)
+            largest = lowest.amax(1).masked_fill(~valid.any(1, keepdim=True), 0)
+            parts.append(self.pool(largest))
+        return torch.cat(parts, dim=-1)
+
+
+def _beside(linear: nn.Linear, tokens: Tokens, item: Tensor, target: Tensor) -> Tensor:
+    """linear([h; t]) for every token, the target's share once a row: (T, D), (B, D) -> (T, W)."""
+    dim = item.shape[-1]
+    of_item, of_target = linear.weight[:, :dim], linear.weight[:, dim:]
+    share = F.linear(target, of_target, linear.bias)  # (B, W)
+    return F.linear(item, of_item) + tokens.repeat(share)

@@ -1,0 +1,72 @@
+"""User ids: known ones have a vector each, all others share one.
+
+B rows.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from mmrec.errors import InputError
+from mmrec.nn.checks import positive, probability
+
+EMBEDDING_STD = 0.02
+
+
+class UserIndex(nn.Module):
+    """User ids of any size -> 1 … number of known users; 0 for a user that is not known.
+
+    Args:
+        known: (K,) int64, the user ids seen in training, in any order, repeats allowed.
+
+    The sorted ids are a buffer of the checkpoint, so the model knows its users without its data.
+
+    >>> UserIndex(known=torch.tensor([70, 7, 7]))(torch.tensor([7, 8, 70]))
+    tensor([1, 0, 2])
+    """
+
+    known: Tensor
+
+    def __init__(self, *, known: Tensor) -> None:
+        super().__init__()
+        if known.numel() == 0:
+            raise InputError("known users must hold at least one id, got none")
+        if known.is_floating_point():
+            raise InputError(f"known users must be whole numbers, got {known.dtype}")
+        self.register_buffer("known", torch.unique(known.to(torch.int64)))
+
+    def __len__(self) -> int:
+        return len(self.known)
+
+    def forward(self, user: Tensor) -> Tensor:
+        place = torch.searchsorted(self.known, user).clamp(max=len(self.known) - 1)
+        return torch.where(self.known[place] == user, place + 1, 0)
+
+
+class UserEncoder(nn.Module):
+    """A vector a user (B,) -> (B, dim); unknown users share a learned one.
+
+    Args:
+        index: which users are known.
+        dim: width of the vector.
+        dropout: in training, the chance that a user is treated as unknown, which is what teaches
+            the shared vector.
+    """
+
+    def __init__(self, *, index: UserIndex, dim: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        positive(dim=dim)
+        probability(dropout=dropout)
+        self.index, self.dropout, self.out_dim = index, dropout, dim
+        self.table = nn.Embedding(len(index) + 1, dim)
+        nn.init.normal_(self.table.weight, std=EMBEDDING_STD)
+
+    def forward(self, user: Tensor) -> Tensor:
+        place = self.index(user)
+        if self.training and self.dropout > 0:
+            kept = torch.rand(place.shape, device=place.device) >= self.dropout
+            place = torch.where(kept, place, 0)
+        return cast(Tensor, self.table(place))
