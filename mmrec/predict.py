@@ -1,0 +1,119 @@
+"""From a model to the prediction file: every row once, in the order of the test rows."""
+
+from __future__ import annotations
+
+import csv
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import nn
+from tqdm import tqdm
+
+from mmrec.errors import InputError
+from mmrec.files import replacing
+from mmrec.train.evaluate import score
+from mmrec.train.loaders import BatchLoader
+
+CSV_NAME, ZIP_NAME = "prediction.csv", "prediction.zip"
+
+
+def predict(
+    model: nn.Module,
+    loader: BatchLoader,
+    *,
+    device: str | torch.device = "auto",
+    precision: str = "auto",
+    num_rows: int | None = None,
+    progress: bool = False,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Click probabilities of rows 0 … n - 1, each exactly once.
+
+    Args:
+        num_rows: n, where it is known; else the rows that come must be 0 … n - 1 for some n.
+        progress: show a bar on stderr.
+
+    Returns:
+        rows (n,), which is 0 … n - 1, and probabilities (n,); the same on every rank.
+
+    Raises:
+        InputError: a row is missing or comes twice, or a probability is not finite.
+    """
+    with tqdm(total=num_rows, desc="predict", unit="row", leave=False, disable=not progress) as bar:
+
+        def shown(rows: int) -> None:
+            bar.update(rows)
+
+        scores = score(model, loader, device=device, precision=precision, each_batch=shown)
+    rows = scores.row
+    expected = len(rows) if num_rows is None else num_rows
+    wrong = np.flatnonzero(rows != np.arange(len(rows)))
+    if len(wrong) or len(rows) != expected:
+        first = int(wrong[0]) if len(wrong) else min(len(rows), expected)
+        raise InputError(
+            f"every row of 0 … {expected - 1} must be predicted once, got {len(rows)} rows and "
+            f"another than row {first} in its place"
+        )
+    probability = scores.probability
+    if not np.isfinite(probability).all():
+        row = int(np.argmin(np.isfinite(probability)))
+        raise InputError(f"probabilities must be finite, the model gives another for row {row}")
+    return rows, probability
+
+
+def write_submission(
+    ids: ArrayLike, probabilities: ArrayLike, out: Path, *, column: str = "Task1&2"
+) -> tuple[Path, Path]:
+    """Write `prediction.csv` (ID, column) and a zip of exactly that file; both whole.
+
+    The same input gives the same bytes. Probabilities keep nine significant digits.
+
+    Args:
+        ids: (n,) ids of the test rows, in their order.
+        probabilities: (n,) in [0, 1].
+
+    Raises:
+        InputError: lengths differ, an id comes twice, a probability outside [0, 1].
+    """
+    names, values = np.asarray(ids), np.asarray(probabilities, dtype=np.float64)
+    if names.shape != values.shape or names.ndim != 1 or len(names) == 0:
+        raise InputError(
+            "ids and probabilities must be vectors of one length, "
+            f"got {names.shape}, {values.shape}"
+        )
+    good = (values >= 0) & (values <= 1)
+    if not good.all():
+        at = int(np.argmin(good))
+        raise InputError(f"probabilities must lie in [0, 1], got {values[at]} for ID {names[at]}")
+    unique, counts = np.unique(names, return_counts=True)
+    if len(unique) != len(names):
+        raise InputError(
+            f"every ID must come once, {unique[np.argmax(counts)]} came {counts.max()} times"
+        )
+    if not column.strip() or column == "ID":
+        raise InputError(f"the prediction column needs a name other than ID, got {column!r}")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("ID", column))
+    writer.writerows(zip(names.tolist(), (f"{v:.9g}" for v in values.tolist()), strict=True))
+    content = text.getvalue().encode()
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    with replacing(out / CSV_NAME) as temporary:
+        temporary.write_bytes(content)
+    with replacing(out / ZIP_NAME) as temporary:
+        _write_zip(temporary, content)
+    return out / CSV_NAME, out / ZIP_NAME
+
+
+def _write_zip(path: Path, content: bytes) -> None:
+    entry: Any = zipfile.ZipInfo(CSV_NAME, date_time=(1980, 1, 1, 0, 0, 0))
+    entry.external_attr = 0o644 << 16
+    entry.create_system = 3  # the same bytes from every operating system
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(entry, content, compresslevel=6)

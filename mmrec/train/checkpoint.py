@@ -1,0 +1,248 @@
+"""Checkpoints: tensors as safetensors, the rest as JSON, whole or not there at all.
+
+A checkpoint is two files, `NAME.safetensors` and `NAME.json`. The JSON is written last and holds
+the size and SHA-256 of the tensors, so it is the commit: without it the tensors are leftovers of a
+killed save. Nothing is ever unpickled. A checkpoint does not know how many ranks made it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from mmrec.errors import InputError
+from mmrec.files import replacing, write_json
+
+Kind = Literal["last", "best"]
+FORMAT = 1
+_NAME = re.compile(r"(last|best)-(\d{10})\.json")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One loaded checkpoint.
+
+    Attributes:
+        path: its JSON file.
+        step: optimizer steps taken.
+        tensors: by name: `model/…` weights, and in a `last` one `optimizer/…`, `ema/…`, `scaler/…`.
+        content: the JSON: recipe, config, progress, metrics.
+    """
+
+    path: Path
+    step: int
+    tensors: dict[str, Tensor]
+    content: dict[str, Any]
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What the model was built from, as given to `fit`."""
+        recipe: dict[str, Any] = self.content["recipe"]
+        return recipe
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors under `prefix/`, without it."""
+        start = f"{prefix}/"
+        return {k[len(start) :]: v for k, v in self.tensors.items() if k.startswith(start)}
+
+
+def save_checkpoint(
+    directory: Path,
+    kind: Kind,
+    step: int,
+    *,
+    tensors: Mapping[str, Tensor],
+    content: Mapping[str, Any],
+) -> Path:
+    """Write one checkpoint whole; returns its JSON path.
+
+    Raises:
+        InputError: it cannot be written (no space, no permission), in one sentence. Earlier
+            checkpoints are untouched.
+    """
+    path = checkpoint_path(directory, kind, step)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        weights = path.with_suffix(".safetensors")
+        with replacing(weights) as temporary:
+            save_file(_separate(tensors), temporary)
+            seal = {"bytes": temporary.stat().st_size, "sha256": _digest(temporary)}
+        body = _plain(dict(content) | {"format": FORMAT, "step": step, "tensors": seal})
+        body["seal"] = _seal(body)
+        write_json(path, body)
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise InputError(f"cannot write checkpoint {path}: {reason}") from error
+    return path
+
+
+def checkpoint_path(directory: Path, kind: Kind, step: int) -> Path:
+    """The JSON file of a checkpoint."""
+    return directory / f"{kind}-{step:010d}.json"
+
+
+def load_checkpoint(path: Path | str, which: Kind = "best") -> Checkpoint:
+    """Read a checkpoint: a `.json` file of one, or the newest complete one in a directory.
+
+    A directory may be the checkpoint directory or the `out` of a training run. A damaged newest
+    one is named on stderr and the one before it is taken.
+
+    Raises:
+        InputError: there is none, or every one of them is damaged.
+    """
+    path = Path(path)
+    if path.is_dir():
+        directory = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+        found = newest_checkpoint(directory, which)
+        if found is None:
+            raise InputError(f"no {which} checkpoint in {directory}")
+        return found
+    if not path.is_file():
+        raise InputError(f"no checkpoint at {path}")
+    return _read(path)
+
+
+def newest_checkpoint(directory: Path, kind: Kind) -> Checkpoint | None:
+    """The newest complete checkpoint, None where there is none at all.
+
+    Raises:
+        InputError: there are some and all are damaged.
+    """
+    damage = []
+    for path in checkpoint_files(directory, kind):
+        try:
+            return _read(path)
+        except InputError as error:  # noqa: PERF203 - a handful of files
+            damage.append(str(error))
+            print(f"passed over: {error}", file=sys.stderr)
+    if damage:
+        raise InputError(f"every checkpoint in {directory} is damaged; the newest: {damage[0]}")
+    return None
+
+
+def checkpoint_files(directory: Path, kind: Kind) -> list[Path]:
+    """The JSON files of this kind, newest first."""
+    if not directory.is_dir():
+        return []
+    names = (_NAME.fullmatch(path.name) for path in directory.iterdir())
+    return sorted((directory / m.string for m in names if m and m[1] == kind), reverse=True)
+
+
+def prune(directory: Path, kind: Kind, *, keep: Collection[Path]) -> None:
+    """Remove all checkpoints of this kind but `keep`, and what killed saves left behind."""
+    for path in checkpoint_files(directory, kind):
+        if path not in keep:
+            path.unlink(missing_ok=True)  # the commit first: never a JSON without its tensors
+    for path in directory.glob(f"{kind}-*.safetensors"):
+        if not path.with_suffix(".json").exists():
+            path.unlink(missing_ok=True)
+    for path in directory.glob(f".{kind}-*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+def require_same(stored: Any, given: Any, *, what: str, where: Path) -> None:
+    """Refuse a checkpoint made with another `what`, naming the first keys that differ."""
+    there, here = _plain(stored), _plain(given)
+    if there == here:
+        return
+    if not isinstance(there, dict) or not isinstance(here, dict):
+        raise InputError(f"{where} was made with another {what}: {there!r}, now {here!r}")
+    missing = "(absent)"
+    keys = [k for k in {**there, **here} if there.get(k, missing) != here.get(k, missing)]
+    shown = ", ".join(
+        f"{k} {there.get(k, missing)!r}, now {here.get(k, missing)!r}" for k in keys[:3]
+    )
+    raise InputError(f"{where} was made with another {what}: {shown}; start anew or restore it")
+
+
+def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
+    """Put the checkpoint's weights into `model` (from a `best` one: those that were evaluated).
+
+    Raises:
+        InputError: they do not fit the model.
+    """
+    try:
+        model.load_state_dict(checkpoint.part("model"))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"{checkpoint.path} does not fit this model: {reason}") from error
+
+
+def _read(path: Path) -> Checkpoint:
+    try:
+        content = json.loads(path.read_text())
+        seal = content["tensors"]
+        if content["format"] != FORMAT:
+            raise InputError(
+                f"checkpoint {path} has format {content['format']}, this reads {FORMAT}"
+            )
+        if content.pop("seal") != _seal(content):
+            raise InputError(f"checkpoint {path} is damaged: its own checksum does not match")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"checkpoint {path} is damaged: {error!r}") from error
+    weights = path.with_suffix(".safetensors")
+    try:
+        if weights.stat().st_size != seal["bytes"] or _digest(weights) != seal["sha256"]:
+            raise InputError(f"checkpoint {weights} is damaged: its checksum does not match")
+        tensors = load_file(weights)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"checkpoint {weights} is damaged: {error}") from error
+    return Checkpoint(path=path, step=content["step"], tensors=tensors, content=content)
+
+
+def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous CPU tensors, none sharing memory with another (tied weights are written twice)."""
+    seen: set[int] = set()
+    separate = {}
+    for name, tensor in tensors.items():
+        copy = tensor.detach().to("cpu").contiguous()
+        storage = copy.untyped_storage()
+        if storage.data_ptr() in seen or storage.nbytes() != copy.nbytes:
+            copy = copy.clone()
+        seen.add(copy.untyped_storage().data_ptr())
+        separate[name] = copy
+    return separate
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as handle:
+        while block := handle.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _seal(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """As it would come back from JSON (tuples become lists)."""
+    try:
+        return json.loads(json.dumps(value))
+    except TypeError as error:
+        raise InputError(f"recipes and fingerprints must be JSON-able: {error}") from error
+
+
+def detached(model: nn.Module) -> dict[str, Tensor]:
+    """A model's persistent state by name, detached."""
+    return {name: value.detach() for name, value in model.state_dict().items()}
+
+
+def is_finite(tensors: Mapping[str, Tensor]) -> bool:
+    """True where every floating tensor holds only finite numbers."""
+    flags = [torch.isfinite(t).all() for t in tensors.values() if t.is_floating_point()]
+    return bool(torch.stack([f.cpu() for f in flags]).all()) if flags else True

@@ -1,0 +1,119 @@
+"""How to train: one frozen, JSON-able value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from mmrec.errors import InputError
+
+MONITORS = ("auc", "logloss")
+SCHEDULES = ("constant", "cosine", "plateau")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+
+# What may change between a run and its continuation without changing what is computed.
+_FREE = frozenset(
+    {"epochs", "patience", "keep_last", "max_bad_steps", "device", "progress", "tensorboard"}
+    | {"log_every", "save_every_steps", "save_every_seconds"}
+)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of `fit`.
+
+    Attributes:
+        epochs: passes over the training rows, at most.
+        learning_rate: of Adam, for everything that no other entry names.
+        weight_decay: of weight matrices (never of biases and norms).
+        embedding_learning_rate, embedding_weight_decay: of `nn.Embedding` and `nn.EmbeddingBag`
+            tables; None means the same as the rest.
+        groups: pattern of parameter names (`fnmatch`, e.g. `"*fusion*"`) -> {"learning_rate": …,
+            "weight_decay": …}; the first that matches wins over everything above.
+        decoupled: weight decay as in AdamW (True) or as an L2 term in the gradient (False).
+        betas, eps: of Adam.
+        clip_norm: gradients are scaled down to this global norm; None leaves them.
+        schedule: "constant", "cosine" (to `final_lr_share` at the last step) or "plateau" (times
+            `plateau_factor` after `plateau_patience` evaluations without a better monitor).
+        warmup_steps: linear rise of the learning rate at the start, with any schedule.
+        accumulate: batches whose gradients make one step.
+        ema_decay: exponential moving average of the weights, evaluated and kept as best in their
+            place; None for none.
+        monitor: "auc" or "logloss": what selects the best checkpoint and stops early.
+        patience: evaluations without a better monitor before stopping; None for never.
+        evaluate_every: also evaluate every that many steps, not only after each epoch.
+        precision: "auto" is bfloat16 on CUDA where the card has it, else float16 with loss
+            scaling; float32 on the CPU.
+        compile: run the model through `torch.compile`.
+        device: "auto" is CUDA where there is one.
+        seed: of dropout, with the step and rank. (The order of rows is the loader's.)
+        log_every: steps between looks at the device (loss, guards, log lines).
+        save_every_steps, save_every_seconds: checkpoints inside an epoch; None for none.
+        keep_last: newest checkpoints kept; the best one is kept besides.
+        max_bad_steps: skipped steps in a row (loss or gradient not finite) before giving up.
+        progress: a tqdm bar on stderr.
+        tensorboard: also write TensorBoard events to `out/tensorboard`.
+    """
+
+    epochs: int = 10
+    learning_rate: float = 5e-4
+    weight_decay: float = 0.0
+    embedding_learning_rate: float | None = None
+    embedding_weight_decay: float | None = None
+    groups: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    decoupled: bool = True
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    clip_norm: float | None = 10.0
+    schedule: str = "constant"
+    warmup_steps: int = 0
+    final_lr_share: float = 0.0
+    plateau_factor: float = 0.1
+    plateau_patience: int = 0
+    accumulate: int = 1
+    ema_decay: float | None = None
+    monitor: str = "auc"
+    patience: int | None = 2
+    evaluate_every: int | None = None
+    precision: str = "auto"
+    compile: bool = False
+    device: str = "auto"
+    seed: int = 0
+    log_every: int = 50
+    save_every_steps: int | None = None
+    save_every_seconds: float | None = 600.0
+    keep_last: int = 2
+    max_bad_steps: int = 5
+    progress: bool = True
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("monitor", MONITORS),
+            ("schedule", SCHEDULES),
+            ("precision", PRECISIONS),
+        ):
+            if getattr(self, name) not in allowed:
+                raise InputError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
+        for name in ("epochs", "accumulate", "log_every", "keep_last", "max_bad_steps"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("clip_norm", "evaluate_every", "save_every_steps", "patience"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise InputError(f"{name} must be positive or None, got {value}")
+        for name in ("learning_rate", "weight_decay", "warmup_steps"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise InputError(f"ema_decay must lie between 0 and 1, got {self.ema_decay}")
+        for pattern, options in self.groups.items():
+            if unknown := set(options) - {"learning_rate", "weight_decay"}:
+                raise InputError(f"group {pattern!r} has unknown settings {sorted(unknown)}")
+
+    def binding(self) -> dict[str, Any]:
+        """The settings that a continued run must share with the run it continues."""
+        free = _FREE - {"epochs"} if self.schedule == "cosine" else _FREE
+        values = asdict(self) | {"groups": {k: dict(v) for k, v in self.groups.items()}}
+        return {f.name: values[f.name] for f in fields(self) if f.name not in free}

@@ -1,0 +1,132 @@
+"""Ranks and what they tell each other; with one process everything here is a no-op.
+
+Started by `torchrun`, each rank reads its slice of every global batch (the loader's rank and
+world_size); nothing here starts processes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from mmrec.errors import InputError
+
+
+@dataclass(frozen=True)
+class World:
+    """Who this process is.
+
+    Attributes:
+        rank: 0 … size - 1, over all machines.
+        size: number of processes.
+        local_rank: this process among those of its machine, the index of its GPU.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def is_first(self) -> bool:
+        """True in the one process that writes files and talks."""
+        return self.rank == 0
+
+
+def current_world() -> World:
+    """This process's place; `World()` where no process group has been started."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return World()
+    return World(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", 0)))
+
+
+@contextmanager
+def process_group(device: str = "auto") -> Iterator[World]:
+    """Join the group that `torchrun` described in the environment, leave it at the end.
+
+    NCCL where each local rank has a GPU, else gloo. Without torchrun: one process, no group.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or "RANK" not in os.environ:
+        yield World()
+        return
+    cuda = device != "cpu" and torch.cuda.is_available()
+    if cuda:
+        local = int(os.environ.get("LOCAL_RANK", 0))
+        if local >= torch.cuda.device_count():
+            raise InputError(
+                f"each local rank needs a GPU, got {torch.cuda.device_count()} GPUs "
+                f"for local rank {local}; lower torchrun --nproc-per-node or use the CPU"
+            )
+        torch.cuda.set_device(local)
+    dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield current_world()
+    finally:
+        dist.destroy_process_group()
+
+
+def sum_over_ranks(tensor: Tensor) -> Tensor:
+    """Summed in place over all ranks; returned for convenience."""
+    if current_world().size > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def any_rank(flags: list[bool], device: torch.device) -> list[bool]:
+    """Each flag: is it up on any rank? Waits for all of them."""
+    if current_world().size == 1:
+        return flags
+    return [bool(v) for v in sum_over_ranks(torch.tensor(flags, dtype=torch.int32, device=device))]
+
+
+def gather_rows(tensor: Tensor) -> Tensor:
+    """All ranks' tensors, of any lengths, one after another along the first axis, on every rank."""
+    world = current_world()
+    if world.size == 1:
+        return tensor
+    lengths = torch.zeros(world.size, dtype=torch.int64, device=tensor.device)
+    lengths[world.rank] = tensor.shape[0]
+    dist.all_reduce(lengths)
+    sizes = [int(n) for n in lengths]
+    padded = tensor.new_zeros((max(sizes), *tensor.shape[1:]))
+    padded[: tensor.shape[0]] = tensor
+    parts = [torch.empty_like(padded) for _ in sizes]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[:n] for part, n in zip(parts, sizes, strict=True)])
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """One small Python value from every rank, by rank. Only between our own processes."""
+    world = current_world()
+    if world.size == 1:
+        return [value]
+    values: list[Any] = [None] * world.size
+    dist.all_gather_object(values, value)
+    return values
+
+
+def barrier() -> None:
+    """Wait for every rank."""
+    if current_world().size > 1:
+        dist.barrier()
+
+
+def parallel(model: nn.Module, device: torch.device) -> nn.Module:
+    """`model` under DistributedDataParallel where there are several ranks, else itself.
+
+    Buffers are not broadcast each step: the item table is one, and it is the same everywhere.
+    """
+    if current_world().size == 1:
+        return model
+    return nn.parallel.DistributedDataParallel(
+        model,
+        device_ids=[device.index] if device.type == "cuda" else None,
+        broadcast_buffers=False,
+        gradient_as_bucket_view=True,
+    )

@@ -1,0 +1,91 @@
+"""Steps that went wrong: found on the device, judged by the host now and then."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mmrec.errors import InputError
+
+# No click model that can still learn pays this many nats a row: its weights have exploded.
+LOSS_LIMIT = 1e3
+
+
+class Diverged(InputError):
+    """Too many steps in a row had a loss or gradient that was not finite."""
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What one step left behind.
+
+    Attributes:
+        loss: summed over the global batch's rows.
+        rows: in the global batch.
+        skipped: the weights were left as they were.
+        norm: of the mean loss's gradient, before clipping.
+        row: this rank's row numbers.
+    """
+
+    loss: float
+    rows: int
+    skipped: bool
+    norm: float
+    row: list[Tensor]
+
+    def row_numbers(self) -> list[int]:
+        """As plain ints; only asked for when something is wrong."""
+        return [int(number) for part in self.row for number in part.tolist()]
+
+
+class StepRecords:
+    """A ring of the latest steps' outcomes, on the device until `take` brings them over.
+
+    Per step it costs a few tiny asynchronous copies; the host waits only in `take`.
+    """
+
+    def __init__(self, capacity: int, device: torch.device) -> None:
+        self._values = torch.zeros(capacity, 4, dtype=torch.float64, device=device)
+        self._rows: list[list[Tensor]] = []
+
+    @property
+    def full(self) -> bool:
+        """Time to `take`."""
+        return len(self._rows) == len(self._values)
+
+    def add(
+        self, *, loss: Tensor, rows: Tensor, skipped: Tensor, norm: Tensor, row: list[Tensor]
+    ) -> None:
+        """Remember one step; all four are scalars on the device."""
+        values = torch.stack([v.double() for v in (loss, rows, skipped, norm)])
+        self._values[len(self._rows)].copy_(values)
+        self._rows.append(row)
+
+    def take(self) -> list[StepRecord]:
+        """All since the last call; this is where the host waits for the device."""
+        values = self._values[: len(self._rows)].tolist()
+        taken = [
+            StepRecord(loss, int(rows), bool(skipped), norm, row)
+            for (loss, rows, skipped, norm), row in zip(values, self._rows, strict=True)
+        ]
+        self._rows = []
+        return taken
+
+
+def healthy(loss: Tensor, rows: Tensor, norm: Tensor) -> Tensor:
+    """Scalar bool on the device: finite gradient, finite loss, loss below `LOSS_LIMIT` a row."""
+    return torch.isfinite(norm) & (loss < LOSS_LIMIT * rows)  # NaN < x is False
+
+
+def is_overflow(record: StepRecord) -> bool:
+    """A skipped step whose loss was fine: with loss scaling, the scale was too high."""
+    return math.isfinite(record.loss) and record.loss < LOSS_LIMIT * record.rows
+
+
+def describe(rows: list[int], limit: int = 10) -> str:
+    """Row numbers for a sentence."""
+    shown = ", ".join(str(row) for row in rows[:limit])
+    return shown + (f", … {len(rows)} in all" if len(rows) > limit else "")

@@ -1,0 +1,83 @@
+"""Mixed precision: autocast, and float16's loss scale kept wholly on the device."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+from mmrec.errors import InputError
+
+_TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def resolve_device(name: str | torch.device) -> torch.device:
+    """ "auto" is the current CUDA device where there is one, else the CPU.
+
+    Raises:
+        InputError: CUDA was asked for and there is none, or the name is not a device's.
+    """
+    if name == "auto":
+        name = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device {name} was asked for, but torch finds no CUDA device here")
+    return device
+
+
+def resolve_precision(name: str, device: torch.device) -> torch.dtype:
+    """ "auto": bfloat16 on CUDA where the card has it, else float16; float32 on the CPU."""
+    if name == "auto":
+        if device.type != "cuda":
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if name not in _TYPES:
+        raise InputError(f"precision must be auto or one of {sorted(_TYPES)}, got {name!r}")
+    if name == "float16" and device.type != "cuda":
+        raise InputError(f"float16 training needs CUDA, got device {device}; try bfloat16")
+    return _TYPES[name]
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
+    """The context a forward pass runs in; does nothing for float32."""
+    if dtype == torch.float32:
+        return nullcontext()
+    return torch.autocast(device.type, dtype=dtype)
+
+
+class LossScale:
+    """The factor on the loss that keeps float16 gradients from vanishing; 1 for other types.
+
+    Halved after an overflow, doubled after `patience` steps without one, by tensor operations
+    alone: the host never waits for it.
+    """
+
+    def __init__(self, dtype: torch.dtype, device: torch.device, *, patience: int = 2000) -> None:
+        self.enabled = dtype == torch.float16
+        self.patience = patience
+        # The loss is summed over the batch, not averaged, so the usual 2**16 would overflow.
+        self.scale = torch.tensor(2.0**10 if self.enabled else 1.0, device=device)
+        self.streak = torch.zeros((), device=device)
+
+    def update(self, overflow: Tensor) -> None:
+        """`overflow` is 1.0 where the step just taken was skipped, else 0.0."""
+        if not self.enabled:
+            return
+        self.streak = torch.where(overflow > 0, 0.0, self.streak + 1)
+        grow = self.streak >= self.patience
+        grown = torch.where(grow, self.scale * 2, self.scale)
+        self.scale = torch.where(overflow > 0, self.scale * 0.5, grown).clamp(2.0**-14, 2.0**24)
+        self.streak = torch.where(grow, 0.0, self.streak)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps."""
+        return {"scale": self.scale, "streak": self.streak}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """The inverse of `tensors`."""
+        self.scale = tensors["scale"].to(self.scale.device)
+        self.streak = tensors["streak"].to(self.streak.device)

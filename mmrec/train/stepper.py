@@ -1,0 +1,148 @@
+"""One optimizer step: forward, backward, clip, guard, update; the host waits for none of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmrec.batch import Batch
+from mmrec.errors import InputError
+from mmrec.train.config import TrainConfig
+from mmrec.train.distributed import current_world, parallel, sum_over_ranks
+from mmrec.train.ema import Average
+from mmrec.train.evaluate import check_logits
+from mmrec.train.guard import StepRecords, healthy
+from mmrec.train.optimizer import (
+    load_optimizer_tensors,
+    make_optimizer,
+    optimizer_tensors,
+    set_learning_rates,
+)
+from mmrec.train.precision import LossScale, autocast, resolve_precision
+
+RowLoss = Callable[[Tensor, Batch], Tensor]
+
+
+def click_loss(logit: Tensor, batch: Batch) -> Tensor:
+    """(B,) binary cross-entropy of float32 logits.
+
+    Raises:
+        InputError: the batch has no labels.
+    """
+    if batch.label is None:
+        raise InputError("training needs labels, the loader gives none")
+    return F.binary_cross_entropy_with_logits(logit, batch.label, reduction="none")
+
+
+class Stepper:
+    """Holds what changes with every step: weights, optimizer, loss scale, average.
+
+    The gradient is that of the mean loss over all rows of the global batch, however they are cut
+    into ranks and accumulated batches: losses are summed in the backward pass and the division
+    by the number of rows, the loss scale and the clipping factor are one number, applied by the
+    fused optimizer kernel. The same kernel leaves everything as it is where the guard says so.
+    """
+
+    def __init__(
+        self, model: nn.Module, config: TrainConfig, device: torch.device, loss: RowLoss
+    ) -> None:
+        self.model = model.to(device)
+        self.config, self.device, self.loss = config, device, loss
+        self.dtype = resolve_precision(config.precision, device)
+        self.optimizer = make_optimizer(model, config)
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.scale = LossScale(self.dtype, device)
+        self.average = Average(model, config.ema_decay) if config.ema_decay is not None else None
+        self.records = StepRecords(config.log_every, device)
+        compiled: nn.Module = torch.compile(model) if config.compile else model  # type: ignore[assignment]
+        self._forward = parallel(compiled, device)
+        self._world = current_world()
+        self._spare: Batch | None = None
+
+    def step(self, group: list[tuple[Batch, Tensor]], *, step: int, factor: float) -> None:
+        """Step number `step` (from 0) on a group of accumulated batches.
+
+        Randomness (dropout) depends on (seed, step, rank) alone, so a continued run needs no
+        generator states and no loader can disturb them.
+        """
+        torch.manual_seed(_mixed(self.config.seed, step, self._world.rank))
+        total = torch.zeros(2, dtype=torch.float32, device=self.device)  # summed loss, rows
+        for position, (batch, _) in enumerate(group):
+            last = position == len(group) - 1
+            total[0] += self._backward(batch, synchronise=last)
+        total[1] = sum(len(batch) for batch, _ in group)
+        sum_over_ranks(total)
+        loss, rows = total[0], total[1]
+
+        divisor = self.scale.scale * rows / self._world.size
+        grads = [p.grad for p in self.parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(grads) / divisor
+        if self.config.clip_norm is not None:
+            divisor = divisor * (norm / self.config.clip_norm).clamp(min=1.0)
+        skipped = (~healthy(loss, rows, norm)).float()
+        self._update(divisor, skipped, factor)
+        self.scale.update(skipped)
+        if self.average is not None:
+            self.average.update(step + 1)
+        self.records.add(
+            loss=loss, rows=rows, skipped=skipped, norm=norm, row=[row for _, row in group]
+        )
+
+    def _backward(self, batch: Batch, *, synchronise: bool) -> Tensor:
+        """Add the gradient of the batch's summed loss; returns that loss, detached."""
+        weight = 1.0
+        if len(batch) == 0:  # the end of an epoch can leave a rank without rows: take part idly
+            if self._spare is None:
+                raise InputError("the first batch of a rank is empty: more ranks than rows?")
+            batch, weight = self._spare, 0.0
+        elif self._world.size > 1:
+            self._spare = batch
+        quiet: AbstractContextManager[None] = nullcontext()
+        if not synchronise and isinstance(self._forward, nn.parallel.DistributedDataParallel):
+            quiet = self._forward.no_sync()
+        with quiet:
+            with autocast(self.device, self.dtype):
+                logit = self._forward(batch)
+            check_logits(logit, batch)
+            loss = self.loss(logit.float(), batch).sum() * weight
+            (loss * self.scale.scale).backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def _update(self, divisor: Tensor, skipped: Tensor, factor: float) -> None:
+        optimizer: Any = self.optimizer
+        set_learning_rates(optimizer, factor)
+        optimizer.grad_scale, optimizer.found_inf = divisor, skipped
+        optimizer.step()
+        optimizer.grad_scale = optimizer.found_inf = None
+        optimizer.zero_grad(set_to_none=True)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything a checkpoint keeps, by name."""
+        parts = {
+            "model": self.model.state_dict(),
+            "optimizer": optimizer_tensors(self.optimizer),
+            "scaler": self.scale.tensors() if self.scale.enabled else {},
+            "ema": self.average.tensors() if self.average is not None else {},
+        }
+        return {f"{part}/{k}": v for part, values in parts.items() for k, v in values.items()}
+
+    def load(self, tensors: Callable[[str], dict[str, Tensor]]) -> None:
+        """The inverse of `tensors`, all but the model, from a checkpoint's `part`."""
+        load_optimizer_tensors(self.optimizer, tensors("optimizer"))
+        if self.average is not None:
+            self.average.load(tensors("ema"))
+        if self.scale.enabled and (kept := tensors("scaler")):
+            self.scale.load(kept)
+
+
+def _mixed(seed: int, step: int, rank: int) -> int:
+    """A 63-bit seed in which neighbouring arguments share nothing (the splitmix64 finaliser)."""
+    value = (seed * 0x9E3779B97F4A7C15 + step * 0xD1B54A32D192ED03 + rank + 1) % 2**64
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        value = (value ^ (value >> shift)) * factor % 2**64
+    return (value ^ (value >> 31)) >> 1
