@@ -1,0 +1,323 @@
+"""MovieLens in the MicroLens layout: `python -m mmrec.data.movielens SOURCE DEST`.
+
+A rating of 4 or more is a click (label 1). Every row knows only what came before it: its history
+is what the user had liked by then, its levels count the train rows by then (`chronology`).
+SOURCE is a release of GroupLens (`ratings.csv`, `movies.csv`), and may hold `images/<movieId>.jpg`,
+`overviews.csv` (movieId, overview) and `features.parquet` (movieId, image_emb, text_emb, ...).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from mmrec.cli import run
+from mmrec.data import chronology
+from mmrec.data.columns import BOOLEAN, INTEGER, VECTOR, Kind, left_pad, open_parquet, runs
+from mmrec.data.microlens import CLICKS_FOLDER, SPLITS, MicroLens
+from mmrec.data.movielens_csv import read_movies, read_ratings
+from mmrec.errors import InputError
+from mmrec.files import replacing, sync_directory, write_json
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Ints = NDArray[np.int64]
+
+LIKED = 4.0  # a rating from here on is label 1
+ROWS_AT_A_TIME = 65_536
+MARK = "movielens.json"  # tells an earlier output of this command from somebody's directory
+IMAGES = ("hardlink", "symlink", "copy", "none")
+
+
+@dataclass(frozen=True)
+class _Ratings:
+    """Ratings as columns (R,), in order of time; ids dense from 1."""
+
+    user: Ints
+    item: Ints
+    time: Ints
+    label: Ints
+    split: Ints
+
+    @property
+    def liked(self) -> NDArray[np.bool_]:
+        return np.equal(self.label, 1)
+
+
+def prepare(
+    source: str | Path, dest: str | Path, *, history_length: int = 100, images: str = "hardlink"
+) -> MicroLens:
+    """Write `source` to the directory `dest` in the MicroLens layout, and open it.
+
+    Args:
+        source: directory of the MovieLens files.
+        dest: a new or empty directory, or an earlier output of this function, replaced as a whole.
+        history_length: entries of a history; older likes are cut off.
+        images: how pictures get to `dest`: "hardlink" (copied where the file system refuses),
+            "symlink", "copy", or "none".
+
+    Raises:
+        InputError: a missing or damaged file of the source, or a `dest` in use.
+    """
+    source, dest = Path(source), Path(dest).resolve()
+    if images not in IMAGES:
+        raise InputError(f"images is one of {', '.join(IMAGES)}, got {images}")
+    if history_length < 1:
+        raise InputError(f"history_length is 1 or more, got {history_length}")
+    if not source.is_dir():
+        raise InputError(f"a directory with ratings.csv is needed, there is none at {source}")
+    _check_dest(dest)
+    table = read_ratings(source)
+    movies = read_movies(source, table)
+    movie_ids = movies["movieId"].to_numpy()
+    ratings, user_ids = _dense(table, movie_ids)
+    for number, name in enumerate(SPLITS):
+        if not (ratings.split == number).any():
+            raise InputError(f"users need some ten ratings each, {name} gets none from {source}")
+    print(f"{len(ratings.user):,} ratings, {len(user_ids):,} users, {len(movie_ids):,} movies")
+
+    # All of it is made beside `dest` and moved there at the end: never half a data set.
+    dest.parent.mkdir(parents=True, exist_ok=True)
+    making = dest.with_name(f".{dest.name}.preparing")
+    if making.exists():
+        shutil.rmtree(making)
+    clicks = making / CLICKS_FOLDER
+    clicks.mkdir(parents=True)
+    try:
+        _write_clicks(clicks, ratings, history_length)
+        _write_items(clicks / "item_info.parquet", making / "item_feature.parquet", movies, ratings)
+        if (source / "features.parquet").exists():
+            _write_features(source / "features.parquet", making / "features.parquet", movie_ids)
+        linked = _place_images(source / "images", making / "item_images", movie_ids, images)
+        print(f"{linked:,} movies have a picture")
+        genres = _genres(movies)
+        write_json(
+            making / MARK,
+            {
+                "made_by": "python -m mmrec.data.movielens",
+                "history_length": history_length,
+                "movie_id_of_item": [None, *movie_ids.tolist()],
+                "user_id_of_user": [None, *user_ids.tolist()],
+                "genre_of_tag": [None, *genres],
+            },
+        )
+        MicroLens.open(making)
+        _swap(making, dest)
+    finally:
+        if making.exists():
+            shutil.rmtree(making)
+    return MicroLens.open(dest, check=False)
+
+
+def _check_dest(dest: Path) -> None:
+    if dest.exists() and not dest.is_dir():
+        raise InputError(f"a directory is needed to write to, {dest} is a file")
+    if dest.is_dir() and any(dest.iterdir()) and not (dest / MARK).is_file():
+        raise InputError(
+            f"a new or empty directory or an earlier output is needed, {dest} holds something else"
+        )
+
+
+def _swap(made: Path, dest: Path) -> None:
+    old = dest.with_name(f".{dest.name}.old")
+    if old.exists():
+        shutil.rmtree(old)
+    if dest.exists():
+        dest.rename(old)
+    made.rename(dest)
+    sync_directory(dest.parent)
+    if old.exists():
+        shutil.rmtree(old)
+
+
+def _dense(table: pl.DataFrame, movie_ids: Ints) -> tuple[_Ratings, Ints]:
+    """Ratings in order of time with dense ids, and the user ids that these stand for."""
+    table = table.sort("timestamp", "userId", "movieId")
+    user_ids = np.unique(table["userId"].to_numpy())
+    user = np.searchsorted(user_ids, table["userId"].to_numpy()) + 1
+    item = np.searchsorted(movie_ids, table["movieId"].to_numpy()) + 1
+    time = table["timestamp"].to_numpy()
+    label = (table["rating"].to_numpy() >= LIKED).astype(np.int64)
+    split = chronology.split_by_user(user, time, item)
+    return _Ratings(user=user, item=item, time=time, label=label, split=split), user_ids
+
+
+def _write_clicks(folder: Path, ratings: _Ratings, length: int) -> None:
+    in_train = (ratings.split == chronology.TRAIN).astype(np.int64)
+    count = chronology.count_earlier(ratings.item, ratings.time, in_train)
+    likes = chronology.count_earlier(ratings.item, ratings.time, in_train * ratings.label)
+    levels = {
+        "likes_level": chronology.likes_level(likes, count),
+        "views_level": chronology.views_level(count),
+    }
+    known = {"user": ratings.user, "time": ratings.time, "item": ratings.item}
+    histories = chronology.Histories(**known, liked=ratings.liked, length=length)
+    progress = tqdm(total=len(ratings.user), desc="histories", unit="row", disable=None)
+    for number, name in enumerate(SPLITS):
+        rows = np.flatnonzero(ratings.split == number)
+        writer: pq.ParquetWriter | None = None
+        with replacing(folder / f"{name}.parquet") as temporary:
+            for start in range(0, len(rows), ROWS_AT_A_TIME):
+                part = rows[start : start + ROWS_AT_A_TIME]
+                history = histories.of(part)
+                chronology.check_histories(history, part, **known, liked=ratings.liked)
+                columns: dict[str, Any] = {"ID": np.arange(start, start + len(part))}
+                columns |= {"user_id": ratings.user[part], "item_seq": _lists(history)}
+                columns |= {"item_id": ratings.item[part]}
+                columns |= {level: values[part] for level, values in levels.items()}
+                columns |= {"label": ratings.label[part]}
+                del columns["label" if name == "test" else "ID"]
+                made = pa.table(columns)
+                writer = writer or pq.ParquetWriter(temporary, made.schema)
+                writer.write_table(made)
+                progress.update(len(part))
+            if writer is not None:
+                writer.close()
+    progress.close()
+    # The labels of test stay apart: for measuring at the very end, and out of every reader's way.
+    label = ratings.label[ratings.split == chronology.TEST]
+    _write(folder.parent / "test_labels.parquet", {"ID": np.arange(len(label)), "label": label})
+
+
+def _genres(movies: pl.DataFrame) -> list[str]:
+    genres: list[str] = movies["genres"].explode().drop_nulls().unique().sort().to_list()
+    return genres
+
+
+def _write_items(info: Path, feature: Path, movies: pl.DataFrame, ratings: _Ratings) -> None:
+    """Tags of every item, and titles, texts and levels beside them."""
+    n = movies.height + 1
+    tag_of = {genre: tag for tag, genre in enumerate(_genres(movies), start=1)}
+    tags = [[tag_of[genre] for genre in genres] for genres in movies["genres"]]
+    lengths = np.array([0, *map(len, tags)], dtype=np.int64)
+    flat = np.array([tag for row in tags for tag in row], dtype=np.int64)
+    padded = left_pad(flat, lengths, max(5, int(lengths.max())))
+    _write(info, {"item_id": np.arange(n), "item_tags": _lists(padded)})
+
+    train = ratings.split == chronology.TRAIN
+    count = np.bincount(ratings.item[train], minlength=n)[1:]
+    likes = np.bincount(ratings.item[train & ratings.liked], minlength=n)[1:]
+    texts = [
+        ". ".join(part for part in (title, ", ".join(genres), overview) if part)
+        for title, genres, overview in movies.select("title", "genres", "overview").iter_rows()
+    ]
+    _write(
+        feature,
+        {
+            "item_id": np.arange(1, n),
+            "item_title": movies["title"].to_list(),
+            "item_tags": pa.array(tags, pa.list_(pa.int64())),
+            "likes_level": chronology.likes_level(likes, count),
+            "views_level": chronology.views_level(count),
+            "item_text": texts,
+        },
+    )
+
+
+def _write_features(source: Path, dest: Path, movie_ids: Ints) -> None:
+    """Ready-made vectors with movie ids, as feature parquet with item ids, in order of them."""
+    kinds: dict[str, Kind] = {"movieId": INTEGER, "image_emb": VECTOR, "text_emb": VECTOR}
+    masks = dict.fromkeys(("has_image", "has_text"), BOOLEAN)
+    n = len(movie_ids)
+    found: dict[str, NDArray[Any]] = {name: np.zeros(n, dtype=np.bool_) for name in masks}
+    seen = np.zeros(n, dtype=np.bool_)
+    with open_parquet(source, kinds, optional=masks) as file:
+        there = [name for name in masks if name in file.schema_arrow.names]
+        for part in runs(source, file, [*kinds, *there]):
+            movie = part["movieId"].numbers()
+            place = np.minimum(np.searchsorted(movie_ids, movie), n - 1)
+            known = movie_ids[place] == movie
+            part["movieId"].refuse_where(~known, "features belong to movies of movies.csv")
+            part["movieId"].refuse_where(seen[place], "each movie stands in one row")
+            seen[place] = True
+            for vector, mask in zip(("image_emb", "text_emb"), masks, strict=True):
+                present = part[mask].numbers() if mask in part else np.ones(len(movie), np.bool_)
+                width = found[vector].shape[1] if vector in found else None
+                vectors = part[vector].vectors(width, present)
+                found.setdefault(vector, np.zeros((n, vectors.shape[1]), dtype=np.float16))
+                found[vector][place], found[mask][place] = vectors, present
+    columns: dict[str, Any] = {"item_id": np.flatnonzero(seen) + 1}
+    columns |= {name: _lists(found[name][seen]) for name in ("image_emb", "text_emb")}
+    _write(dest, columns | {name: found[name][seen] for name in masks})
+
+
+def _place_images(source: Path, dest: Path, movie_ids: Ints, how: str) -> int:
+    """Link or copy `<movieId>.jpg` to `<item_id>.jpg`; returns how many there are."""
+    if how == "none" or not source.is_dir():
+        return 0
+    dest.mkdir()
+    there = {entry.name for entry in os.scandir(source)}
+    wanted = [
+        (f"{movie}.jpg", f"{item}.jpg")
+        for item, movie in enumerate(movie_ids.tolist(), start=1)
+        if f"{movie}.jpg" in there
+    ]
+    for old, new in tqdm(wanted, desc="images", unit="image", disable=None):
+        _place(source / old, dest / new, how)
+    return len(wanted)
+
+
+def _place(old: Path, new: Path, how: str) -> None:
+    if how == "symlink":
+        new.symlink_to(old.resolve())
+    elif how == "copy":
+        shutil.copyfile(old, new)
+    else:
+        try:
+            os.link(old, new)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(old, new)
+
+
+def _lists(matrix: NDArray[Any]) -> pa.Array:
+    """(rows, width) as a list column; float16 vectors as fixed-size lists."""
+    flat = pa.array(matrix.ravel())
+    if matrix.dtype == np.float16:
+        return pa.FixedSizeListArray.from_arrays(flat, matrix.shape[1])
+    offsets = np.arange(len(matrix) + 1, dtype=np.int32) * np.int32(matrix.shape[1])
+    return pa.ListArray.from_arrays(pa.array(offsets), flat)
+
+
+def _write(path: Path, columns: dict[str, Any]) -> None:
+    with replacing(path) as temporary:
+        pq.write_table(pa.table(columns), temporary)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mmrec.data.movielens",
+        description="Prepare a MovieLens release in the MicroLens layout (docs/data_format.md).",
+    )
+    parser.add_argument("source", help="directory with ratings.csv and movies.csv")
+    parser.add_argument("dest", help="directory to write; an earlier output is replaced")
+    parser.add_argument(
+        "--history-length", type=int, default=100, help="likes kept per row (default: 100)"
+    )
+    parser.add_argument(
+        "--images",
+        choices=IMAGES,
+        default="hardlink",
+        help="how images/<movieId>.jpg get there (default: hardlink, copied where not possible)",
+    )
+    options = parser.parse_args(arguments)
+    data = prepare(
+        options.source, options.dest, history_length=options.history_length, images=options.images
+    )
+    rows = ", ".join(f"{name} {count:,}" for name, count in data.rows.items())
+    print(f"wrote {data.root}: {rows} rows")
+
+
+if __name__ == "__main__":
+    run(main)
