@@ -124,23 +124,6 @@ class Ranker(nn.Module):
     def head_dtype(self) -> torch.dtype:
         return next(self.head.parameters()).dtype
 
-    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Every parameter once: "ids" (all embedding tables), "fusion", "dense" (the rest).
-
-        For learning rates and weight decay of their own.
-        """
-        groups: dict[str, list[nn.Parameter]] = {"ids": [], "fusion": [], "dense": []}
-        tables = (nn.Embedding, nn.EmbeddingBag)
-        of_tables = {id(p) for m in self.modules() if isinstance(m, tables) for p in m.parameters()}
-        for name, parameter in self.named_parameters():
-            if name.startswith("items.fusion."):
-                groups["fusion"].append(parameter)
-            elif id(parameter) in of_tables or name == "items.unknown":
-                groups["ids"].append(parameter)
-            else:
-                groups["dense"].append(parameter)
-        return groups
-
     def _encode(self, history: Tensor, target: Tensor, *, compact: bool) -> tuple[Tensor, Tensor]:
         """(B, L) and (B,) -> (B, L, D) and (B, D), each item encoded once where that pays."""
         ids = torch.cat([history.flatten(), target])

@@ -5,7 +5,7 @@ All take (..., dim) and return (..., dim). E experts, R rank.
 
 from __future__ import annotations
 
-from typing import cast
+import math
 
 import torch
 from torch import Tensor, nn
@@ -85,17 +85,17 @@ class CrossNetMix(nn.Module):
         self.bias = nn.Parameter(torch.zeros(depth, dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        crossed: Tensor = x
+        crossed = x
         for layer in range(self.depth):
-            gate: Tensor = self.gate(crossed).softmax(-1)  # (..., E)
+            gate = self.gate(crossed).softmax(-1)  # (..., E)
             hidden = torch.einsum("...d,edr->...er", crossed, self.v[layer]).tanh()
             hidden = torch.einsum("...er,esr->...es", hidden, self.c[layer]).tanh()
             mixed = torch.einsum("...er,edr->...d", hidden * gate.unsqueeze(-1), self.u[layer])
-            crossed = crossed + x * (mixed + self.bias[layer])
-        return cast(Tensor, crossed)
+            crossed = torch.addcmul(crossed, x, mixed + self.bias[layer])
+        return crossed
 
 
 def _xavier(depth: int, num_experts: int, rows: int, columns: int) -> Tensor:
     """Xavier-normal matrices, stacked over layers and experts."""
-    std = (2.0 / (rows + columns)) ** 0.5
+    std = math.sqrt(2.0 / (rows + columns))
     return torch.randn(depth, num_experts, rows, columns) * std
