@@ -1,0 +1,113 @@
+"""A click model that is known exactly, so that a ranker can be held against the truth.
+
+N items, K kinds of cover and K kinds of words, U users.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+KINDS = 5
+
+
+@dataclass(frozen=True)
+class ClickModel:
+    """logit(u, i) = b + w_id q_i + w_im a_u[c_i] + w_tx t_u[s_i] + w_x X[c_i, s_i] + w_o o_i.
+
+    Each term has zero mean and unit variance over items and users, so a weight is the standard
+    deviation that the term gives to the logit.
+
+    Attributes:
+        bias: b, the logit of an average row.
+        id_weight: w_id, of the quality q_i that only an item's id (and clicks) can tell.
+        image_weight: w_im, of the user's taste a_u for the kind c_i of the cover.
+        text_weight: w_tx, of the user's taste t_u for the kind s_i of the words.
+        interaction_weight: w_x, of X, how well cover and words suit each other: a matrix whose
+            rows and columns sum to zero, so neither modality alone says anything about it.
+        popularity_weight: w_o, of the item's popularity o_i (its views_level shows it).
+    """
+
+    bias: float = -1.3
+    id_weight: float = 0.5
+    image_weight: float = 1.1
+    text_weight: float = 1.1
+    interaction_weight: float = 0.9
+    popularity_weight: float = 0.3
+
+
+@dataclass(frozen=True)
+class Items:
+    """Latent truth of N items: cover kind, word kind (N,) int64; quality, popularity (N,)."""
+
+    cover: Ints
+    words: Ints
+    quality: Floats
+    popularity: Floats
+    suits: Floats  # X[cover, words] of each item
+
+
+@dataclass(frozen=True)
+class Users:
+    """Tastes of U users: (U, K) each, sqrt(K - 1) for the favourite kind, -1/sqrt(K - 1) else."""
+
+    cover_taste: Floats
+    words_taste: Floats
+
+
+def draw_items(count: int, rng: np.random.Generator) -> Items:
+    """Draw `count` items; kinds are independent of each other, of quality and of popularity."""
+    cover = rng.integers(0, KINDS, count)
+    words = rng.integers(0, KINDS, count)
+    matrix = rng.standard_normal((KINDS, KINDS))
+    matrix -= matrix.mean(axis=0, keepdims=True)
+    matrix -= matrix.mean(axis=1, keepdims=True)
+    matrix /= matrix.std()
+    return Items(
+        cover=cover,
+        words=words,
+        quality=rng.standard_normal(count),
+        popularity=rng.standard_normal(count),
+        suits=matrix[cover, words],
+    )
+
+
+def draw_users(count: int, rng: np.random.Generator) -> Users:
+    """Draw `count` users, each with one favourite kind of cover and one of words."""
+    return Users(cover_taste=_tastes(count, rng), words_taste=_tastes(count, rng))
+
+
+def logits(model: ClickModel, items: Items, users: Users, user: Ints, item: Ints) -> Floats:
+    """The true click logits of pairs: `user` and `item` are index arrays of one shape."""
+    return (
+        model.bias
+        + model.id_weight * items.quality[item]
+        + model.image_weight * users.cover_taste[user, items.cover[item]]
+        + model.text_weight * users.words_taste[user, items.words[item]]
+        + model.interaction_weight * items.suits[item]
+        + model.popularity_weight * items.popularity[item]
+    )
+
+
+def draw_distinct(weights: Floats, size: int, rng: np.random.Generator) -> Ints:
+    """Draw for each row of `weights` (R, N) `size` distinct columns, likelier where larger.
+
+    Gumbel top-k: the `size` largest of log w + Gumbel noise are a draw without replacement with
+    probabilities proportional to w (arXiv:1903.06059).
+    """
+    noise = rng.gumbel(size=weights.shape)
+    keys = np.log(weights) + noise
+    top = np.argpartition(-keys, size - 1, axis=1)[:, :size]
+    order = np.argsort(-np.take_along_axis(keys, top, axis=1), axis=1)
+    return np.take_along_axis(top, order, axis=1)
+
+
+def _tastes(count: int, rng: np.random.Generator) -> Floats:
+    favourite = np.arange(KINDS) == rng.integers(0, KINDS, count)[:, None]  # (U, K)
+    spread = np.sqrt(KINDS - 1.0)
+    tastes: Floats = np.where(favourite, spread, -1.0 / spread)
+    return tastes

@@ -1,0 +1,326 @@
+"""Synthetic data in the MicroLens layout, drawn from a click model that is known exactly.
+
+`python -m mmrec.data.synthetic DEST` writes every file of the layout, JPEG covers included, and
+reports the oracle: AUC and logloss of the true click probabilities. Users of train are none of
+valid's or test's, as in MicroLens; some items are never shown by train.
+
+N items, R rows, L history.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from mmrec.cli import run
+from mmrec.data import covers
+from mmrec.data.click_model import (
+    KINDS,
+    ClickModel,
+    Items,
+    Users,
+    draw_distinct,
+    draw_items,
+    draw_users,
+    logits,
+)
+from mmrec.errors import InputError
+from mmrec.files import replacing, write_json
+
+Ints = NDArray[np.int64]
+SPLITS = ("train", "valid", "test")
+DONE = "synthetic.json"
+_TAGS = 40
+_CHUNK = 500  # users whose (users, N) table of weights is held at once
+
+
+@dataclass(frozen=True)
+class SyntheticConfig:
+    """Sizes and the click model of a synthetic data set; the same config, the same bytes.
+
+    Attributes:
+        num_items: items, the padding not counted; ids are 1..num_items.
+        unseen_share: share of items that train never shows, as target or in a history.
+        rows: rows of train, valid and test.
+        rows_per_user: rows of a user, all with the same history.
+        history_length: L, the width of `item_seq`.
+        missing_images, truncated_images: shares of items without a cover, or with half of one.
+        model: the weights of the click model.
+        seed: of everything.
+    """
+
+    num_items: int = 800
+    unseen_share: float = 0.1
+    rows: tuple[int, int, int] = (40_000, 6_000, 6_000)
+    rows_per_user: int = 5
+    history_length: int = 20
+    missing_images: float = 0.03
+    truncated_images: float = 0.02
+    model: ClickModel = field(default_factory=ClickModel)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        shown = self.num_items - round(self.unseen_share * self.num_items)
+        if shown < 2 * self.history_length:
+            raise InputError(
+                f"train must show at least twice history_length = {self.history_length} items, "
+                f"got {shown} of num_items = {self.num_items}"
+            )
+        if min(self.rows) < 1 or self.rows_per_user < 1:
+            raise InputError(
+                f"rows and rows_per_user must be at least 1, got {self.rows}, {self.rows_per_user}"
+            )
+
+
+def make_synthetic(
+    root: str | Path, config: SyntheticConfig | None = None
+) -> dict[str, dict[str, float]]:
+    """Write a data set under `root` and return the oracle, {split: {auc, logloss}}.
+
+    A data set of the same config that is already there is left as it is. Besides the files of the
+    layout: `test_labels.parquet` (ID, label), `oracle.parquet` (split, row, probability) and
+    `synthetic.json` (config and oracle, written last).
+    """
+    config = config or SyntheticConfig()
+    root = Path(root)
+    said = json.loads(json.dumps(asdict(config)))
+    if (root / DONE).exists():
+        before = json.loads((root / DONE).read_text())
+        if before["config"] != said:
+            raise InputError(f"{root} holds synthetic data of another config; name another place")
+        oracle: dict[str, dict[str, float]] = before["oracle"]
+        return oracle
+    clicks = root / "MicroLens_1M_x1"
+    clicks.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(config.seed)
+    items = draw_items(config.num_items, rng)
+    splits = _draw_splits(config, items, rng)
+    _write_items(root, config, items, splits, rng)
+    for name, split in splits.items():
+        columns: dict[str, pa.Array | Ints] = {"ID": np.arange(len(split.user))}
+        columns |= {"user_id": split.user, "item_seq": _lists(split.history)}
+        columns |= {"item_id": split.target, **split.levels}
+        if name == "test":
+            _write(root / "test_labels.parquet", {"ID": columns["ID"], "label": split.label})
+        else:
+            del columns["ID"]
+            columns["label"] = split.label
+        _write(clicks / f"{name}.parquet", columns)
+    _write_oracle(root / "oracle.parquet", splits)
+    oracle = {name: _oracle(split) for name, split in splits.items()}
+    write_json(root / DONE, {"config": said, "oracle": oracle})
+    return oracle
+
+
+@dataclass(frozen=True)
+class _Split:
+    """R rows: user, target, label (R,), history (R, L), levels, the true probability (R,)."""
+
+    user: Ints
+    history: Ints
+    target: Ints
+    levels: dict[str, Ints]
+    label: Ints
+    probability: NDArray[np.float64]
+
+
+def _draw_splits(
+    config: SyntheticConfig, items: Items, rng: np.random.Generator
+) -> dict[str, _Split]:
+    unseen = rng.permutation(config.num_items)[: round(config.unseen_share * config.num_items)]
+    shown = np.setdiff1d(np.arange(config.num_items), unseen)
+    # Likes tell something of an item's quality; views are its popularity.
+    liked = items.quality + rng.normal(0.0, 1.0, config.num_items)
+    levels = {"likes_level": _deciles(liked), "views_level": _deciles(items.popularity)}
+    splits, first_user = {}, 1
+    for name, rows in zip(SPLITS, config.rows, strict=True):
+        count = -(-rows // config.rows_per_user)
+        users = draw_users(count, rng)
+        pool = shown if name == "train" else np.arange(config.num_items)
+        histories = _draw_histories(config, items, users, shown, rng)
+        splits[name] = _draw_rows(
+            config, items, users, histories, pool, levels, rows, first_user, rng
+        )
+        first_user += count
+    return splits
+
+
+def _draw_histories(
+    config: SyntheticConfig, items: Items, users: Users, shown: Ints, rng: np.random.Generator
+) -> Ints:
+    """(U, L) item ids, left-padded: clicked items, likelier the higher their true logit."""
+    width, count = config.history_length, len(users.cover_taste)
+    drawn = np.empty((count, width), dtype=np.int64)
+    for start in range(0, count, _CHUNK):
+        user = np.arange(start, min(start + _CHUNK, count))[:, None]
+        weights = np.exp(logits(config.model, items, users, user, shown[None, :]))
+        drawn[user[:, 0]] = shown[draw_distinct(weights, width, rng)] + 1
+    lengths = np.clip(rng.geometric(1 / 8, count) + 3, 1, width)
+    return np.where(np.arange(width) >= width - lengths[:, None], drawn, 0)
+
+
+def _draw_rows(
+    config: SyntheticConfig,
+    items: Items,
+    users: Users,
+    histories: Ints,
+    pool: Ints,
+    levels: dict[str, Ints],
+    rows: int,
+    first_user: int,
+    rng: np.random.Generator,
+) -> _Split:
+    user = rng.permutation(np.arange(rows) % len(histories))
+    target = rng.choice(pool, rows)
+    # A target is never in its own history: it is drawn anew until it is not.
+    while (again := (histories[user] == target[:, None] + 1).any(axis=1)).any():
+        target[again] = rng.choice(pool, int(again.sum()))
+    probability = 1.0 / (1.0 + np.exp(-logits(config.model, items, users, user, target)))
+    return _Split(
+        user=user + first_user,
+        history=histories[user],
+        target=target + 1,
+        levels={name: level[target] for name, level in levels.items()},
+        label=(rng.random(rows) < probability).astype(np.int64),
+        probability=probability,
+    )
+
+
+def _deciles(values: NDArray[np.float64]) -> Ints:
+    """Levels 1..10 of equal size, in the order of the values."""
+    return values.argsort().argsort() * 10 // len(values) + 1
+
+
+def _write_items(
+    root: Path,
+    config: SyntheticConfig,
+    items: Items,
+    splits: dict[str, _Split],
+    rng: np.random.Generator,
+) -> None:
+    count = config.num_items
+    ids = np.arange(1, count + 1)
+    titles = [covers.draw_title(int(kind), rng) for kind in items.words]
+    tags = [sorted(rng.choice(np.arange(1, _TAGS), int(rng.integers(1, 5)), replace=False).tolist())
+            for _ in range(count)]  # fmt: skip
+    padded = np.array([[0] * 5, *([0] * (5 - len(own)) + own for own in tags)])
+    kinds = np.concatenate([np.eye(KINDS)[items.cover], np.eye(KINDS)[items.words]], axis=1)
+    vectors = {width: _noisy(kinds, width, rng) for width in (128, 768, 1024)}
+    level = {"likes_level": np.ones(count, np.int64), "views_level": _deciles(items.popularity)}
+    feature = {"item_id": ids, "item_title": pa.array(titles), "item_tags": pa.array(tags)}
+    feature |= level
+    feature |= {"txt_emb_BERT": _lists(vectors[768]), "img_emb_CLIPRN50": _lists(vectors[1024])}
+    _write(root / "item_feature.parquet", feature)
+    emb = {f"item_emb_d128_v{v}": _lists(_noisy(kinds, 128, rng)) for v in (1, 2)}
+    _write(root / "item_emb.parquet", {"item_id": ids, **emb})
+    with_padding = np.concatenate([np.zeros((1, 128)), vectors[128].astype(np.float64)])
+    info = {"item_id": np.arange(count + 1), "item_tags": _lists(padded)}
+    info["item_emb_d128"] = _lists(with_padding)
+    _write(root / "MicroLens_1M_x1" / "item_info.parquet", info)
+    user, first = np.unique(np.concatenate([s.user for s in splits.values()]), return_index=True)
+    history = np.concatenate([s.history for s in splits.values()])[first]
+    _write(root / "item_seq.parquet", {"user_id": user, "item_seq": _lists(history)})
+    images = root / "item_images" / "item_images"
+    images.mkdir(parents=True, exist_ok=True)
+    write_covers(images, ids, items.cover, config, rng)
+
+
+def write_covers(
+    folder: Path, ids: Ints, colours: Ints, config: SyntheticConfig, rng: np.random.Generator
+) -> None:
+    """`<id>.jpg` for most items; some are missing, some cut off half-way."""
+    fate = rng.random(len(ids))
+    for item, colour, luck in zip(ids, colours, fate, strict=True):
+        cover = covers.draw_cover(int(colour), int(rng.integers(KINDS)), rng)
+        content = covers.jpeg_bytes(cover)
+        if luck < config.missing_images:
+            continue
+        if luck < config.missing_images + config.truncated_images:
+            content = content[: len(content) // 2]
+        (folder / f"{item}.jpg").write_bytes(content)
+
+
+def write_captioned_covers(root: str | Path, *, count: int = 2_000, seed: int = 0) -> Path:
+    """Pairs of cover and description to train a small encoder on: none of them is an item.
+
+    Writes `item_feature.parquet` (item_id, item_title) and `item_images/<item_id>.jpg`.
+    """
+    root = Path(root)
+    images = root / "item_images"
+    images.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng([seed, 1])
+    titles = []
+    for item in range(1, count + 1):
+        colour, sign = (int(kind) for kind in rng.integers(0, KINDS, 2))
+        titles.append(covers.describe(colour, sign, rng))
+        picture = covers.draw_cover(colour, sign, rng)
+        (images / f"{item}.jpg").write_bytes(covers.jpeg_bytes(picture))
+    feature = {"item_id": np.arange(1, count + 1), "item_title": pa.array(titles)}
+    feature["item_tags"] = pa.array([[]] * count, pa.list_(pa.int64()))
+    _write(root / "item_feature.parquet", feature)
+    return root
+
+
+def _noisy(kinds: NDArray[np.float64], width: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """(N, 2K) kinds -> (N, width): a random projection and as much noise again."""
+    signal = kinds @ rng.standard_normal((kinds.shape[1], width))
+    return (signal + rng.standard_normal(signal.shape)).astype(np.float32)
+
+
+def _lists(values: NDArray[np.generic]) -> pa.Array:
+    """(R, W) -> a list column of R lists."""
+    offsets = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.ravel()))
+
+
+def _write(path: Path, columns: dict[str, pa.Array | Ints]) -> None:
+    with replacing(path) as temporary:
+        pq.write_table(pa.table(columns), temporary)
+
+
+def _write_oracle(path: Path, splits: dict[str, _Split]) -> None:
+    names = [name for name, split in splits.items() for _ in split.user]
+    rows = np.concatenate([np.arange(len(split.user)) for split in splits.values()])
+    probability = np.concatenate([split.probability for split in splits.values()])
+    _write(path, {"split": pa.array(names), "row": rows, "probability": probability})
+
+
+def _oracle(split: _Split) -> dict[str, float]:
+    # The one step across rooms: metrics are plain numpy functions that import nothing.
+    from mmrec.train.metrics import auc, logloss
+
+    label = split.label.astype(np.float64)
+    return {
+        "auc": float(auc(label, split.probability)),
+        "logloss": float(logloss(label, split.probability)),
+    }
+
+
+def main() -> None:
+    """`python -m mmrec.data.synthetic DEST`"""
+    parser = argparse.ArgumentParser(
+        prog="python -m mmrec.data.synthetic", description="Write synthetic MicroLens-like data."
+    )
+    parser.add_argument("dest", type=Path, help="directory to write")
+    parser.add_argument("--items", type=int, default=800, help="number of items (800)")
+    parser.add_argument("--train-rows", type=int, default=40_000, help="rows of train (40000)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything (0)")
+    given = parser.parse_args()
+    rows = (given.train_rows, *[max(1, given.train_rows * 3 // 20)] * 2)
+    config = SyntheticConfig(
+        num_items=given.items, rows=(rows[0], rows[1], rows[2]), seed=given.seed
+    )
+    oracle = make_synthetic(given.dest, config)
+    for split, value in oracle.items():
+        print(f"{split:5}  oracle AUC {value['auc']:.4f}  logloss {value['logloss']:.4f}")
+
+
+if __name__ == "__main__":
+    run(main)
