@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -76,7 +79,7 @@ class StepRecords:
 
 
 def healthy(loss: Tensor, rows: Tensor, norm: Tensor) -> Tensor:
-    """Scalar bool on the device: finite gradient, finite loss, loss below `LOSS_LIMIT` a row."""
+    """Scalar bool on the device: finite gradient, loss below `LOSS_LIMIT` a row."""
     return torch.isfinite(norm) & (loss < LOSS_LIMIT * rows)  # NaN < x is False
 
 
@@ -85,7 +88,31 @@ def is_overflow(record: StepRecord) -> bool:
     return math.isfinite(record.loss) and record.loss < LOSS_LIMIT * record.rows
 
 
-def describe(rows: list[int], limit: int = 10) -> str:
-    """Row numbers for a sentence."""
-    shown = ", ".join(str(row) for row in rows[:limit])
-    return shown + (f", … {len(rows)} in all" if len(rows) > limit else "")
+def diverged(
+    record: StepRecord,
+    *,
+    step: int,
+    in_a_row: int,
+    rows: list[int],
+    learning_rate: float,
+    last: Path | None,
+) -> Diverged:
+    """The sentence that ends a run after too many bad steps."""
+    shown = ", ".join(str(row) for row in rows[:10])
+    shown += f", … {len(rows)} in all" if len(rows) > 10 else ""
+    return Diverged(
+        f"loss and gradient must be finite and below {LOSS_LIMIT:g} a row, got loss "
+        f"{record.loss / record.rows:.3g} a row and gradient norm {record.norm:.3g} at step "
+        f"{step}, the last of {in_a_row} such steps in a row, on rows {shown}: look at these rows, or "
+        f"lower the learning rate (now {learning_rate:g}) and begin anew; the last good checkpoint "
+        f"is {last or 'none yet'}"
+    )
+
+
+def out_of_memory(data: Mapping[str, Any], accumulate: int) -> InputError:
+    """The sentence that says what to lower."""
+    size = data.get("batch_size", "unknown")
+    return InputError(
+        f"training ran out of memory: lower the batch size (now {size}) and raise accumulate (now {accumulate}) by as much, which computes the same; or take a "
+        "smaller recipe, or bfloat16"
+    )

@@ -46,6 +46,9 @@ class Stepper:
     into ranks and accumulated batches: losses are summed in the backward pass and the division
     by the number of rows, the loss scale and the clipping factor are one number, applied by the
     fused optimizer kernel. The same kernel leaves everything as it is where the guard says so.
+
+    A model may hold `auxiliary`: a scalar tensor that its latest forward adds to the mean loss,
+    or None. The logged loss is that of the clicks alone.
     """
 
     def __init__(
@@ -110,7 +113,10 @@ class Stepper:
                 logit = self._forward(batch)
             check_logits(logit, batch)
             loss = self.loss(logit.float(), batch).sum() * weight
-            (loss * self.scale.scale).backward()  # type: ignore[no-untyped-call]
+            extra: Tensor | None = getattr(self.model, "auxiliary", None)
+            # A mean over the batch by contract: times its rows it joins the sum.
+            total = loss if extra is None else loss + extra.float() * (weight * len(batch))
+            (total * self.scale.scale).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
     def _update(self, divisor: Tensor, skipped: Tensor, factor: float) -> None:

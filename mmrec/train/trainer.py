@@ -32,7 +32,7 @@ from mmrec.train.checkpoint import (
 from mmrec.train.config import TrainConfig
 from mmrec.train.distributed import any_rank, barrier, current_world, gather_objects
 from mmrec.train.evaluate import score
-from mmrec.train.guard import Diverged, StepRecord, describe, is_overflow
+from mmrec.train.guard import StepRecord, diverged, is_overflow, out_of_memory
 from mmrec.train.interrupt import Interrupted, StopSignal
 from mmrec.train.loaders import BatchLoader
 from mmrec.train.log import RunLog
@@ -68,7 +68,8 @@ def fit(
         recipe: what the model was built from, JSON-able; kept in every checkpoint, and a
             checkpoint of another recipe is refused.
         restart: remove the checkpoints and log in `out` and begin anew.
-        loss: (logits float32 (B,), batch) -> (B,) loss of each row.
+        loss: (logits float32 (B,), batch) -> (B,) loss of each row; a model's `auxiliary`, if
+            it has one, is added (see `Stepper`).
 
     Raises:
         InputError: a checkpoint of another recipe, setting or data; a save that failed; too many
@@ -80,11 +81,11 @@ def fit(
             run = _Run(model, train_loader, valid_loader, config, Path(out), recipe, loss, stop)
             return run.go(restart=restart)
         except torch.OutOfMemoryError as error:
-            raise _out_of_memory(train_loader, config) from error
+            raise out_of_memory(train_loader.fingerprint(), config.accumulate) from error
         except RuntimeError as error:
-            if "not enough memory" not in str(error):
+            if "not enough memory" not in str(error):  # how the CPU's allocator says it
                 raise
-            raise _out_of_memory(train_loader, config) from error
+            raise out_of_memory(train_loader.fingerprint(), config.accumulate) from error
 
 
 class _Run:
@@ -256,12 +257,13 @@ class _Run:
         if progress.bad_in_a_row < limit:
             return
         last = checkpoint_files(self.directory, "last")
-        raise Diverged(
-            f"loss and gradient must be finite, got loss {record.loss / record.rows:.3g} a row "
-            f"and gradient norm {record.norm:.3g} at step {step}, the last of "
-            f"{progress.bad_in_a_row} such steps in a row, on rows {describe(rows)}: look at these "
-            f"rows, or lower the learning rate (now {self.config.learning_rate:g}) and begin anew; the "
-            "last good checkpoint is " + (str(last[0]) if last else "none yet")
+        raise diverged(
+            record,
+            step=step,
+            in_a_row=progress.bad_in_a_row,
+            rows=rows,
+            learning_rate=self.config.learning_rate,
+            last=last[0] if last else None,
         )
 
     def _log_window(self) -> None:
@@ -355,7 +357,11 @@ class _Run:
         if self.world.is_first:  # what this checkpoint knows as best, and none it does not know
             last = checkpoint_files(self.directory, "last")
             prune(self.directory, "last", keep=last[: self.config.keep_last])
-            best = [] if progress.best is None else [self._path("best", progress.best["step"])]
+            best = (
+                []
+                if progress.best is None
+                else [checkpoint_path(self.directory, "best", progress.best["step"])]
+            )
             prune(self.directory, "best", keep=best)
         self._saved = time.monotonic()
 
@@ -368,9 +374,6 @@ class _Run:
                 tensors=tensors,
                 content={**self.identity, **content},
             )
-
-    def _path(self, kind: Kind, step: int) -> Path:
-        return checkpoint_path(self.directory, kind, step)
 
     def _leave(self) -> NoReturn:
         """Save and raise, because a signal asked for it."""
@@ -392,7 +395,7 @@ class _Run:
         best = progress.best
         if best is None or progress.finished is None:
             raise RuntimeError("a finished run has been evaluated")  # a bug, if ever
-        best_path = self._path("best", best["step"])
+        best_path = checkpoint_path(self.directory, "best", best["step"])
         load_weights(self.model, load_checkpoint(best_path))
         return FitResult(
             best=best,
@@ -402,19 +405,10 @@ class _Run:
             finished=progress.finished,
             bad_steps=progress.bad_steps,
             best_path=best_path,
-            last_path=self._path("last", progress.step),
+            last_path=checkpoint_path(self.directory, "last", progress.step),
             seconds=seconds,
         )
 
 
 class _StopEvaluating(Exception):
     """A signal came during an evaluation, which will be repeated."""
-
-
-def _out_of_memory(loader: BatchLoader, config: TrainConfig) -> InputError:
-    size = loader.fingerprint().get("batch_size", "its present size")
-    return InputError(
-        f"training ran out of memory: lower the batch size (now {size}) and raise accumulate (now "
-        f"{config.accumulate}) by as much, which computes the same; or take a smaller recipe, "
-        "or bfloat16"
-    )

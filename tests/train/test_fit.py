@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 from toy_training import ToyLoader, ToyModel, assert_same_state, state_of, toy_config
 
-from mmrec import InputError
+from mmrec import Batch, InputError
 from mmrec.train import FitResult, Interrupted, TrainConfig, fit, load_checkpoint, read_log, score
 
 
@@ -240,6 +240,27 @@ def test_logged_loss_is_the_mean_over_rows(tmp_path: Path) -> None:
     scores = score(model, ToyLoader(shuffle=False), device="cpu").metrics()
     assert result.history[0]["train_loss"] == pytest.approx(scores["logloss"], rel=1e-6)
     assert read_log(tmp_path)[0]["loss"] == pytest.approx(scores["logloss"], rel=1e-6)
+
+
+class Pulled(ToyModel):
+    """Holds an auxiliary loss, as a ranker with alignment does."""
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        logit = super().forward(batch)
+        self.auxiliary = 2.0 * self.head.bias.square().sum() if self.training else None
+        return logit
+
+
+def test_an_auxiliary_loss_joins_the_mean_loss(tmp_path: Path) -> None:
+    model, plain = Pulled(dropout=0.0), ToyModel(dropout=0.0)
+    train(tmp_path, toy_config(epochs=1, clip_norm=None, learning_rate=1e-3), model, n=13)
+    optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-3, weight_decay=0.0)
+    batch = next(iter(ToyLoader(13)))
+    loss = F.binary_cross_entropy_with_logits(plain(batch), batch.label)
+    (loss + 2.0 * plain.head.bias.square().sum()).backward()
+    optimizer.step()
+    for mine, theirs in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_tensorboard_is_written(tmp_path: Path) -> None:

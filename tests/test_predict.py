@@ -1,0 +1,115 @@
+"""Every row exactly once, in order; the files are whole and the same every time."""
+
+from __future__ import annotations
+
+import sys
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from mmrec import Batch, InputError
+from mmrec.predict import predict, write_submission
+
+sys.path.insert(0, str(Path(__file__).parent / "train"))
+
+from toy_training import ToyLoader, ToyModel
+
+
+def test_rows_come_in_order_whatever_the_loaders_order_and_batch_size() -> None:
+    model = ToyModel()
+    answers = [
+        predict(model, ToyLoader(203, batch_size=size, shuffle=shuffle, labelled=False))
+        for size, shuffle in ((16, False), (203, False), (7, True), (1, True))
+    ]
+    for rows, probability in answers:
+        assert np.array_equal(rows, np.arange(203))
+        np.testing.assert_allclose(probability, answers[0][1], atol=1e-6)
+    batch = next(iter(ToyLoader(203, batch_size=203, shuffle=False)))
+    model.eval()
+    expected = torch.sigmoid(model(batch).double()).detach().numpy()
+    np.testing.assert_allclose(answers[0][1], expected, atol=1e-7)
+
+
+def test_training_mode_is_left_as_it_was() -> None:
+    model = ToyModel(dropout=0.9).train()
+    loader = ToyLoader(50)
+    first, second = predict(model, loader)[1], predict(model, loader)[1]
+    assert np.array_equal(first, second)  # dropout is off inside
+    assert model.training
+
+
+def changed(number: int, value: int) -> Callable[[Batch], Batch]:
+    return lambda batch: replace(
+        batch, row=torch.where(batch.row == number, torch.tensor(value), batch.row)
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "num_rows", "sentence"),
+    [
+        (changed(17, 18), None, "row 18 came more than once"),
+        (changed(17, 60), None, "another than row 17 in its place"),
+        (None, 51, "every row of 0 … 50 must be predicted once, got 50 rows"),
+        (None, 49, "every row of 0 … 48 must be predicted once, got 50 rows"),
+    ],
+)
+def test_missing_and_doubled_rows_are_errors(
+    change: Callable[[Batch], Batch] | None, num_rows: int | None, sentence: str
+) -> None:
+    with pytest.raises(InputError, match=sentence):
+        predict(ToyModel(), ToyLoader(50, change=change), num_rows=num_rows)
+
+
+def test_non_finite_predictions_are_errors() -> None:
+    model = ToyModel()
+    with torch.no_grad():
+        model.head.bias.fill_(float("nan"))
+    with pytest.raises(
+        InputError, match="probabilities must be finite, the model gives another for row 0"
+    ):
+        predict(model, ToyLoader(50))
+    with torch.no_grad():
+        model.head.bias.fill_(1e30)
+    assert (predict(model, ToyLoader(50))[1] == 1).all()  # far out is not an error
+
+
+def test_submission_files(tmp_path: Path) -> None:
+    ids, probability = np.array([7, 3, 11]), np.array([0.123456789123, 1e-12, 1.0])
+    csv_path, zip_path = write_submission(ids, probability, tmp_path)
+    assert csv_path.read_text() == "ID,Task1&2\n7,0.123456789\n3,1e-12\n11,1\n"
+    with zipfile.ZipFile(zip_path) as archive:
+        assert archive.namelist() == ["prediction.csv"]
+        assert archive.read("prediction.csv") == csv_path.read_bytes()
+    first = zip_path.read_bytes()
+    write_submission(ids, probability, tmp_path)
+    assert zip_path.read_bytes() == first
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["prediction.csv", "prediction.zip"]
+
+
+def test_column_is_choosable_and_quoted(tmp_path: Path) -> None:
+    csv_path, _ = write_submission([1], [0.5], tmp_path, column='a,"b"')
+    assert list(pd.read_csv(csv_path).columns) == ["ID", 'a,"b"']
+
+
+@pytest.mark.parametrize(
+    ("ids", "probability", "column", "sentence"),
+    [
+        ([1, 2], [0.5], "p", "one length"),
+        ([1, 1], [0.5, 0.5], "p", "1 came 2 times"),
+        ([1, 2], [0.5, 1.5], "p", "got 1.5 for ID 2"),
+        ([1, 2], [0.5, float("nan")], "p", "got nan for ID 2"),
+        ([1, 2], [0.5, 0.5], "ID", "a name other than ID"),
+    ],
+)
+def test_bad_submissions_write_nothing(
+    tmp_path: Path, ids: list[int], probability: list[float], column: str, sentence: str
+) -> None:
+    with pytest.raises(InputError, match=sentence):
+        write_submission(ids, probability, tmp_path / "out", column=column)
+    assert not (tmp_path / "out").exists()
