@@ -1,0 +1,142 @@
+"""`python -m mmrec.embed`: items and pictures to feature parquet.
+
+python -m mmrec.embed --items item_feature.parquet --images item_images --out features
+torchrun --nproc-per-node 4 -m mmrec.embed --items … --images … --out …
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+
+from mmrec.cli import run
+from mmrec.embed.captions import Captions
+from mmrec.embed.clip import PRECISIONS, OpenClipEncoder
+from mmrec.embed.extract import DTYPES, RESIZE, embed_items
+from mmrec.errors import InputError
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog="python -m mmrec.embed",
+        description="Embed every item's picture and caption with a frozen CLIP. The same command "
+        "again does what is missing and nothing else.",
+    )
+    a = p.add_argument_group("input and output").add_argument
+    a("--items", required=True, metavar="FILE", help="parquet with item_id, item_title, item_tags")
+    a("--images", metavar="DIR", help="folder with <item_id>.jpg, or with item_images/ inside")
+    a("--out", required=True, metavar="DIR", help="folder for the shards, report and contact sheet")
+    a("--id-column", default="item_id", metavar="NAME", help="default %(default)s")
+    a("--title-column", default="item_title", metavar="NAME", help="default %(default)s")
+    a("--tags-column", default="item_tags", metavar="NAME", help="default %(default)s")
+    a(
+        "--image-column",
+        metavar="NAME",
+        help="column of --items with the pictures' bytes, or with file names inside --images",
+    )
+    a = p.add_argument_group("encoder").add_argument
+    a("--model", default="ViT-B-32", help="open_clip name or config .json; default %(default)s")
+    a("--pretrained", default="openai", help="weights file or open_clip tag; default %(default)s")
+    a("--device", default="auto", help="auto, cpu, cuda, cuda:1, …; default %(default)s")
+    a("--precision", default="auto", choices=PRECISIONS, help="auto: fp16 on CUDA, else fp32")
+    a("--channels-last", action="store_true", help="memory format of the image tower")
+    a("--compile", action="store_true", help="torch.compile the image tower")
+    a("--caption", default=Captions.template, metavar="TEMPLATE", help="default '%(default)s'")
+    a("--tag-prefix", default=Captions.tag_prefix, metavar="TEXT", help="default '%(default)s'")
+    a = p.add_argument_group("running").add_argument
+    a("--restart", action="store_true", help="begin anew; removes shards that are there")
+    a("--strict", action="store_true", help="stop at the first picture that cannot be used")
+    a("--workers", type=int, metavar="N", help="decoding processes; default one a core")
+    a("--batch-size", type=int, metavar="N", help="default 256 on CUDA, 64 elsewhere")
+    a("--shard-size", type=int, default=4096, metavar="N", help="items; default %(default)s")
+    a("--dtype", default="float16", choices=tuple(DTYPES), help="of vectors; default %(default)s")
+    a("--resize", default="auto", choices=RESIZE, help="where; auto: on the device if CUDA")
+    a("--exif-rotate", action="store_true", help="turn pictures as their EXIF says")
+    a("--draft", action="store_true", help="let libjpeg scale large JPEGs while decoding")
+    a("--max-pixels", type=int, default=50_000_000, metavar="N", help="default %(default)s")
+    a("--quiet", action="store_true", help="no progress bar")
+    return p
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse, embed, print the report."""
+    given = parser().parse_args(arguments)
+    with _ranks() as (rank, world_size, barrier):
+        device = given.device
+        if device == "auto" and torch.cuda.is_available():
+            device = f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
+        captions = Captions(template=given.caption, tag_prefix=given.tag_prefix)
+        encoder = OpenClipEncoder(
+            model_name=given.model,
+            pretrained=given.pretrained,
+            device=device,
+            precision=given.precision,
+            channels_last=given.channels_last,
+            compile=given.compile,
+        )
+        workers = given.workers
+        if workers is None:
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+            workers = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+        report = embed_items(
+            encoder,
+            items=given.items,
+            images=given.images,
+            out=given.out,
+            captions=captions,
+            id_column=given.id_column,
+            title_column=given.title_column,
+            tags_column=given.tags_column,
+            image_column=given.image_column,
+            shard_size=given.shard_size,
+            batch_size=given.batch_size,
+            workers=workers,
+            resize=given.resize,
+            dtype=given.dtype,
+            exif=given.exif_rotate,
+            draft=given.draft,
+            max_pixels=given.max_pixels,
+            strict=given.strict,
+            restart=given.restart,
+            rank=rank,
+            world_size=world_size,
+            barrier=barrier,
+            progress=not given.quiet and rank == 0,
+        )
+        if rank == 0:
+            print(report)
+
+
+@contextmanager
+def _ranks() -> Iterator[tuple[int, int, Callable[[], None] | None]]:
+    """(rank, world size, barrier) as torchrun gives them; alone without it."""
+    world_size = int(os.environ.get("WORLD_SIZE", 1))
+    if world_size == 1:
+        yield 0, 1, None
+        return
+    import torch.distributed as dist
+
+    if "MASTER_ADDR" not in os.environ:
+        raise InputError("WORLD_SIZE is set but MASTER_ADDR is not: start ranks with torchrun")
+    # A rank with slow pictures may keep the others waiting for hours; torchrun ends them all if
+    # one dies.
+    dist.init_process_group("gloo", timeout=timedelta(days=7))
+    try:
+        yield dist.get_rank(), world_size, lambda: _wait(dist)
+    finally:
+        dist.destroy_process_group()
+
+
+def _wait(dist: Any) -> None:
+    dist.barrier()
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,373 @@
+"""All items through a frozen encoder, shard by shard, killed and resumed at any moment.
+
+Shapes: N items of a shard, U of its distinct pictures or captions, B rows of a batch.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from mmrec.embed.captions import Captions
+from mmrec.embed.encoder import Encoder
+from mmrec.embed.forward import Forward
+from mmrec.embed.images import MISSING, NO_IMAGE_SOURCE, OK, Picture, ReadOptions, StorageError
+from mmrec.embed.items import Items, read_items, stored_bytes
+from mmrec.embed.pool import CHUNK, DecodePool, Done, Task
+from mmrec.embed.report import EmbedReport, Seconds, gather
+from mmrec.embed.shards import open_output, pending, shard_name, write_shard
+from mmrec.errors import InputError
+
+DTYPES = {"float16": torch.float16, "float32": torch.float32}
+RESIZE = ("auto", "worker", "device")
+
+
+@dataclass(frozen=True)
+class _Tag:
+    """What a task belongs to: a shard, and rows of it."""
+
+    shard: int
+    rows: tuple[int, ...]
+    last: bool
+
+
+def embed_items(
+    encoder: Encoder,
+    *,
+    items: str | os.PathLike[str],
+    images: str | os.PathLike[str] | None,
+    out: str | os.PathLike[str],
+    captions: Captions | None = None,
+    id_column: str = "item_id",
+    title_column: str = "item_title",
+    tags_column: str = "item_tags",
+    image_column: str | None = None,
+    shard_size: int = 4096,
+    batch_size: int | None = None,
+    workers: int | None = None,
+    resize: str = "auto",
+    dtype: str = "float16",
+    exif: bool = False,
+    draft: bool = False,
+    max_pixels: int = 50_000_000,
+    strict: bool = False,
+    restart: bool = False,
+    rank: int = 0,
+    world_size: int = 1,
+    barrier: Callable[[], None] | None = None,
+    progress: bool = False,
+) -> EmbedReport:
+    """Embed every item's picture and caption into parquet shards under `out`.
+
+    Shards that are there are kept; what is missing is done. Columns: item_id, image_emb,
+    text_emb, has_image, has_text, status, note. An item whose picture is missing or unreadable
+    falls back to its text alone: has_image is False, `status` says why.
+
+    Args:
+        encoder: see `Encoder`; `OpenClipEncoder` for any open_clip model.
+        items: parquet of ids, titles and tags.
+        images: folder of pictures, or None.
+        captions: how title and tags become a caption.
+        image_column: column of `items` with the pictures' bytes, or with file names.
+        shard_size: items in a shard; at most one shard's work is lost when a run is killed.
+        batch_size: rows of a forward pass; None is 256 on CUDA, 64 elsewhere.
+        workers: decoding processes; None is one a core, 0 decodes in this process.
+        resize: "worker" resizes on the core that decoded, "device" on the encoder's device;
+            "auto" is "device" on CUDA.
+        dtype: of the vectors, "float16" or "float32".
+        exif: turn pictures as their EXIF says; open_clip's own transform does not.
+        draft: let libjpeg scale large JPEGs while decoding.
+        max_pixels: larger pictures get the status "too large" before they are decoded.
+        strict: raise at the first picture that cannot be used.
+        restart: begin anew instead of going on.
+        rank, world_size, barrier: this process's share; `barrier()` waits for all of them.
+
+    Raises:
+        InputError: bad input, one sentence; also when `out` was made with another encoder,
+            captions, items or options.
+        OSError: the disk is full, say; finished shards are kept.
+    """
+    _check(shard_size, batch_size, workers, resize, dtype, rank, world_size, max_pixels)
+    wait_for_all = barrier or (lambda: None)
+    begin = time.perf_counter()
+    captions = captions or Captions()
+    table = read_items(
+        items,
+        images=images,
+        captions=captions,
+        id_column=id_column,
+        title_column=title_column,
+        tags_column=tags_column,
+        image_column=image_column,
+    )
+    on_cuda = encoder.device.type == "cuda"
+    options = ReadOptions(
+        preprocessing=encoder.preprocessing,
+        fit_here=resize == "worker" or (resize == "auto" and not on_cuda),
+        max_pixels=max_pixels,
+        exif=exif,
+        draft=draft,
+    )
+    identity = {
+        "format": 1,
+        "encoder": encoder.fingerprint(),
+        "captions": captions.fingerprint(),
+        "items": table.fingerprint(),
+        "shard_size": shard_size,
+        "dtype": dtype,
+        "exif": exif,
+        "draft": draft,
+        "max_pixels": max_pixels,
+    }
+    folder = Path(out)
+    count = -(-len(table) // shard_size)
+    seconds = Seconds()
+    with open_output(folder, identity, restart=restart, first=rank == 0):
+        wait_for_all()  # rank 0 has prepared the folder
+        missing = pending(folder, count)
+        wait_for_all()  # every rank has seen the same folder; now it may change
+        mine = missing[rank::world_size]
+        run = _Run(encoder, table, options, folder, shard_size, count, dtype, strict, seconds)
+        if mine:
+            if workers is None:
+                workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+            run.shards(mine, batch_size or (256 if on_cuda else 64), workers, progress)
+        wait_for_all()  # all shards are there
+        seconds.total = time.perf_counter() - begin
+        report = gather(
+            folder,
+            encoder=encoder.name,
+            image_dim=encoder.image_dim,
+            text_dim=encoder.text_dim,
+            shards=count,
+            shards_before=count - len(missing),
+            items_now=run.items_now,
+            encoded_images=run.encoded_images,
+            encoded_texts=run.encoded_texts,
+            seconds=seconds,
+        )
+        if strict and report.problems:
+            _refuse(*report.problems[0], len(report.problems))
+        if rank == 0:
+            report.write()
+    return report
+
+
+class _Run:
+    """One rank's shards: tasks to the pool, results to the forward pass, vectors to the writer."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        table: Items,
+        options: ReadOptions,
+        out: Path,
+        shard_size: int,
+        count: int,
+        dtype: str,
+        strict: bool,
+        seconds: Seconds,
+    ) -> None:
+        self._encoder, self._table, self._options = encoder, table, options
+        self._out, self._shard_size, self._count = out, shard_size, count
+        self._dtype, self._strict, self._seconds = DTYPES[dtype], strict, seconds
+        self.items_now = self.encoded_images = self.encoded_texts = 0
+
+    def shards(self, mine: Sequence[int], batch_size: int, workers: int, progress: bool) -> None:
+        """Do the shards `mine`, in order."""
+        pool = DecodePool(options=self._options, tokenize=self._encoder.tokenize, workers=workers)
+        total = sum(len(self._rows(shard)) for shard in mine)
+        bar = tqdm(total=total, unit="item", desc="embed", disable=not progress, smoothing=0.1)
+        with pool, bar, ThreadPoolExecutor(1, thread_name_prefix="shard-writer") as writer:
+            writing: Future[None] | None = None
+            work: _Shard | None = None
+            for done in self._wait(pool.run(self._tasks(mine, batch_size))):
+                tag = done.tag
+                assert isinstance(tag, _Tag)
+                if work is None:
+                    work = _Shard(self, tag.shard, batch_size)
+                if done.tokens is not None:
+                    self._seconds.tokenize += done.seconds
+                    work.add_captions(tag.rows, done.tokens)
+                else:
+                    self._seconds.decode += done.seconds
+                    work.add_pictures(tag.rows, done.pictures)
+                    bar.update(len(tag.rows))
+                if tag.last:
+                    finish = work.finish()
+                    if writing is not None:
+                        writing.result()  # at most one shard waits to be written
+                    writing = writer.submit(finish)
+                    work = None
+            if writing is not None:
+                writing.result()
+
+    def _wait(self, results: Iterator[Done]) -> Iterator[Done]:
+        while True:
+            start = time.perf_counter()
+            done = next(results, None)
+            self._seconds.wait += time.perf_counter() - start
+            if done is None:
+                return
+            yield done
+
+    def _rows(self, shard: int) -> range:
+        start = shard * self._shard_size
+        return range(start, min(start + self._shard_size, len(self._table)))
+
+    def _tasks(self, mine: Sequence[int], batch_size: int) -> Iterator[Task]:
+        for shard in mine:
+            rows = self._rows(shard)
+            distinct: dict[str, list[int]] = {}
+            for row in rows:
+                caption = self._table.captions[row]
+                if caption:
+                    distinct.setdefault(caption, []).append(row - rows.start)
+            # Short captions together: a batch of text is as wide as its longest caption.
+            ordered = sorted(distinct, key=lambda caption: (len(caption), caption))
+            for start in range(0, len(ordered), batch_size):
+                batch = ordered[start : start + batch_size]
+                first = tuple(distinct[caption][0] for caption in batch)
+                yield Task(tag=_Tag(shard, first, False), captions=batch)
+            for start, sources in self._sources(rows):
+                stop = start + len(sources)
+                tag = _Tag(shard, tuple(range(start, stop)), stop == len(rows))
+                yield Task(tag=tag, sources=sources)
+
+    def _sources(self, rows: range) -> Iterator[tuple[int, Sequence[str | bytes | None]]]:
+        if self._table.image_column is not None:
+            start = 0
+            column = self._table.image_column
+            for part in stored_bytes(self._table.path, column, rows.start, rows.stop, CHUNK):
+                yield start, part
+                start += len(part)
+            return
+        for start in range(0, len(rows), CHUNK):
+            stop = min(start + CHUNK, len(rows))
+            yield start, self._table.sources(rows.start + start, rows.start + stop)
+
+
+class _Shard:
+    """One shard on its way: its statuses, and which vector each of its items gets."""
+
+    def __init__(self, run: _Run, index: int, batch_size: int) -> None:
+        self._run, self._rows = run, run._rows(index)
+        self._path = run._out / shard_name(index, run._count)
+        self._forward = Forward(run._encoder, batch_size, run._dtype, run._seconds)
+        n = len(self._rows)
+        self._status, self._note = [""] * n, [""] * n
+        self._image_row = np.full(n, -1)  # which distinct picture, -1 for none
+        self._text_row = np.full(n, -1)
+        self._seen: dict[bytes, int] = {}
+        self._caption_row: dict[str, int] = {}
+
+    def add_captions(self, rows: Sequence[int], tokens: np.ndarray[Any, Any]) -> None:
+        """(B, T) tokens of B distinct captions; `rows` are their first items in the shard."""
+        captions = self._run._table.captions
+        for row in rows:
+            self._caption_row[captions[self._rows.start + row]] = len(self._caption_row)
+        self._forward.captions(torch.from_numpy(tokens))
+
+    def add_pictures(self, rows: Sequence[int], pictures: Sequence[Picture]) -> None:
+        """Note what became of each picture, and encode those not seen before in this shard."""
+        table = self._run._table
+        for row, picture in zip(rows, pictures, strict=True):
+            status = picture.status
+            if status == MISSING:
+                status = self._missing()
+            self._status[row], self._note[row] = status, picture.note
+            if self._run._strict and status not in (OK, NO_IMAGE_SOURCE):
+                _refuse(int(table.ids[self._rows.start + row]), status, picture.note)
+            if picture.pixels is not None:
+                known = self._seen.setdefault(picture.digest, len(self._seen))
+                self._image_row[row] = known
+                if known == len(self._seen) - 1 and known == self._forward.pictures_in:
+                    self._forward.picture(picture.pixels)
+
+    def _missing(self) -> str:
+        """No picture here: because the item has none, or because the folder went away?"""
+        table = self._run._table
+        if table.picture_kind == "none":
+            return NO_IMAGE_SOURCE
+        if table.images is not None and not table.images.exists():
+            raise StorageError(
+                f"the images folder is no longer there: {table.images}; finished shards are kept, "
+                f"the same command goes on from there"
+            )
+        return MISSING
+
+    def finish(self) -> Callable[[], None]:
+        """Start what is left on the device; the result waits for it and writes, in any thread."""
+        run, rows = self._run, self._rows
+        take = self._forward.finish()
+        for row in range(len(rows)):
+            self._text_row[row] = self._caption_row.get(run._table.captions[rows.start + row], -1)
+        run.items_now += len(rows)
+        run.encoded_images += len(self._seen)
+        run.encoded_texts += len(self._caption_row)
+
+        def write() -> None:
+            image, text = take()
+            start = time.perf_counter()
+            write_shard(
+                self._path,
+                ids=run._table.ids[rows.start : rows.stop],
+                image=_spread(image, self._image_row),
+                text=_spread(text, self._text_row),
+                has_image=self._image_row >= 0,
+                has_text=self._text_row >= 0,
+                status=self._status,
+                note=self._note,
+            )
+            run._seconds.write += time.perf_counter() - start
+
+        return write
+
+
+def _spread(vectors: np.ndarray[Any, Any], rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """(U, D) vectors of distinct contents -> (N, D) vectors of items, zero where there is none."""
+    result = np.zeros((len(rows), vectors.shape[1]), vectors.dtype)
+    result[rows >= 0] = vectors[rows[rows >= 0]]
+    return result
+
+
+def _refuse(item: int, status: str, note: str, count: int = 1) -> None:
+    words = f"{status} ({note})" if note else status
+    more = f", and {count - 1} more" if count > 1 else ""
+    raise InputError(f"every picture must be readable (strict); item {item}: {words}{more}")
+
+
+def _check(
+    shard_size: int,
+    batch_size: int | None,
+    workers: int | None,
+    resize: str,
+    dtype: str,
+    rank: int,
+    world_size: int,
+    max_pixels: int,
+) -> None:
+    for name, value, least in (
+        ("shard_size", shard_size, 1),
+        ("batch_size", batch_size, 1),
+        ("workers", workers, 0),
+        ("world_size", world_size, 1),
+        ("max_pixels", max_pixels, 1),
+    ):
+        if value is not None and value < least:
+            raise InputError(f"{name} is at least {least}, got {value}")
+    if not 0 <= rank < world_size:
+        raise InputError(f"rank is in 0..{world_size - 1}, got {rank}")
+    if resize not in RESIZE:
+        raise InputError(f"resize is one of {RESIZE}, got {resize!r}")
+    if dtype not in DTYPES:
+        raise InputError(f"dtype is one of {tuple(DTYPES)}, got {dtype!r}")

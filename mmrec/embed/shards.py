@@ -1,0 +1,178 @@
+"""The output folder: whole shards, and a record of what they were made from.
+
+    OUT/part-00000-of-00023.parquet …   features of items 0..4095, 4096..8191, …, in file order
+    OUT/identity.json                   encoder, weights, captions, items: must stay equal
+    OUT/report.json  OUT/contact.png    written last
+
+A shard's bytes are a function of its own items alone, never of ranks, workers or what was done
+before: that is what makes a run that was killed end like one that was not.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mmrec.errors import InputError
+from mmrec.files import replacing, write_json
+
+IDENTITY = "identity.json"
+REPORT = "report.json"
+CONTACT = "contact.png"
+_LOCK = ".lock"
+
+Vectors = np.ndarray[Any, np.dtype[Any]]
+
+
+def shard_name(index: int, count: int) -> str:
+    """
+    >>> shard_name(3, 23)
+    'part-00003-of-00023.parquet'
+    """
+    return f"part-{index:05d}-of-{count:05d}.parquet"
+
+
+def shard_paths(out: str | os.PathLike[str]) -> list[Path]:
+    """The shards in `out`, in item order."""
+    return sorted(Path(out).glob("part-*-of-*.parquet"))
+
+
+def pending(out: Path, count: int) -> list[int]:
+    """Indices of the shards that are not there yet."""
+    return [i for i in range(count) if not (out / shard_name(i, count)).exists()]
+
+
+def write_shard(
+    path: Path,
+    *,
+    ids: Vectors,
+    image: Vectors,
+    text: Vectors,
+    has_image: Vectors,
+    has_text: Vectors,
+    status: Sequence[str],
+    note: Sequence[str],
+) -> None:
+    """Write one shard whole. Vectors (N, D) float16 or float32; a row without its mask is zero.
+
+    Raises:
+        InputError: a vector holds NaN or infinity (float16 overflow, say).
+        OSError: no space, no permission.
+    """
+    for name, vectors in (("image_emb", image), ("text_emb", text)):
+        bad = ~np.isfinite(vectors).all(axis=1)
+        if bad.any():
+            raise InputError(
+                f"vectors must be finite, got NaN or infinity in {name} of item "
+                f"{ids[int(np.argmax(bad))]}: try precision fp32, and float32 for the output"
+            )
+    table = pa.table(
+        {
+            "item_id": pa.array(ids),
+            "image_emb": _fixed_lists(image),
+            "text_emb": _fixed_lists(text),
+            "has_image": pa.array(has_image),
+            "has_text": pa.array(has_text),
+            "status": pa.array(list(status), pa.string()),
+            "note": pa.array(list(note), pa.string()),
+        }
+    )
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="none", use_dictionary=["status", "note"])
+
+
+def read_statuses(out: Path) -> Iterator[tuple[list[int], list[bool], list[str], list[str]]]:
+    """(item ids, has_text, statuses, notes) of each shard."""
+    for path in shard_paths(out):
+        table = pq.read_table(path, columns=["item_id", "has_text", "status", "note"])
+        yield tuple(table.column(i).to_pylist() for i in range(4))
+
+
+@contextmanager
+def open_output(
+    out: Path, identity: dict[str, Any], *, restart: bool, first: bool
+) -> Iterator[None]:
+    """Prepare `out` for writing; held until the block ends.
+
+    Args:
+        identity: JSON-able; what the shards are made from.
+        restart: remove what an earlier run left instead of going on from it.
+        first: this is rank 0, which alone changes the folder here.
+
+    Raises:
+        InputError: the folder cannot be made or written, another run holds it, or its shards were
+            made from something else.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = os.open(out / _LOCK, os.O_CREAT | os.O_RDWR, 0o644) if first else None
+    except OSError as error:
+        raise InputError(f"the output folder cannot be written ({error.strerror}): {out}") from None
+    try:
+        if lock is not None:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(f"another run is writing to {out}") from None
+            _prepare(out, identity, restart=restart)
+        yield
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def _prepare(out: Path, identity: dict[str, Any], *, restart: bool) -> None:
+    for stale in out.glob(".*.tmp"):  # left by kill -9; the lock says that nobody writes them
+        stale.unlink()
+    old = out / IDENTITY
+    if restart:
+        # The identity goes first: shards without one are refused, never taken for new ones.
+        for path in (old, *shard_paths(out), out / REPORT, out / CONTACT):
+            path.unlink(missing_ok=True)
+    if old.exists():
+        check_identity(old, identity)
+    elif shard_paths(out):
+        raise InputError(
+            f"{out} holds shards but no {IDENTITY} to say what they were made from; "
+            f"restart (--restart) or choose another folder"
+        )
+    else:
+        write_json(old, identity)
+
+
+def check_identity(path: Path, identity: dict[str, Any]) -> None:
+    """Refuse to go on with shards that were made from something else, naming what differs."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        raise InputError(f"{path} cannot be read; restart (--restart) or choose another folder")
+    wanted = json.loads(json.dumps(identity))
+    changed = [key for key in sorted({*found, *wanted}) if found.get(key) != wanted.get(key)]
+    if changed:
+        key = changed[0]
+        raise InputError(
+            f"shards in {path.parent} were made with another {', '.join(changed)}: "
+            f"{key} was {_short(found.get(key))}, now {_short(wanted.get(key))}; "
+            f"restart (--restart) or choose another folder"
+        )
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def _fixed_lists(vectors: Vectors) -> pa.FixedSizeListArray:
+    flat = pa.array(np.ascontiguousarray(vectors).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
