@@ -1,0 +1,48 @@
+"""python -m mmrec.audit --data DIR [--out DIR]"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from mmrec.audit.images import DECODED
+from mmrec.audit.run import audit
+from mmrec.cli import run
+
+EXIT_SERIOUS = 1
+
+
+def main() -> None:
+    """Audit a directory and print the findings."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mmrec.audit",
+        description="Know a data set before anyone believes an AUC: shapes, leaks, shift, content.",
+    )
+    parser.add_argument("--data", type=Path, required=True, help="directory in the layout")
+    parser.add_argument("--out", type=Path, help="write audit.md, audit.json, audit.png there")
+    parser.add_argument("--time", help="column of each row's time (default: timestamp or alike)")
+    parser.add_argument(
+        "--images", type=int, default=DECODED, help="pictures to decode (default: %(default)s)"
+    )
+    parser.add_argument("--facts", action="store_true", help="print all figures, not only findings")
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help=f"leave with exit code {EXIT_SERIOUS} if there is a serious finding",
+    )
+    arguments = parser.parse_args()
+    report = audit(
+        arguments.data,
+        out=arguments.out,
+        time=arguments.time,
+        images=arguments.images,
+        progress=True,
+    )
+    print(report.terminal(facts=arguments.facts))
+    if arguments.strict and report.serious:
+        sys.exit(EXIT_SERIOUS)
+
+
+if __name__ == "__main__":
+    run(main)

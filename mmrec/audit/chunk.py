@@ -1,0 +1,119 @@
+"""A run of rows of a click log as numpy arrays, whatever the file holds, with what was odd.
+
+B rows, L entries of the longest history of the run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from mmrec.data.columns import is_list, left_pad
+from mmrec.data.schema import HISTORY, LABEL, TARGET, USER
+
+Array = NDArray[Any]
+Ints = NDArray[np.int64]
+
+
+@dataclass
+class Chunk:
+    """Rows `start`, `start + 1`, … of one split.
+
+    Attributes:
+        start: number of the first row.
+        user: (B,) int64; the row number where the file has no user.
+        target: (B,) int64, 0 where missing.
+        label: (B,) int8 in {0, 1}, -1 where missing or neither.
+        history: (B, L) int64, lists flush right, 0 where missing.
+        others: further scalar columns, float64, NaN where missing.
+        missing: column to number of rows with a null or NaN.
+        odd_labels: labels that are there but neither 0 nor 1.
+        ragged: whether lists had different lengths.
+    """
+
+    start: int
+    user: Ints
+    target: Ints
+    label: NDArray[np.int8]
+    history: Ints
+    others: dict[str, NDArray[np.float64]]
+    missing: dict[str, int] = field(default_factory=dict)
+    odd_labels: int = 0
+    ragged: bool = False
+
+
+def is_scalar(kind: pa.DataType) -> bool:
+    """Whether a column of this type can be scored by size: a number, a boolean or a time."""
+    types = pa.types
+    number = types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
+    return bool(number or types.is_temporal(kind))
+
+
+def read_chunk(batch: pa.RecordBatch, start: int) -> Chunk:
+    """Turn an arrow batch into a `Chunk`; never refuses a value."""
+    missing: dict[str, int] = {}
+    rows = batch.num_rows
+    columns = {name: batch.column(name) for name in batch.schema.names}
+    scalars: dict[str, NDArray[np.float64]] = {}
+    exact: dict[str, Ints] = {}
+    for name, array in columns.items():
+        if is_list(array.type) or not is_scalar(array.type):
+            continue
+        if pa.types.is_temporal(array.type):
+            array = array.cast(pa.int64())
+        if name in (USER, TARGET) and pa.types.is_integer(array.type):
+            missing[name] = array.null_count
+            exact[name] = np.asarray(pc.fill_null(array, 0)).astype(np.int64)
+            continue
+        values = np.asarray(pc.cast(array, pa.float64(), safe=False).to_numpy(False))
+        missing[name] = int(np.isnan(values).sum())
+        scalars[name] = values
+    for name in (USER, TARGET):
+        if name in scalars:
+            exact[name] = np.nan_to_num(scalars.pop(name)).astype(np.int64)
+    label = scalars.pop(LABEL, np.full(rows, np.nan))
+    valid = (label == 0) | (label == 1)
+    history, holes, ragged = _history(columns.get(HISTORY), rows)
+    if holes:
+        missing[HISTORY] = holes
+    return Chunk(
+        start=start,
+        user=exact.get(USER, start + np.arange(rows, dtype=np.int64)),
+        target=exact.get(TARGET, np.zeros(rows, dtype=np.int64)),
+        label=np.where(valid, label, -1).astype(np.int8),
+        history=history,
+        others=scalars,
+        missing=missing,
+        odd_labels=int((~valid & ~np.isnan(label)).sum()),
+        ragged=ragged,
+    )
+
+
+def _history(array: pa.Array | None, rows: int) -> tuple[Ints, int, bool]:
+    """(B, L) ids; rows that miss their list or one of its values; whether lengths differ."""
+    if array is None or not is_list(array.type):
+        return np.zeros((rows, 1), dtype=np.int64), 0, False
+    absent = array.is_null().to_numpy(False)
+    lengths = np.asarray(pc.list_value_length(array).fill_null(0)).astype(np.int64)
+    values = array.flatten()  # leaves null lists out, so their length is 0
+    bad = values.is_null().to_numpy(False) if values.null_count else None
+    if pa.types.is_floating(values.type):
+        floats = np.asarray(values.to_numpy(zero_copy_only=False))
+        bad = ~np.isfinite(floats)
+        flat = np.nan_to_num(floats, posinf=0, neginf=0).astype(np.int64)
+    else:
+        values = pc.fill_null(values, 0) if values.null_count else values
+        flat = np.asarray(values.to_numpy(zero_copy_only=False)).astype(np.int64, copy=False)
+    if bad is not None and bad.any():
+        absent = absent.copy()
+        absent[np.repeat(np.arange(rows), lengths)[bad]] = True
+    width = int(lengths.max(initial=0))
+    ragged = bool((lengths[~array.is_null().to_numpy(False)] != width).any())
+    if width and int(lengths.min(initial=0)) == width:
+        return flat.reshape(rows, width), int(absent.sum()), ragged
+    return left_pad(flat, lengths, max(width, 1)), int(absent.sum()), ragged

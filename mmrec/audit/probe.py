@@ -1,0 +1,95 @@
+"""How much of the label content alone explains, and how much it adds to ids: a linear probe.
+
+N items, K width of the content, lambda the strength of the ridge.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mmrec.audit.context import SMOOTHING, Array, Context, item_means, labelled
+from mmrec.audit.scan import Split
+from mmrec.audit.statistics import Floats, Measured, clusters_of, difference, measure
+from mmrec.audit.vectors import Vectors
+
+STRENGTHS = (1.0, 10.0, 100.0, 1_000.0, 10_000.0)  # in rows: what the average item weighs
+
+
+def probe(context: Context, valid: Split, vectors: list[Vectors]) -> dict[str, Measured]:
+    """Fit item rates on content in train, score valid.
+
+    The content's prediction c_i is ridge regression of an item's positive rate on its vectors,
+    weighted by rows. Beside ids, it takes the average's place in the smoothed item mean:
+    (positives_i + s c_i) / (rows_i + s), so that rare items lean on their content.
+
+    Returns:
+        AUC on valid of content alone, of ids alone, of both; `content adds`, the paired
+        difference of the last two; and content alone on items that train never asks about.
+    """
+    there = np.asarray(np.stack([v.there for v in vectors]).any(axis=0))
+    features = np.concatenate([_standardised(v) for v in vectors], axis=1)
+    negative, positive = context.train.targets.sum(axis=0).astype(float)
+    rows = negative + positive
+    content = fit(features, positive, rows, there)
+    both = (positive + SMOOTHING * content) / (rows + SMOOTHING)
+    held = labelled(valid)
+    cluster = clusters_of(held["user"])
+    item, label = held["item"], held["label"]
+    ids = item_means(context.train)
+    results = {
+        "content alone": measure(label, content[item], cluster),
+        "ids alone (item means)": measure(label, ids[item], cluster),
+        "both": measure(label, both[item], cluster),
+        "content adds": difference(label, both[item], ids[item], cluster),
+    }
+    new = rows[item] == 0
+    if 0 < (label[new] > 0).sum() < new.sum():
+        results["content alone, items new to train"] = measure(
+            label[new], content[item][new], clusters_of(held["user"][new])
+        )
+    return results
+
+
+def _standardised(vectors: Vectors) -> Floats:
+    """(N, K + 1) sketches of unit variance, zero where absent, and whether they are present."""
+    sketch = vectors.sketch.astype(np.float64)
+    present = sketch[vectors.there]
+    if not len(present):
+        return np.zeros((len(sketch), 1))
+    std = present.std(axis=0)
+    scaled = np.where(std > 0, (sketch - present.mean(axis=0)) / np.where(std > 0, std, 1), 0.0)
+    scaled[~vectors.there] = 0
+    return np.concatenate([scaled, vectors.there[:, None]], axis=1)
+
+
+def fit(features: Floats, positive: Array, rows: Array, there: Array) -> Floats:
+    """(N,) predicted positive rates; lambda by the error on a held-out fifth of the items."""
+    shown = np.flatnonzero((rows > 0) & there)
+    average = positive.sum() / max(1.0, rows.sum())
+    if len(shown) < 2:
+        return np.full(len(rows), average)
+    draw = np.random.default_rng(0).permutation(len(shown))
+    held, rest = shown[draw[: len(shown) // 5]], shown[draw[len(shown) // 5 :]]
+
+    def solve(items: Array, strength: float) -> Floats:
+        weight = rows[items]
+        x, y = features[items], positive[items] / rows[items] - average
+        gram = x.T @ (x * weight[:, None])
+        ridge = strength * weight.mean() * np.eye(x.shape[1])
+        solved: Floats = np.linalg.solve(gram + ridge, x.T @ (weight * y))
+        return solved
+
+    def error(strength: float) -> float:
+        missed = positive[held] / rows[held] - average - features[held] @ solve(rest, strength)
+        return float((rows[held] * missed**2).sum())
+
+    best = min(STRENGTHS, key=error) if len(held) else STRENGTHS[-1]
+    predicted: Floats = average + features @ solve(shown, best)
+    return predicted
+
+
+def facts(results: dict[str, Measured]) -> dict[str, Any]:
+    """For the report."""
+    return {name: measured.to_json() for name, measured in results.items()}
