@@ -104,7 +104,7 @@ class ItemTable:
                 f"content needs a feature parquet or a column {EMBEDDING}, "
                 f"got no features and no such column in {item_info}"
             )
-        image, text = image or _Content.empty(num_items), text or _Content.empty(num_items)
+        image, text = image or Content.empty(num_items), text or Content.empty(num_items)
         return cls(
             tags=torch.from_numpy(tags),
             image=torch.from_numpy(image.vectors),
@@ -161,38 +161,38 @@ def feature_files(features: str | Path) -> list[Path]:
 
 
 @dataclass(frozen=True)
-class _Content:
+class Content:
     """One modality, filled row by row: vectors (N, D) and which of them are there."""
 
     vectors: NDArray[np.float16]
     present: NDArray[np.bool_]
 
     @classmethod
-    def empty(cls, num_items: int, width: int = 1) -> _Content:
+    def empty(cls, num_items: int, width: int = 1) -> Content:
         return cls(
             np.zeros((num_items, width), dtype=np.float16), np.zeros(num_items, dtype=np.bool_)
         )
 
 
-def _fill(
-    known: _Content | None, column: Column, ids: Ids, present: NDArray[np.bool_], num_items: int
-) -> _Content | None:
+def fill(
+    known: Content | None, column: Column, ids: Ids, present: NDArray[np.bool_], num_items: int
+) -> Content | None:
     """Add a run of vectors; the first that is present tells the width of all."""
     if not present.any():
         return known
     vectors = column.vectors(None if known is None else known.vectors.shape[1], present)
-    content = known or _Content.empty(num_items, vectors.shape[1])
+    content = known or Content.empty(num_items, vectors.shape[1])
     content.vectors[ids] = vectors
     content.present[ids] = present
     return content
 
 
-def _read_info(path: Path) -> tuple[Ids, _Content | None]:
+def _read_info(path: Path) -> tuple[Ids, Content | None]:
     """Tags (N, T), and the vectors of `item_emb_d128` where the file has them."""
     num_items = count_items(path)
     kinds: dict[str, Kind] = {ITEM: INTEGER, TAGS: INTEGERS}
     lists: list[tuple[Ids, Array, Ids]] = []
-    content: _Content | None = None
+    content: Content | None = None
     with open_parquet(path, kinds, optional={EMBEDDING: VECTOR}) as file:
         if EMBEDDING in file.schema_arrow.names:
             kinds[EMBEDDING] = VECTOR
@@ -202,7 +202,7 @@ def _read_info(path: Path) -> tuple[Ids, _Content | None]:
             _check_tags(run[TAGS], ids, values, lengths)
             lists.append((ids, values, lengths))
             if EMBEDDING in run:
-                content = _fill(content, run[EMBEDDING], ids, ids > 0, num_items)
+                content = fill(content, run[EMBEDDING], ids, ids > 0, num_items)
     width = max(1, *(int(lengths.max(initial=0)) for _, _, lengths in lists))
     tags = np.zeros((num_items, width), dtype=np.int64)
     for ids, values, lengths in lists:
@@ -223,11 +223,11 @@ def _check_tags(column: Column, ids: Ids, values: Array, lengths: Ids) -> None:
 
 def _read_features(
     path: Path, num_items: int, image_column: str | None, text_column: str | None
-) -> dict[str, _Content]:
+) -> dict[str, Content]:
     wanted = ((image_column, HAS_IMAGE), (text_column, HAS_TEXT))
     masks = {column: mask for column, mask in wanted if column is not None}
     kinds: dict[str, Kind] = {ITEM: INTEGER} | dict.fromkeys(masks, VECTOR)
-    content: dict[str, _Content] = {}
+    content: dict[str, Content] = {}
     seen = np.zeros(num_items, dtype=np.bool_)
     for shard in feature_files(path):
         optional = dict.fromkeys(masks.values(), BOOLEAN)
@@ -242,7 +242,7 @@ def _read_features(
                     present = ids > 0
                     if mask in run:
                         present &= run[mask].numbers()
-                    filled = _fill(content.get(name), run[name], ids, present, num_items)
+                    filled = fill(content.get(name), run[name], ids, present, num_items)
                     if filled is not None:
                         content[name] = filled
     if not seen.any():
@@ -254,8 +254,8 @@ def refuse_repeat(column: Column, ids: Array, seen: NDArray[np.bool_] | None = N
     """Refuse an id that stands twice, in this run or in an earlier one (`seen`, kept up)."""
     rule = "each item stands in one row"
     if seen is not None:
-        column.refuse_where(seen[ids], rule + ", there once already")
+        column.refuse_where(seen[ids], f"{rule} (an earlier row has it)")
         seen[ids] = True
     again = first_repeat(ids)
     if again is not None:
-        column.refuse(again, rule, f"item {ids[again]} a second time")
+        column.refuse(again, rule, f"{column.array[again]} a second time")

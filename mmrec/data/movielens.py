@@ -24,6 +24,7 @@ from tqdm import tqdm
 from mmrec.cli import run
 from mmrec.data import chronology
 from mmrec.data.columns import BOOLEAN, INTEGER, VECTOR, Kind, left_pad, open_parquet, runs
+from mmrec.data.items import Content, fill, refuse_repeat
 from mmrec.data.microlens import CLICKS_FOLDER, SPLITS, MicroLens
 from mmrec.data.movielens_csv import read_movies, read_ratings
 from mmrec.errors import InputError
@@ -37,6 +38,8 @@ Ints = NDArray[np.int64]
 LIKED = 4.0  # a rating from here on is label 1
 ROWS_AT_A_TIME = 65_536
 MARK = "movielens.json"  # tells an earlier output of this command from somebody's directory
+WRITTEN = {MARK, CLICKS_FOLDER, "item_feature.parquet", "test_labels.parquet", "features.parquet"}
+WRITTEN |= {"item_images"}
 IMAGES = ("hardlink", "symlink", "copy", "none")
 
 
@@ -85,6 +88,11 @@ def prepare(
     for number, name in enumerate(SPLITS):
         if not (ratings.split == number).any():
             raise InputError(f"users need some ten ratings each, {name} gets none from {source}")
+    for number, name in enumerate(SPLITS[:2]):
+        if len(np.unique(ratings.label[ratings.split == number])) < 2:
+            raise InputError(
+                f"ratings must lie on both sides of {LIKED:g}, those of {name} do not in {source}"
+            )
     print(f"{len(ratings.user):,} ratings, {len(user_ids):,} users, {len(movie_ids):,} movies")
 
     # All of it is made beside `dest` and moved there at the end: never half a data set.
@@ -123,9 +131,14 @@ def prepare(
 def _check_dest(dest: Path) -> None:
     if dest.exists() and not dest.is_dir():
         raise InputError(f"a directory is needed to write to, {dest} is a file")
-    if dest.is_dir() and any(dest.iterdir()) and not (dest / MARK).is_file():
+    if not dest.is_dir():
+        return
+    held = sorted(entry.name for entry in dest.iterdir())
+    foreign = [name for name in held if name not in WRITTEN or MARK not in held]
+    if foreign:
         raise InputError(
-            f"a new or empty directory or an earlier output is needed, {dest} holds something else"
+            f"a new or empty directory or an earlier output of this command is needed, "
+            f"{dest} holds {foreign[0]}"
         )
 
 
@@ -228,28 +241,29 @@ def _write_items(info: Path, feature: Path, movies: pl.DataFrame, ratings: _Rati
 def _write_features(source: Path, dest: Path, movie_ids: Ints) -> None:
     """Ready-made vectors with movie ids, as feature parquet with item ids, in order of them."""
     kinds: dict[str, Kind] = {"movieId": INTEGER, "image_emb": VECTOR, "text_emb": VECTOR}
-    masks = dict.fromkeys(("has_image", "has_text"), BOOLEAN)
+    masks = {"image_emb": "has_image", "text_emb": "has_text"}
+    optional = dict.fromkeys(masks.values(), BOOLEAN)
     n = len(movie_ids)
-    found: dict[str, NDArray[Any]] = {name: np.zeros(n, dtype=np.bool_) for name in masks}
+    content: dict[str, Content] = {}
     seen = np.zeros(n, dtype=np.bool_)
-    with open_parquet(source, kinds, optional=masks) as file:
-        there = [name for name in masks if name in file.schema_arrow.names]
+    with open_parquet(source, kinds, optional=optional) as file:
+        there = [name for name in optional if name in file.schema_arrow.names]
         for part in runs(source, file, [*kinds, *there]):
             movie = part["movieId"].numbers()
             place = np.minimum(np.searchsorted(movie_ids, movie), n - 1)
-            known = movie_ids[place] == movie
-            part["movieId"].refuse_where(~known, "features belong to movies of movies.csv")
-            part["movieId"].refuse_where(seen[place], "each movie stands in one row")
-            seen[place] = True
-            for vector, mask in zip(("image_emb", "text_emb"), masks, strict=True):
+            unknown = movie_ids[place] != movie
+            part["movieId"].refuse_where(unknown, "features belong to movies of movies.csv")
+            refuse_repeat(part["movieId"], place, seen)
+            for name, mask in masks.items():
                 present = part[mask].numbers() if mask in part else np.ones(len(movie), np.bool_)
-                width = found[vector].shape[1] if vector in found else None
-                vectors = part[vector].vectors(width, present)
-                found.setdefault(vector, np.zeros((n, vectors.shape[1]), dtype=np.float16))
-                found[vector][place], found[mask][place] = vectors, present
+                filled = fill(content.get(name), part[name], place, present, n)
+                if filled is not None:
+                    content[name] = filled
     columns: dict[str, Any] = {"item_id": np.flatnonzero(seen) + 1}
-    columns |= {name: _lists(found[name][seen]) for name in ("image_emb", "text_emb")}
-    _write(dest, columns | {name: found[name][seen] for name in masks})
+    for name, mask in masks.items():
+        vectors = content.get(name, Content.empty(n))
+        columns |= {name: _lists(vectors.vectors[seen]), mask: vectors.present[seen]}
+    _write(dest, columns)
 
 
 def _place_images(source: Path, dest: Path, movie_ids: Ints, how: str) -> int:

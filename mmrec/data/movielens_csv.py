@@ -23,7 +23,10 @@ def read_ratings(source: Path) -> pl.DataFrame:
     Raises:
         InputError: no such file, another header, or a bad value, with its line.
     """
-    import polars as pl
+    try:
+        import polars as pl
+    except ImportError:
+        raise InputError("reading MovieLens needs polars: pip install 'mmrec[prepare]'") from None
 
     path = source / "ratings.csv"
     table = _read(path, {"userId": pl.Int64, "movieId": pl.Int64, "timestamp": pl.Int64})

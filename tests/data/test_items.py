@@ -143,7 +143,7 @@ def test_ragged_tags_in_any_order_are_padded_on_the_left(
         (
             "item_id",
             "repeat",
-            r"each item stands in one row, got item \d+ a second time in .*info.*",
+            r"each item stands in one row, got \d+ a second time in .*info.*",
         ),
         (
             "item_id",

@@ -136,7 +136,7 @@ def test_titles_are_checked(write_microlens: Writer) -> None:
     table = pq.read_table(path)
     cases = {
         r"item ids lie in 1\.\.12 .*, got 13 .*column item_id, row 2$": ("item_id", 13),
-        r"each item stands in one row, got item 1 a .*column item_id, row 2$": ("item_id", 1),
+        r"each item stands in one row, got 1 a .*column item_id, row 2$": ("item_id", 1),
         r"an empty string, got null .*column item_title, row 2$": ("item_title", None),
         r"tags are 0 or more, got -1 .*column item_tags, row 2$": ("item_tags", [4, -1]),
     }
