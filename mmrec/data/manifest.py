@@ -1,0 +1,88 @@
+"""The manifest that `repack` leaves beside its files: counts and checksums, and their check."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import fsspec
+
+from mmrec.data.sources import Source
+from mmrec.errors import InputError
+
+NAME = "manifest.json"
+FORMAT = 1
+_CHUNK = 1 << 20
+
+
+def sha256_of(location: str, filesystem: Any = None) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    digest = hashlib.sha256()
+    with (open if filesystem is None else filesystem.open)(location, "rb") as handle:
+        while chunk := handle.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def describe(source: Source) -> dict[str, Any]:
+    """A file's entry in the manifest."""
+    return {
+        "rows": source.num_rows,
+        "row_groups": len(source.group_rows),
+        "bytes": source.size,
+        "footer_sha256": source.footer,
+        "sha256": sha256_of(source.location, source.filesystem),
+    }
+
+
+def read_manifest(directory: str, filesystem: Any = None) -> dict[str, Any] | None:
+    """The manifest of a directory, or None where there is none.
+
+    Raises:
+        InputError: when there is a file of that name that is no manifest.
+    """
+    path = f"{directory}/{NAME}" if directory else NAME
+    filesystem = filesystem or fsspec.filesystem("file")
+    if not filesystem.exists(path):
+        return None
+    try:
+        with filesystem.open(path, "rb") as handle:
+            content = json.loads(handle.read())
+        files = content["files"]
+        for entry in files.values():
+            entry["bytes"], entry["rows"], entry["footer_sha256"], entry["sha256"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is not a manifest of mmrec.data.repack: {error!r}") from None
+    return dict(content)
+
+
+def check_against_manifest(sources: Iterable[Source], *, verify: bool) -> None:
+    """Compare size and footer with the manifest beside a file, if any; with `verify`, all bytes.
+
+    Raises:
+        InputError: when a file is not the one the manifest describes, or when `verify` is asked
+            for a file that no manifest lists.
+    """
+    manifests: dict[str, dict[str, Any] | None] = {}
+    for source in sources:
+        directory = source.location.rpartition("/")[0]
+        if directory not in manifests:
+            manifests[directory] = read_manifest(directory, source.filesystem)
+        entry = ((manifests[directory] or {}).get("files") or {}).get(source.name)
+        if entry is None:
+            if verify:
+                raise InputError(
+                    f"verify needs a {NAME} that lists the file (python -m mmrec.data.repack "
+                    f"writes one), but there is none for {source.path}"
+                )
+            continue
+        for what, is_now in (("bytes", source.size), ("footer_sha256", source.footer)):
+            if entry[what] != is_now:
+                raise InputError(
+                    f"{source.path} is not the file that its {NAME} describes: {what} should be "
+                    f"{entry[what]} and is {is_now}"
+                )
+        if verify and sha256_of(source.location, source.filesystem) != entry["sha256"]:
+            raise InputError(f"{source.path} does not have the SHA-256 that its {NAME} gives")

@@ -1,0 +1,273 @@
+"""`ParquetStream`: parquet as ready batches, in an order that depends on (seed, epoch) alone."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Generic, TypeVar, cast
+
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from mmrec.data.batches import Reader, read_batches
+from mmrec.data.decode import plan_columns
+from mmrec.data.manifest import check_against_manifest
+from mmrec.data.partition import Plan, Spec, choose_lanes, lane_window
+from mmrec.data.rows import Reads, Table
+from mmrec.data.sources import Paths, find_files, open_source
+from mmrec.errors import InputError
+
+T = TypeVar("T")
+
+FORMAT = 1  # of the order; a change of it makes older positions unusable
+WINDOW = 1 << 17
+
+
+class ParquetStream(IterableDataset[T], Generic[T]):
+    """Batches of the rows of parquet files, streamed in bounded memory.
+
+    Which rows the k-th global batch of an epoch holds is a function of the files, `batch_size`,
+    `window`, `lanes`, `seed` and the epoch; ranks, workers and prefetch never change it. Each
+    rank yields its slice of every global batch, so all ranks yield `len(stream)` batches.
+
+    Every batch is a dict of tensors, or what `collate` makes of it: each column as int64, float32
+    or bool, of shape (B,) or, for lists, (B, width) with the last entries kept and padding 0 on
+    the left; and `"row"`, (B,) int64, the row's number counted over the files in order.
+
+    Iterate it as it is, through `mmrec.data.loader.make_loader`, or through
+    `DataLoader(stream, batch_size=None, num_workers=…)`.
+
+    Args:
+        paths: a file, a directory, a glob or a list of them; local or fsspec URLs.
+        batch_size: rows of a global batch, over all ranks.
+        columns: which to read; by default all.
+        list_widths: width of list columns. A list column that is not named here must have the
+            same length in every row.
+        collate: called with the dict of each batch; must be picklable for worker processes.
+        shuffle: shuffle row groups, and rows within windows; False keeps file order.
+        seed: of the shuffle.
+        window: rows that are held decoded, over all ranks and workers together. More of them
+            shuffle better and take more memory.
+        lanes: (T, P): with P a multiple of the world size and T of the number of workers, no row
+            group is read twice. By default (4, 4) when shuffling; (1, 1), which is file order,
+            when not. Few or uneven row groups lower it.
+        drop_last: leave out the last batch when it is short.
+        rank, world_size: this process among those that train together.
+        row_filter: a pyarrow expression (`pyarrow.compute.field("label") == 1`) or the tuples that
+            pyarrow takes as `filters`; evaluated once, when the stream is made. Rows keep their
+            numbers.
+        checksums: verify page checksums where files have them.
+        verify: also compare each file with the SHA-256 in the manifest beside it (reads it all).
+
+    Raises:
+        InputError: naming file, and where it applies row group, row and column.
+
+    The last batch may be short: B mod batch_size rows, of which a rank may get none when there
+    are fewer than ranks; then it yields a batch of 0 rows, so that all ranks stay in step.
+    """
+
+    def __init__(
+        self,
+        paths: Paths,
+        *,
+        batch_size: int,
+        columns: Sequence[str] | None = None,
+        list_widths: Mapping[str, int] | None = None,
+        collate: Callable[[dict[str, Tensor]], T] | None = None,
+        shuffle: bool = False,
+        seed: int = 0,
+        window: int = WINDOW,
+        lanes: tuple[int, int] | None = None,
+        drop_last: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+        row_filter: Any = None,
+        checksums: bool = True,
+        verify: bool = False,
+    ) -> None:
+        super().__init__()
+        lanes = lanes or ((4, 4) if shuffle else (1, 1))
+        _check(batch_size, window, lanes, rank, world_size)
+        if isinstance(row_filter, list):
+            row_filter = pq.filters_to_expression(row_filter)
+        sources = [open_source(*found) for found in find_files(paths)]
+        check_against_manifest(sources, verify=verify)
+        planned = plan_columns(sources, columns, dict(list_widths or {}))
+        self._table = Table.of(sources, planned, row_filter, checksums)
+        spec = Spec(
+            batch_size=batch_size,
+            window=window,
+            lanes=lanes,
+            seed=seed,
+            shuffle=shuffle,
+            drop_last=drop_last,
+        )
+        self._lanes = choose_lanes(self._table.sizes, spec)
+        self._spec, self._collate, self._filter = spec, collate, row_filter
+        self.rank, self.world_size = rank, world_size
+        self.reads = Reads()
+        # (epoch, batch to begin with), in shared memory: persistent workers see changes.
+        self._position: Tensor = torch.zeros(2, dtype=torch.int64)
+        self._position.share_memory_()  # type: ignore[no-untyped-call]
+        self._begun = False  # the position's batch has been used by an iteration
+        self._next: tuple[int, int] | None = None  # where this process's own iteration stands
+        self._num_batches = self._plan(0).num_batches
+        self._warn_of_big_groups()
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the files that pass the filter."""
+        return self._table.num_rows
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of a global batch."""
+        return self._spec.batch_size
+
+    @property
+    def lanes(self) -> tuple[int, int]:
+        """(T, P) as chosen for this data set."""
+        return self._lanes
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next iteration yields."""
+        return int(self._position[0])
+
+    @property
+    def start(self) -> int:
+        """The batch that the next (or the running) iteration starts at."""
+        return int(self._position[1])
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch, the same on every rank."""
+        return self._num_batches
+
+    def __iter__(self) -> Iterator[T]:
+        info = get_worker_info()
+        worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
+        if info is None:
+            self.begin()
+        return self._iterate(self.epoch, self.start, worker, workers)
+
+    def _iterate(self, epoch: int, start: int, worker: int, workers: int) -> Iterator[T]:
+        reader = Reader(self.rank, self.world_size, start + worker, workers)
+        for batch, tensors in read_batches(self._table, self._plan(epoch), reader, self.reads):
+            self._next = (epoch, batch + 1)
+            yield self._collate(tensors) if self._collate else cast(T, tensors)
+
+    # Position
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the next iteration yield that epoch; a `seek` into the same epoch stays in force."""
+        if epoch < 0:
+            raise InputError(f"an epoch must be at least 0, got {epoch}")
+        if epoch != self.epoch:
+            self.seek(epoch=epoch, batch=0)
+
+    def seek(self, *, epoch: int, batch: int) -> None:
+        """Make the next iteration start at that batch of that epoch; those after it start at 0.
+
+        Reads nothing of what is skipped but the beginning of the windows it lands in.
+        """
+        if epoch < 0 or not 0 <= batch <= len(self):
+            raise InputError(
+                f"a position must lie in epoch >= 0 and batches 0..{len(self)}, "
+                f"got epoch {epoch}, batch {batch}"
+            )
+        self._position[0], self._position[1] = epoch, batch
+        self._begun = False
+        self._next = None
+
+    def begin(self) -> None:
+        """Say that an iteration begins: a position that was used by one before starts at 0.
+
+        Called by `__iter__` and by `make_loader`'s loader, in the main process.
+        """
+        if self._begun:
+            self._position[1] = 0
+        self._begun = True
+        self._next = (self.epoch, self.start)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Position after the last batch that was yielded in this process, and the fingerprint.
+
+        Worker processes have streams of their own: with them ask the loader of `make_loader`,
+        or `state_after`.
+        """
+        epoch, batch = self._next or (self.epoch, self.start)
+        return self.state_after(epoch=epoch, batch=batch)
+
+    def state_after(self, *, epoch: int, batch: int) -> dict[str, Any]:
+        """The state of having consumed `batch` batches of `epoch`, counted from its beginning."""
+        return {"epoch": epoch, "batch": batch, "fingerprint": self.fingerprint()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state` was taken, also on another number of ranks or workers.
+
+        Raises:
+            InputError: when the order would not be the same, naming what differs.
+        """
+        mine, other = self.fingerprint(), state["fingerprint"]
+        for key in sorted(mine.keys() | other.keys()):
+            if mine.get(key) != other.get(key):
+                raise InputError(
+                    f"to go on exactly, the stream must be made as before, but {key} was "
+                    f"{other.get(key)!r} and is {mine.get(key)!r}"
+                )
+        self.seek(epoch=state["epoch"], batch=state["batch"])
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What the order depends on, JSON-able: equal fingerprints mean equal batches.
+
+        Files count by name, size and footer, so a directory may be moved.
+        """
+        return {
+            "format": FORMAT,
+            "files": [[s.name, s.size, s.footer[:16]] for s in self._table.sources],
+            "rows": self.num_rows,
+            "row_filter": None if self._filter is None else str(self._filter),
+            "batch_size": self._spec.batch_size,
+            "shuffle": self._spec.shuffle,
+            "seed": self._spec.seed,
+            "window": self._spec.window,
+            "lanes": list(self._lanes),
+            "drop_last": self._spec.drop_last,
+        }
+
+    def _plan(self, epoch: int) -> Plan:
+        return Plan(self._table.sizes, self._spec, epoch=epoch, lanes=self._lanes)
+
+    def _warn_of_big_groups(self) -> None:
+        asked = self._spec.lanes
+        if not self._spec.shuffle or self.num_rows <= self._spec.window or self._lanes == asked:
+            return
+        largest = int(self._table.physical.argmax())
+        if self._table.physical[largest] <= 2 * lane_window(self._spec, asked):
+            return
+        source = self._table.sources[int(self._table.file_of[largest])]
+        warnings.warn(
+            f"{source.path} has row groups of up to {int(self._table.physical[largest])} rows: too "
+            f"few row groups for {asked[0]} x {asked[1]} lanes, so the shuffle is coarser and "
+            "several ranks or workers read the same row groups; `python -m mmrec.data.repack` "
+            "writes smaller ones",
+            stacklevel=3,
+        )
+
+
+def _check(
+    batch_size: int, window: int, lanes: tuple[int, int], rank: int, world_size: int
+) -> None:
+    if world_size < 1 or not 0 <= rank < world_size:
+        raise InputError(f"rank must be in 0..world_size-1, got rank {rank} of {world_size}")
+    if batch_size < world_size:
+        raise InputError(
+            f"batch_size is that of the global batch and must be at least world_size, "
+            f"got {batch_size} for {world_size} ranks"
+        )
+    if window < 1:
+        raise InputError(f"window must be at least 1 row, got {window}")
+    if min(lanes) < 1:
+        raise InputError(f"lanes must be two numbers of at least 1, got {lanes}")
