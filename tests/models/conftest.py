@@ -1,0 +1,51 @@
+"""A small item table with everything awkward in it, and a batch over it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from mmrec import Batch
+
+ITEMS, TAGS, IMAGE, TEXT, ROWS, LENGTH = 23, 13, 5, 3, 7, 11
+
+
+@dataclass(frozen=True)
+class Table:
+    tags: Tensor
+    image: Tensor
+    text: Tensor
+    has_image: Tensor
+    has_text: Tensor
+    num_tags: int
+
+
+@pytest.fixture
+def table() -> Table:
+    """Items with both, one and no modality; with no tag up to five."""
+    tags = torch.randint(1, TAGS, (ITEMS, 5))
+    tags[torch.arange(5) < torch.randint(0, 6, (ITEMS, 1))] = 0
+    has_image, has_text = torch.rand(ITEMS) < 0.6, torch.rand(ITEMS) < 0.6
+    has_image[0] = has_text[0] = False
+    image = torch.randn(ITEMS, IMAGE).masked_fill(~has_image[:, None], 0).half()
+    text = torch.randn(ITEMS, TEXT).masked_fill(~has_text[:, None], 0).half()
+    return Table(tags, image, text, has_image, has_text, TAGS)
+
+
+@pytest.fixture
+def batch() -> Batch:
+    """Histories of 0, 1, … up to 10 of 11 items, so that one column is padding in every row."""
+    history = torch.randint(1, ITEMS, (ROWS, LENGTH))
+    length = torch.tensor([0, 1, 2, 4, 7, 9, 10])
+    history[torch.arange(LENGTH) < LENGTH - length[:, None]] = 0
+    return Batch(
+        user=torch.tensor([101, 7, 7, 55, 900, 13, 101]),
+        history=history,
+        target=torch.randint(1, ITEMS, (ROWS,)),
+        context=torch.randint(0, 11, (ROWS, 2)),
+        label=torch.tensor([0.0, 1, 1, 0, 0, 1, 0]),
+        row=torch.arange(ROWS),
+    )

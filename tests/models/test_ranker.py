@@ -1,0 +1,196 @@
+"""The ranker: equal to its equations row by row, whichever fast path it takes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from reference.ranker import slow_logits
+from torch import Tensor
+
+from mmrec import Batch, InputError
+from mmrec.models import Ranker, Recipe, build_ranker, small
+from mmrec.nn import MLP, CrossAndDeep, ItemEncoder, MeanPool
+
+KNOWN_USERS = torch.tensor([7, 101, 13])
+TINY = Recipe(
+    id_dim=4,
+    tag_dim=2,
+    content_dim=6,
+    id_dropout=0.0,
+    layers=2,
+    heads=2,
+    ff_dim=7,
+    last=3,
+    width=None,
+    bottleneck=13,
+    mlp=(11, 5),
+    head=(3,),
+    context_dim=2,
+    user_dim=3,
+)
+VARIANTS = {
+    "all of it": TINY,
+    "narrow tokens": replace(TINY, width=10, last=0),
+    "no bottleneck, no users": replace(TINY, bottleneck=None, user_dim=0, unknown_id=False),
+}
+
+
+def make(recipe: Recipe, table: Any) -> Ranker:
+    """In float64, evaluation mode, with no parameter left at a telling value such as zero."""
+    known = torch.arange(len(table.tags)) % 3 != 0
+    ranker = build_ranker(recipe, table, known_users=KNOWN_USERS, known_items=known)
+    with torch.no_grad():
+        for parameter in ranker.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+    return ranker.double().eval()
+
+
+def gradients(ranker: Ranker, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
+    ranker.zero_grad()
+    assert batch.label is not None
+    torch.nn.functional.binary_cross_entropy_with_logits(logits, batch.label.double()).backward()
+    return {
+        name: torch.zeros_like(p) if p.grad is None else p.grad.clone()
+        for name, p in ranker.named_parameters()
+    }
+
+
+@pytest.mark.parametrize("recipe", VARIANTS.values(), ids=VARIANTS.keys())
+@pytest.mark.parametrize("fast", [True, False])
+def test_logits_and_gradients_are_the_equations(
+    recipe: Recipe, fast: bool, table: Any, batch: Batch
+) -> None:
+    ranker = make(replace(recipe, deduplicate=fast, compact=fast), table)
+    logits, slow = ranker(batch), slow_logits(ranker, batch)
+    torch.testing.assert_close(logits, slow, rtol=1e-10, atol=1e-10)
+    got, expected = gradients(ranker, logits, batch), gradients(ranker, slow, batch)
+    assert sum(bool(g.any()) for g in expected.values()) == len(expected)
+    padding = {"items.ids.weight", "items.tag.weight"}
+    for name, gradient in got.items():
+        if name in padding:  # row 0 is never trained
+            expected[name][0] = 0
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-10, atol=1e-10, msg=name)
+
+
+def test_whole_table_path_is_the_same(table: Any, batch: Batch) -> None:
+    """Without de-duplication, a batch of more ids than items encodes the table once."""
+    ranker = make(replace(TINY, deduplicate=False), table)
+    assert batch.history.numel() + len(batch) >= ranker.items.num_items
+    few = Batch(**{k: v[1:2] for k, v in vars(batch).items()})
+    assert few.history.numel() + len(few) < ranker.items.num_items
+    torch.testing.assert_close(ranker(few), ranker(batch)[1:2], rtol=1e-12, atol=1e-12)
+
+
+def test_bfloat16_stays_within_its_rounding(table: Any, batch: Batch) -> None:
+    ranker = make(TINY, table).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = ranker(batch)
+    assert logits.dtype == torch.float32
+    slow = slow_logits(ranker.double(), batch)
+    spread = slow.std()
+    assert (logits - slow).abs().max() < 0.1 * spread
+
+
+def test_batch_order_neighbours_and_padding_do_not_matter(table: Any, batch: Batch) -> None:
+    ranker = make(replace(TINY, tiers=4), table)
+    logits = ranker(batch)
+    order = torch.randperm(len(batch))
+    shuffled = Batch(**{k: v[order] for k, v in vars(batch).items()})
+    torch.testing.assert_close(ranker(shuffled), logits[order], rtol=1e-10, atol=1e-10)
+    alone = [ranker(Batch(**{k: v[i : i + 1] for k, v in vars(batch).items()})) for i in range(7)]
+    torch.testing.assert_close(torch.cat(alone), logits, rtol=1e-10, atol=1e-10)
+    wide = torch.cat([torch.zeros(len(batch), 4, dtype=torch.int64), batch.history], dim=1)
+    longer = Batch(**{**vars(batch), "history": wide})
+    torch.testing.assert_close(ranker(longer), logits, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("sequence", ["transformer", "din", "relu", "mean"])
+def test_history_matters_and_none_ignores_it(sequence: str, table: Any, batch: Batch) -> None:
+    other = Batch(**{**vars(batch), "history": batch.history.roll(1, 0)})
+    with_history = make(replace(TINY, sequence=sequence), table)
+    without = make(replace(TINY, sequence="none"), table)
+    assert not torch.allclose(with_history(batch), with_history(other))
+    assert torch.equal(without(batch), without(other))
+
+
+def test_all_padding_batch_trains(table: Any, batch: Batch) -> None:
+    ranker = make(TINY, table).train()
+    empty = Batch(**{**vars(batch), "history": torch.zeros_like(batch.history)})
+    logits = ranker(empty)
+    assert logits.isfinite().all()
+    assert all(g.isfinite().all() for g in gradients(ranker, logits, batch).values())
+
+
+def test_user_matters_only_where_known(table: Any, batch: Batch) -> None:
+    ranker = make(TINY, table)
+    strangers = Batch(**{**vars(batch), "user": batch.user + 1_000_000})
+    others = Batch(**{**vars(batch), "user": batch.user + 2_000_000})
+    assert torch.equal(ranker(strangers), ranker(others))
+    assert torch.equal((ranker(batch) != ranker(strangers)), torch.isin(batch.user, KNOWN_USERS))
+
+
+def test_alignment_gives_an_auxiliary_loss_in_training_alone(table: Any, batch: Batch) -> None:
+    ranker = make(replace(TINY, alignment=0.5), table)
+    ranker(batch)
+    assert ranker.auxiliary is None
+    ranker.train()(batch)
+    assert ranker.auxiliary is not None
+    ranker.auxiliary.backward()
+    assert ranker.items.fusion is not None
+    for parameter in (ranker.items.ids.weight, *ranker.items.fusion.parameters()):
+        assert parameter.grad is not None
+        assert parameter.grad.isfinite().all()
+    assert ranker.items.ids.weight.grad.any()
+
+
+def test_film_changes_the_target_by_its_context(table: Any, batch: Batch) -> None:
+    ranker = make(replace(TINY, fusion="film", wide=False, sequence="none"), table)
+    logits = ranker(batch)
+    before = ranker.items.content(batch.target)
+    seen = []
+    ranker.interaction.register_forward_hook(lambda _, args, __: seen.append(args[0]))
+    assert torch.equal(ranker(batch), logits)
+    context = torch.cat([t(batch.context[:, i]) for i, t in enumerate(ranker.context)], dim=-1)
+    expected = ranker.items.fusion.condition(before, context)
+    start = ranker.items.out_dim - ranker.items.content_dim
+    torch.testing.assert_close(seen[0][:, start : ranker.items.out_dim], expected)
+    assert not torch.allclose(expected, before)
+
+
+def test_compiles_to_the_same_logits(table: Any, batch: Batch) -> None:
+    ranker = make(replace(TINY, layers=1, last=1), table)
+    compiled = torch.compile(ranker, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(batch), ranker(batch), rtol=1e-10, atol=1e-10)
+
+
+def test_parts_that_do_not_fit_are_named(table: Any) -> None:
+    items = ItemEncoder(
+        tags=table.tags,
+        image=table.image,
+        text=table.text,
+        has_image=table.has_image,
+        has_text=table.has_text,
+        id_dim=4,
+        tag_dim=2,
+    )
+    interaction = CrossAndDeep(in_dim=9, cross=None, deep=MLP(in_dim=9, hidden=[3]))
+    with pytest.raises(InputError, match="140 wide, got 9"):
+        Ranker(items=items, sequence=MeanPool(dim=6), interaction=interaction)
+
+
+def test_default_recipe_learns_a_toy_rule(table: Any, batch: Batch) -> None:
+    """Clicks follow the target's own parity: a few steps must separate them."""
+    ranker = build_ranker(replace(small(), sequence_dropout=0.0, mlp_dropout=0.0), table)
+    optimizer = torch.optim.Adam(ranker.parameters(), lr=1e-2)
+    label = (batch.target % 2).float()
+    first = last = torch.tensor(0.0)
+    for step in range(30):
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(ranker(batch), label)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        first, last = (loss if step == 0 else first), loss
+    assert last < 0.2 * first

@@ -1,0 +1,117 @@
+"""Recipes: JSON and back, the reference's size layer by layer, weights from a checkpoint alone."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mmrec import Batch, InputError
+from mmrec.models import RECIPES, Recipe, build_ranker, get_recipe, ranker_from_state, reference
+from mmrec.models.recipes import SEQUENCES
+
+
+@dataclass(frozen=True)
+class Challenge:
+    """Shapes of the challenge's items: 91,718 of them, 11,740 tags, 128-d content."""
+
+    tags: Tensor
+    image: Tensor
+    text: Tensor
+    has_image: Tensor
+    has_text: Tensor
+    num_tags: int = 11_740
+
+
+def test_reference_has_the_published_parameter_count() -> None:
+    items, rows = 91_718, torch.zeros(91_718, dtype=torch.bool)
+    empty = torch.zeros(items, 1)
+    table = Challenge(empty[:, :1].long(), torch.zeros(items, 128).half(), empty, rows, rows)
+    # Random numbers for 268 M weights would take seconds; their number is all that counts here.
+    with _no_init():
+        ranker = build_ranker(reference(), table)
+    token, wide = 2 * 256, 17 * 2 * 256 + 256 + 2 * 64
+    attention = (3 * token * token + 3 * token) + (token * token + token)
+    feed_forward = (token * 256 + 256) + (256 * token + token)
+    expected = {
+        "items": items * 64 + 11_740 * 64,
+        "context": 2 * 11 * 64,
+        "sequence": 2 * (attention + feed_forward + 2 * 2 * token) + (token * token + token),
+        "interaction": 3 * (wide * wide + wide)
+        + (wide * 1024 + 1024)
+        + (1024 * 512 + 512)
+        + (512 * 256 + 256),
+        "head": ((wide + 256) * 64 + 64) + (64 * 32 + 32) + (32 * 1 + 1),
+    }
+    assert wide == 9_088
+    for name, count in expected.items():
+        assert sum(p.numel() for p in getattr(ranker, name).parameters()) == count, name
+    total = sum(p.numel() for p in ranker.parameters())
+    assert total == sum(expected.values()) == 267_882_497
+
+
+class _no_init:
+    """Parameters of `nn.Linear`, `nn.Embedding` and `nn.init` stay as the memory was."""
+
+    def __enter__(self) -> None:
+        self.patch = pytest.MonkeyPatch()
+        for name in ("normal_", "xavier_uniform_", "kaiming_uniform_", "uniform_"):
+            self.patch.setattr(nn.init, name, lambda tensor, *_, **__: tensor)
+
+    def __exit__(self, *_: object) -> None:
+        self.patch.undo()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_json_and_back(name: str) -> None:
+    recipe = get_recipe(name)
+    assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+
+
+def test_unknown_names_are_named(table: Any) -> None:
+    with pytest.raises(InputError, match="got 'widht'"):
+        Recipe.from_dict({"widht": 3})
+    with pytest.raises(InputError, match="one of reference, reference-fused, small"):
+        get_recipe("huge")
+    for change in ({"fusion": "no"}, {"sequence": "no"}, {"cross": "no"}):
+        with pytest.raises(InputError, match=f"^{next(iter(change))} must be one of .* got 'no'"):
+            build_ranker(replace(Recipe(), **change), table)
+    with pytest.raises(InputError, match="needs known_users"):
+        build_ranker(replace(Recipe(), user_dim=3), table)
+    with pytest.raises(InputError, match="takes the options dropout, got 'drop'"):
+        build_ranker(replace(Recipe(), fusion_options={"drop": 0.1}), table)
+
+
+@pytest.mark.parametrize("sequence", SEQUENCES)
+@pytest.mark.parametrize("cross", ["full", "low_rank", "mix", "none"])
+def test_every_name_builds_and_ranks(sequence: str, cross: str, table: Any, batch: Batch) -> None:
+    recipe = replace(Recipe(), sequence=sequence, cross=cross, heads=4, tiers=3)
+    logits = build_ranker(recipe, table)(batch)
+    assert logits.shape == (len(batch),)
+    logits.sum().backward()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"id_dim": 0}, {"tag_dim": 0}, {"fusion": "none"}, {"context_dim": 0}, {"mlp": ()}],
+    ids=lambda change: next(iter(change)),
+)
+def test_parts_can_be_left_out(change: dict[str, Any], table: Any, batch: Batch) -> None:
+    assert build_ranker(replace(Recipe(), **change), table)(batch).isfinite().all()
+
+
+def test_weights_alone_bring_the_model_back(table: Any, batch: Batch) -> None:
+    """Known users and items, means and scales travel with the weights; features do not."""
+    recipe = replace(Recipe(), user_dim=3)
+    known = torch.rand(len(table.tags)) < 0.5
+    first = build_ranker(recipe, table, known_users=batch.user[:4], known_items=known).eval()
+    state = first.state_dict()
+    assert not any(name.endswith(("items.image", "items.text", "items.tags")) for name in state)
+    pointers = [value.data_ptr() for value in state.values()]
+    assert len(set(pointers)) == len(pointers)  # safetensors refuses shared tensors
+    again = ranker_from_state(recipe, table, state).eval()
+    assert torch.equal(first(batch), again(batch))

@@ -1,0 +1,124 @@
+"""The ranker one row at a time, written from its equations: no padding, no batch, no sharing.
+
+Works on the parameters of a `Ranker` with AttentionFusion, TargetTransformer (post-norm),
+CrossNetV2 beside an MLP, users and biases, so that gradients can be compared too.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmrec.batch import Batch
+
+
+def slow_logits(ranker: Any, batch: Batch) -> Tensor:
+    return torch.stack([_row(ranker, batch, row) for row in range(len(batch))])
+
+
+def _row(ranker: Any, batch: Batch, row: int) -> Tensor:
+    history = [int(i) for i in batch.history[row] if int(i) != 0]
+    target = _item(ranker.items, int(batch.target[row]))
+    tokens = [torch.cat([_item(ranker.items, item), target]) for item in history]
+    parts = [_sequence(ranker.sequence, tokens, target), target]
+    if ranker.users is not None:
+        known = ranker.users.index.known.tolist()
+        user = int(batch.user[row])
+        place = known.index(user) + 1 if user in known else 0
+        parts.append(ranker.users.table.weight[place])
+    for column, table in enumerate(ranker.context):
+        parts.append(table.weight[int(batch.context[row, column])])
+    x = torch.cat(parts)
+    interaction = ranker.interaction
+    if interaction.squeeze is not None:
+        linear, norm = interaction.squeeze
+        x = _norm(linear.weight @ x + linear.bias, norm)
+    cross, deep = interaction.parts
+    crossed = x
+    for layer in cross.layers:
+        crossed = x * (layer.weight @ crossed + layer.bias) + crossed
+    logit = _mlp(ranker.head, torch.cat([crossed, _mlp(deep, x)]))[0]
+    if ranker.wide is not None:
+        logit = logit + ranker.wide.item.weight[int(batch.target[row]), 0]
+        known = ranker.wide.index.known.tolist()
+        user = int(batch.user[row])
+        place = known.index(user) + 1 if user in known else 0
+        logit = logit + ranker.wide.user.weight[place, 0]
+    return logit
+
+
+def _item(items: Any, item: int) -> Tensor:
+    known = items.known is None or bool(items.known[item])
+    identity = items.ids.weight[item] if known else items.unknown
+    tags = [int(tag) for tag in items.tags[item] if int(tag) != 0]
+    tag = sum((items.tag.weight[t] for t in tags), torch.zeros_like(items.tag.weight[0]))
+    fusion = items.fusion
+    projected = []
+    for name in ("image", "text"):
+        if bool(getattr(items, f"has_{name}")[item]):
+            mean, scale = getattr(items, f"{name}_moments")
+            content = (getattr(items, name)[item].to(mean.dtype) - mean) * scale
+        else:
+            content = getattr(fusion.absent, name)
+        linear = getattr(fusion, name)
+        projected.append(linear.weight @ content + linear.bias)
+    scores = []
+    for z in projected:
+        key = torch.tanh(fusion.key.weight @ z + fusion.key.bias)
+        scores.append((fusion.score.weight[0] * key).sum().exp())
+    mixed = sum(s * z for s, z in zip(scores, projected, strict=True)) / sum(scores)
+    return torch.cat([identity, tag / max(1, len(tags)), _norm(mixed, fusion.norm)])
+
+
+def _sequence(encoder: Any, tokens: list[Tensor], target: Tensor) -> Tensor:
+    width = encoder.pool.weight.shape[0]
+    if not tokens:
+        return torch.cat([target.new_zeros(encoder.last * width), encoder.pool.bias])
+    if encoder.project is not None:
+        tokens = [encoder.project.weight @ x + encoder.project.bias for x in tokens]
+    for layer in encoder.layers:
+        tokens = _layer(layer, tokens)
+    tail = [target.new_zeros(width)] * encoder.last + tokens
+    largest = torch.stack(tokens).max(0).values
+    pooled = encoder.pool.weight @ largest + encoder.pool.bias
+    return torch.cat([*tail[len(tail) - encoder.last :], pooled])
+
+
+def _layer(layer: Any, tokens: list[Tensor]) -> list[Tensor]:
+    width = len(tokens[0])
+    size = width // layer.heads
+    qkv = [layer.qkv.weight @ x + layer.qkv.bias for x in tokens]
+    out = []
+    for x, own in zip(tokens, qkv, strict=True):
+        heads = []
+        for head in range(layer.heads):
+            span = slice(head * size, (head + 1) * size)
+            query = own[:width][span]
+            scores = torch.stack(
+                [query @ other[width : 2 * width][span] / math.sqrt(size) for other in qkv]
+            ).exp()
+            values = [other[2 * width :][span] for other in qkv]
+            mixed = sum(s * v for s, v in zip(scores, values, strict=True)) / scores.sum()
+            heads.append(mixed)
+        attended = layer.out.weight @ torch.cat(heads) + layer.out.bias
+        x = _norm(x + attended, layer.norm1)
+        hidden = (layer.linear1.weight @ x + layer.linear1.bias).clamp(min=0)
+        out.append(_norm(x + layer.linear2.weight @ hidden + layer.linear2.bias, layer.norm2))
+    return out
+
+
+def _mlp(mlp: Any, x: Tensor) -> Tensor:
+    for layer in mlp.layers:
+        if isinstance(layer, nn.Linear):
+            x = layer.weight @ x + layer.bias
+        elif isinstance(layer, nn.ReLU):
+            x = x.clamp(min=0)
+    return x
+
+
+def _norm(x: Tensor, norm: Any) -> Tensor:
+    centred = x - x.mean()
+    return centred / (centred.square().mean() + norm.eps).sqrt() * norm.weight + norm.bias
