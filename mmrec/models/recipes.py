@@ -169,6 +169,7 @@ def build_ranker(
     *,
     known_users: Tensor | None = None,
     known_items: Tensor | None = None,
+    fit: bool = True,
 ) -> Ranker:
     """A ranker with fresh weights.
 
@@ -176,8 +177,9 @@ def build_ranker(
         known_users: user ids of the training rows, needed with `user_dim`; without it, `wide` has
             item biases alone.
         known_items: (N,) bool, items that the training rows show (as target or in a history).
+        fit: see `ItemEncoder`.
     """
-    encoder = build_items(recipe, items, known_items=known_items)
+    encoder = build_items(recipe, items, known_items=known_items, fit=fit)
     users = None
     if recipe.user_dim:
         if known_users is None:
@@ -220,13 +222,17 @@ def build_ranker(
 def ranker_from_state(recipe: Recipe, items: ItemTableLike, state: Mapping[str, Tensor]) -> Ranker:
     """A ranker with the weights of `state`; which users are known is read from it."""
     users = [value for name, value in state.items() if name.endswith("index.known")]
-    ranker = build_ranker(recipe, items, known_users=users[0] if users else None)
+    ranker = build_ranker(recipe, items, known_users=users[0] if users else None, fit=False)
     ranker.load_state_dict(dict(state))
     return ranker
 
 
 def build_items(
-    recipe: Recipe, items: ItemTableLike, *, known_items: Tensor | None = None
+    recipe: Recipe,
+    items: ItemTableLike,
+    *,
+    known_items: Tensor | None = None,
+    fit: bool = True,
 ) -> ItemEncoder:
     """The item encoder of a recipe."""
     options = dict(recipe.fusion_options)
@@ -257,6 +263,7 @@ def build_items(
         known=known_items if unknown else None,
         modality_dropout=recipe.modality_dropout,
         standardize=recipe.standardize,
+        fit=fit,
     )
 
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from mmrec.errors import InputError
 from mmrec.nn.checks import not_negative, probability
-from mmrec.nn.fusion.base import Fusion
+from mmrec.nn.fusion.base import FittedFusion, Fusion
+from mmrec.nn.fusion.modality_dropout import drop_modality
 from mmrec.nn.users import EMBEDDING_STD
 
 
@@ -34,6 +35,8 @@ class ItemEncoder(nn.Module):
         modality_dropout: in training, the chance that an item loses one of two present modalities
             (image or text, evenly), so that the model does not break where one is missing.
         standardize: features become (x - mean) / std, both per dimension over the present rows.
+        fit: a fusion that is fitted rather than trained (principal components, codes) and is not
+            yet, is fitted on all items. False where a checkpoint brings the fit.
 
     The features are no part of a checkpoint (the data holds them); mean, std and `known` are.
     """
@@ -64,6 +67,7 @@ class ItemEncoder(nn.Module):
         known: Tensor | None = None,
         modality_dropout: float = 0.0,
         standardize: bool = False,
+        fit: bool = True,
     ) -> None:
         super().__init__()
         not_negative(id_dim=id_dim, tag_dim=tag_dim)
@@ -76,18 +80,19 @@ class ItemEncoder(nn.Module):
         self.content_dim = 0 if fusion is None else fusion.out_dim
         self.out_dim = id_dim + tag_dim + self.content_dim
 
+        # A module starts on the CPU, wherever its data lie; `.to(device)` moves all of it.
         for name, table in {"tags": tags, "has_image": has_image, "has_text": has_text}.items():
-            self.register_buffer(name, table.clone(), persistent=False)
+            self.register_buffer(name, table.cpu().clone(), persistent=False)
         for name, table in {"image": image, "text": text}.items():
-            self.register_buffer(name, table.to(torch.float16), persistent=False)
-        self.register_buffer("image_moments", _moments(image, has_image, standardize))
-        self.register_buffer("text_moments", _moments(text, has_text, standardize))
+            self.register_buffer(name, table.cpu().to(torch.float16), persistent=False)
+        self.register_buffer("image_moments", _moments(self.image, self.has_image, standardize))
+        self.register_buffer("text_moments", _moments(self.text, self.has_text, standardize))
 
         self.ids = nn.Embedding(self.num_items, id_dim, padding_idx=0) if id_dim else None
         self.unknown = nn.Parameter(torch.randn(id_dim) * EMBEDDING_STD) if unknown else None
         if unknown:
             everything = torch.ones(self.num_items, dtype=torch.bool)
-            self.register_buffer("known", everything if known is None else known.clone())
+            self.register_buffer("known", everything if known is None else known.cpu().clone())
         else:
             self.known = None
         size = int(tags.max()) + 1 if num_tags is None else num_tags
@@ -101,6 +106,8 @@ class ItemEncoder(nn.Module):
                     embedding.weight[0].zero_()
         # Registered last, so that content comes last in the vector and in the parameter order.
         self.fusion = cast("nn.Module | None", fusion)
+        if fit and isinstance(fusion, FittedFusion) and not fusion.fitted:
+            fusion.fit(*self.features(torch.arange(1, self.num_items)))
 
     def forward(self, ids: Tensor) -> Tensor:
         parts = []
@@ -151,13 +158,6 @@ class ItemEncoder(nn.Module):
         if self.training and self.id_dropout > 0:
             own = own & (torch.rand(ids.shape, device=ids.device) >= self.id_dropout)
         return torch.where(own.unsqueeze(-1), vector, self.unknown)
-
-
-def drop_modality(has_image: Tensor, has_text: Tensor, chance: float) -> tuple[Tensor, Tensor]:
-    """The masks with, by `chance`, one of two present modalities gone; a lone one always stays."""
-    draw = torch.rand(has_image.shape, device=has_image.device)
-    both = has_image & has_text
-    return has_image & ~(both & (draw < chance / 2)), has_text & ~(both & (draw > 1 - chance / 2))
 
 
 def _moments(x: Tensor, present: Tensor, standardize: bool) -> Tensor:

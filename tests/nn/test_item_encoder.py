@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmrec.errors import InputError
 from mmrec.nn import AttentionFusion, ConcatFusion, ItemEncoder
-from mmrec.nn.item_encoder import drop_modality
+from mmrec.nn.fusion.modality_dropout import drop_modality
 
 ITEMS, TAGS, IMAGE, TEXT = 19, 7, 5, 3
 ID_DIM, TAG_DIM, CONTENT = 4, 2, 11

@@ -40,6 +40,17 @@ class ConditionedFusion(Fusion, Protocol):
         """Fused (B, out_dim) and context (B, context_dim) -> (B, out_dim)."""
 
 
+@runtime_checkable
+class FittedFusion(Fusion, Protocol):
+    """A fusion that looks at all items once before use, without labels."""
+
+    @property
+    def fitted(self) -> bool: ...
+
+    def fit(self, image: Tensor, text: Tensor, has_image: Tensor, has_text: Tensor) -> None:
+        """Image (N, Di), text (N, Dt), has_image (N,), has_text (N,)."""
+
+
 class LearnedAbsent(nn.Module):
     """Puts a learned vector where a modality is absent: x_m if present, else a_m.
 

@@ -1,0 +1,183 @@
+"""Semantic ids: content quantised to a few codes, each with an embedding that is trained.
+
+N items, X = Di + Dt, V levels, K codes a level.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmrec.errors import InputError
+from mmrec.nn.checks import positive
+from mmrec.nn.fusion.base import ABSENT_STD, check_modalities
+from mmrec.nn.fusion.concat import ConcatFusion
+from mmrec.nn.fusion.kmeans import kmeans, nearest
+from mmrec.nn.fusion.pca import mean_filled
+from mmrec.nn.users import EMBEDDING_STD
+
+
+class ResidualQuantizer(nn.Module):
+    """c_v = argmin_k ‖r_v - C_vk‖, r_{v+1} = r_v - C_{v,c_v}, r_1 = x: (..., X) -> (..., V) int64.
+
+    The codebooks C are k-means of the residuals, one level after the other (RQ-KMeans).
+    """
+
+    codebooks: Tensor
+
+    def __init__(self, *, in_dim: int, levels: int, codes: int) -> None:
+        super().__init__()
+        positive(in_dim=in_dim, levels=levels, codes=codes)
+        self.register_buffer("codebooks", torch.full((levels, codes, in_dim), float("nan")))
+        self.fitted = False
+        self.register_load_state_dict_post_hook(_look_again)  # type: ignore[no-untyped-call]
+
+    @torch.no_grad()
+    def fit(self, x: Tensor, *, seed: int = 0) -> None:
+        """Rows (N, X); the same rows and seed give the same codebooks."""
+        residual = x.float()
+        for level, book in enumerate(self.codebooks):
+            centres = kmeans(residual, clusters=len(book), seed=seed + level)
+            book.copy_(centres)
+            residual = residual - centres[nearest(residual, centres)]
+        self.fitted = True
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.fitted:
+            raise InputError("codebooks must be fitted before use: call fit(...)")
+        # Codes must not hang on the precision around them.
+        with torch.autocast(device_type=x.device.type, enabled=False):
+            residual = x.to(self.codebooks.dtype)
+            codes = []
+            for book in self.codebooks.unbind(0):
+                code = nearest(residual, book)
+                residual = residual - book[code]
+                codes.append(code)
+        return torch.stack(codes, dim=-1)
+
+
+def _look_again(module: nn.Module, _: Any) -> None:
+    if isinstance(module, ResidualQuantizer):
+        module.fitted = bool(module.codebooks.isfinite().all())
+
+
+class SemanticIdFusion(nn.Module):
+    """y = Σ_v E_v[c_v] + [no image] a_image + [no text] a_text, c the codes of [x_image; x_text].
+
+    Like items share codes, so embeddings are trained that unseen items can use. Modalities are
+    scaled to equal variance before they are quantised; an absent one counts as its mean.
+    Parameters: V · K · D + 2 · D.
+    Source: residual-quantised ids, arXiv:2411.11739.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        *,
+        image_dim: int,
+        text_dim: int,
+        out_dim: int = 128,
+        levels: int = 3,
+        codes: int = 64,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        positive(image_dim=image_dim, text_dim=text_dim, out_dim=out_dim)
+        self.out_dim, self.seed = out_dim, seed
+        self.quantizer = ResidualQuantizer(in_dim=image_dim + text_dim, levels=levels, codes=codes)
+        self.register_buffer("mean", torch.zeros(image_dim + text_dim))
+        self.register_buffer("scale", torch.ones(image_dim + text_dim))
+        self.embedding = nn.Embedding(levels * codes, out_dim)
+        nn.init.normal_(self.embedding.weight, std=EMBEDDING_STD)
+        self.no_image = nn.Parameter(torch.randn(out_dim) * ABSENT_STD)
+        self.no_text = nn.Parameter(torch.randn(out_dim) * ABSENT_STD)
+
+    @property
+    def fitted(self) -> bool:
+        return self.quantizer.fitted
+
+    @torch.no_grad()
+    def fit(self, image: Tensor, text: Tensor, has_image: Tensor, has_text: Tensor) -> None:
+        """Image (N, Di), text (N, Dt) and their presence."""
+        parts = [mean_filled(image, has_image).float(), mean_filled(text, has_text).float()]
+        total = [part.var(0, unbiased=False).sum().clamp(min=1e-12).rsqrt() for part in parts]
+        self.mean.copy_(torch.cat([part.mean(0) for part in parts]))
+        widths = [part.shape[1] for part in parts]
+        self.scale.copy_(torch.cat([s.expand(w) for s, w in zip(total, widths, strict=True)]))
+        rows = (torch.cat(parts, dim=-1) - self.mean) * self.scale
+        # A code learned from a filled-in mean would stand for nothing: only whole items teach.
+        whole = has_image & has_text
+        self.quantizer.fit(rows[whole] if whole.any() else rows, seed=self.seed)
+
+    def codes(self, image: Tensor, text: Tensor, has_image: Tensor, has_text: Tensor) -> Tensor:
+        """The semantic ids, (..., V) int64."""
+        check_modalities(image, text, has_image, has_text)
+        present = torch.cat(
+            [
+                has_image.unsqueeze(-1).expand(image.shape),
+                has_text.unsqueeze(-1).expand(text.shape),
+            ],
+            dim=-1,
+        )
+        x = (torch.cat([image, text], dim=-1) - self.mean) * self.scale
+        codes: Tensor = self.quantizer(x.masked_fill(~present, 0))
+        return codes
+
+    def forward(self, image: Tensor, text: Tensor, has_image: Tensor, has_text: Tensor) -> Tensor:
+        codes = self.codes(image, text, has_image, has_text)
+        size = self.quantizer.codebooks.shape[1]
+        level = torch.arange(codes.shape[-1], device=codes.device) * size
+        fused: Tensor = self.embedding(codes + level).sum(-2)
+        fused = fused + (~has_image).to(fused.dtype).unsqueeze(-1) * self.no_image
+        return fused + (~has_text).to(fused.dtype).unsqueeze(-1) * self.no_text
+
+
+class SemanticIdDenseFusion(nn.Module):
+    """[SemanticIdFusion; ConcatFusion], D // 2 wide and D - D // 2: codes beside dense content.
+
+    Parameters: those of the two.
+    Source: arXiv:2411.11739.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_dim: int,
+        text_dim: int,
+        out_dim: int = 128,
+        levels: int = 3,
+        codes: int = 64,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if out_dim < 2:
+            raise InputError(f"out_dim must be at least 2, half for each part, got {out_dim}")
+        self.out_dim = out_dim
+        self.ids = SemanticIdFusion(
+            image_dim=image_dim,
+            text_dim=text_dim,
+            out_dim=out_dim // 2,
+            levels=levels,
+            codes=codes,
+            seed=seed,
+        )
+        self.dense = ConcatFusion(
+            image_dim=image_dim, text_dim=text_dim, out_dim=out_dim - out_dim // 2
+        )
+
+    @property
+    def fitted(self) -> bool:
+        return self.ids.fitted
+
+    def fit(self, image: Tensor, text: Tensor, has_image: Tensor, has_text: Tensor) -> None:
+        """Image (N, Di), text (N, Dt) and their presence."""
+        self.ids.fit(image, text, has_image, has_text)
+
+    def forward(self, image: Tensor, text: Tensor, has_image: Tensor, has_text: Tensor) -> Tensor:
+        parts = (image, text, has_image, has_text)
+        return torch.cat([self.ids(*parts), self.dense(*parts)], dim=-1)
