@@ -148,7 +148,7 @@ def _row_order(
                 "serious" if serious else "warning",
                 name,
                 f"{words.capitalize()} has AUC {_auc(measured)} against the label: rows are "
-                "ordered by it, so batches read in order, or shuffled in a window, are of one kind.",
+                "ordered by it, so batches read in order, or shuffled in a window, are all alike.",
                 "Shuffle the rows of the file once, and keep row numbers out of the model.",
                 {"auc": measured.to_json(), "honest": context.honest},
             )

@@ -72,6 +72,8 @@ def _forest(axis: Axes, measured: dict[str, dict[str, float]], title: str) -> No
     axis.set_yticks(range(len(names)), names, fontsize=8)
     axis.set(title=title, xlabel="AUC against the label, 95 % interval")
     axis.margins(y=0.08)
+    low, high = axis.get_xlim()
+    axis.set_xlim(max(0.0, low), min(1.0, high))
 
 
 def _columns(axis: Axes, facts: dict[str, Any]) -> None:
@@ -134,8 +136,7 @@ def _content(axis: Axes, facts: dict[str, Any]) -> None:
         images = content["images"]
         missing = images["missing"] / max(1, images["items"])
         broken = images["broken"] / max(1, images["checked"])
-        title += f"; pictures: {missing:.1%} missing, {broken:.1%} of those there broken"
+        title += f"\npictures: {missing:.1%} missing, {broken:.1%} of those there broken"
     axis.set(title=title, xlabel="norm / median norm (median in brackets)", ylabel="items, of peak")
-    axis.title.set_fontsize(10)
     if axis.get_legend_handles_labels()[0]:
         axis.legend(frameon=False, fontsize=8)

@@ -11,7 +11,14 @@ import numpy as np
 
 from mmrec.audit.context import SMOOTHING, Array, Context, item_means, labelled
 from mmrec.audit.scan import Split
-from mmrec.audit.statistics import Floats, Measured, clusters_of, difference, measure
+from mmrec.audit.statistics import (
+    FEWEST_CLUSTERS,
+    Floats,
+    Measured,
+    clusters_of,
+    difference,
+    measure,
+)
 from mmrec.audit.vectors import Vectors
 
 STRENGTHS = (1.0, 10.0, 100.0, 1_000.0, 10_000.0)  # in rows: what the average item weighs
@@ -45,7 +52,8 @@ def probe(context: Context, valid: Split, vectors: list[Vectors]) -> dict[str, M
         "content adds": difference(label, both[item], ids[item], cluster),
     }
     new = rows[item] == 0
-    if 0 < (label[new] > 0).sum() < new.sum():
+    positives = int((label[new] > 0).sum())
+    if min(positives, int(new.sum()) - positives) >= FEWEST_CLUSTERS:
         results["content alone, items new to train"] = measure(
             label[new], content[item][new], clusters_of(held["user"][new])
         )

@@ -100,7 +100,8 @@ class Report:
         """Write one page of plots as PNG; needs `pip install 'mmrec[plots]'`."""
         from mmrec.audit.plots import plot
 
-        return plot(self, path)
+        drawn: Path = plot(self, path)
+        return drawn
 
     def write(self, out: str | Path) -> list[Path]:
         """Write audit.md, audit.json and, where matplotlib is installed, audit.png into `out`."""
@@ -162,7 +163,7 @@ def _tables(facts: Any) -> list[str]:
 
 
 def _short(value: Any) -> bool:
-    return not isinstance(value, (list, tuple)) or len(value) <= 4
+    return not isinstance(value, (list, tuple)) or 0 < len(value) <= 4
 
 
 def _measured(value: Any) -> bool:

@@ -45,13 +45,12 @@ def _overlap(context: Context, facts: dict[str, Any]) -> list[Finding]:
         }
         if found:
             part = found < users and not _nearly_all(found, users)
-            words = "most or all" if not part else "a part"
             findings.append(
                 Finding(
                     "warning" if part else "notice",
                     "users_shared",
-                    f"{found:,} of {users:,} users of {name} are in train too ({words} of them): "
-                    "what is learnt of a user there counts here, so this AUC says nothing about "
+                    f"{found:,} of {users:,} users of {name} are in train too: what "
+                    " is learnt of a user there counts here, so this AUC says nothing about "
                     "new users" + (", and mixes known users with new ones." if part else "."),
                     "Right for a split in time within users; for new users, split by user. "
                     + ("Report known and new users apart." if part else ""),
@@ -168,7 +167,7 @@ def _apart(context: Context, name: str, first: str, second: str, told: Measured)
     surely = strength - context.standard.z * told.error
     if not context.standard.real(told) or surely < SMALL:
         return []
-    less = "less" if told.value < 0.5 else "more"
+    less = "lower" if told.value < 0.5 else "higher"
     size = "large" if surely > LARGE else "more than small"
     meaning = (
         f"a score from {first} need not hold for {second}"
@@ -180,7 +179,7 @@ def _apart(context: Context, name: str, first: str, second: str, told: Measured)
         Finding(
             "serious" if popular and size == "large" else "warning",
             "popularity_shift" if popular else "shift",
-            f"{'Targets' if popular else 'Rows'} of {second} have {less} {name} than those of "
+            f"{'Targets' if popular else 'Rows'} of {second} have a {less} {name} than those of "
             f"{first}: it tells the two apart with AUC {strength:.3f} (a {size} effect), so "
             f"{meaning}.",
             "Find out how the splits were drawn; judge a model on rows like those it will serve.",

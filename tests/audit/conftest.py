@@ -42,7 +42,8 @@ class Made:
         write_table(nested / "item_info.parquet", info)
         levels = {name: values[1:] for name, values in self.levels.items()}
         write_table(
-            root / "item_feature.parquet", {"item_id": item[1:], "item_title": self.titles, **levels}
+            root / "item_feature.parquet",
+            {"item_id": item[1:], "item_title": self.titles, **levels},
         )
         if self.images:
             (root / "item_images").mkdir()
@@ -62,7 +63,7 @@ def write_table(path: Path, columns: dict[str, Any]) -> None:
 def make(
     seed: int = 0,
     *,
-    users: int = 700,
+    users: int = 500,
     split: str = "users",
     picture: Callable[[np.random.Generator], bytes] | None = None,
 ) -> Made:
