@@ -59,7 +59,7 @@ class OpenClipEncoder:
     ) -> None:
         if precision not in PRECISIONS:
             raise InputError(f"precision is one of {PRECISIONS}, got {precision!r}")
-        open_clip = _open_clip()
+        open_clip = import_open_clip()
         self.device = _device(device)
         if precision == "auto":
             precision = "fp16" if self.device.type == "cuda" else "fp32"
@@ -115,7 +115,7 @@ class OpenClipEncoder:
             tokens = self.tokenize(tokens)
         with torch.inference_mode(), self._autocast():
             if self._trims:
-                return _encode_trimmed(self.model, tokens)
+                return encode_trimmed(self.model, tokens)
             vectors: Tensor = self.model.encode_text(tokens.to(self.device, non_blocking=True))
         return vectors
 
@@ -131,7 +131,7 @@ class OpenClipEncoder:
             whole = self.model.encode_text(tokens.to(self.device))
             if self._trims:
                 try:
-                    cut = _encode_trimmed(self.model, tokens)
+                    cut = encode_trimmed(self.model, tokens)
                     self._trims = torch.allclose(cut, whole, rtol=1e-3, atol=1e-4)
                 except (RuntimeError, AttributeError, TypeError):
                     self._trims = False
@@ -145,7 +145,8 @@ class OpenClipEncoder:
         return image.shape[-1], whole.shape[-1]
 
 
-def _open_clip() -> Any:
+def import_open_clip() -> Any:
+    """The package, or one sentence on how to get it."""
     try:
         import open_clip
     except ImportError:
@@ -222,7 +223,7 @@ def _load(name: str, pretrained: str, given: dict[str, Any] | None) -> tuple[Any
             f"pretrained must be a weights file or one of the tags of {name} "
             f"({', '.join(tags) or 'it has none'}), got {pretrained!r}"
         )
-    with _quiet():
+    with quietly():
         try:
             # The file that was found is the one that is read: a tag given here would be looked
             # up again, over the network.
@@ -235,7 +236,7 @@ def _load(name: str, pretrained: str, given: dict[str, Any] | None) -> tuple[Any
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Without open_clip's log lines and warnings about what we decide here."""
     level = logging.root.manager.disable
     logging.disable(logging.ERROR)
@@ -281,7 +282,7 @@ def _can_trim(model: Any) -> bool:
     )
 
 
-def _encode_trimmed(model: Any, tokens: Tensor) -> Tensor:
+def encode_trimmed(model: Any, tokens: Tensor) -> Tensor:
     """(B, C) tokens -> (B, text_dim), computing only the first T <= C positions."""
     end = tokens.argmax(dim=1)  # (B,): end-of-text has the highest id
     length = int(end.max()) + 1 if len(end) else 1

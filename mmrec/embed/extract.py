@@ -24,7 +24,8 @@ from mmrec.embed.images import MISSING, NO_IMAGE_SOURCE, OK, Picture, ReadOption
 from mmrec.embed.items import Items, read_items, stored_bytes
 from mmrec.embed.pool import CHUNK, DecodePool, Done, Task
 from mmrec.embed.report import EmbedReport, Seconds, gather
-from mmrec.embed.shards import open_output, pending, shard_name, write_shard
+from mmrec.embed.shards import CONTACT, open_output, pending, shard_name, write_shard
+from mmrec.embed.sheet import draw_sheet
 from mmrec.errors import InputError
 
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
@@ -64,6 +65,7 @@ def embed_items(
     rank: int = 0,
     world_size: int = 1,
     barrier: Callable[[], None] | None = None,
+    contact_sheet: int = 6,
     progress: bool = False,
 ) -> EmbedReport:
     """Embed every item's picture and caption into parquet shards under `out`.
@@ -89,6 +91,7 @@ def embed_items(
         max_pixels: larger pictures get the status "too large" before they are decoded.
         strict: raise at the first picture that cannot be used.
         restart: begin anew instead of going on.
+        contact_sheet: rows of contact.png, items with their nearest neighbours; 0 for none.
         rank, world_size, barrier: this process's share; `barrier()` waits for all of them.
 
     Raises:
@@ -159,6 +162,8 @@ def embed_items(
             _refuse(*report.problems[0], len(report.problems))
         if rank == 0:
             report.write()
+            if contact_sheet:
+                draw_sheet(folder, table, folder / CONTACT, rows=contact_sheet)
     return report
 
 

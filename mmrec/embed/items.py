@@ -32,6 +32,7 @@ class Items:
         image_column: name of the column of picture bytes, or None.
         titles: N titles, for the contact sheet.
         images: the folder of pictures, or None.
+        words: a hash of all titles and tags, whatever the caption template.
     """
 
     path: Path
@@ -41,6 +42,7 @@ class Items:
     files: list[str | None] | None
     image_column: str | None
     images: Path | None
+    words: str
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -53,13 +55,11 @@ class Items:
         return "none" if self.files is None else "folder"
 
     def fingerprint(self) -> dict[str, Any]:
-        """Ids, their order and captions as a hash, and where pictures come from."""
-        state = hashlib.sha256(self.ids.tobytes())
-        for caption in self.captions:
-            state.update(caption.encode() + b"\0")
+        """Ids and their order, words, and where pictures come from."""
         return {
             "count": len(self),
-            "ids_and_captions": state.hexdigest(),
+            "ids": hashlib.sha256(self.ids.astype("<i8").tobytes()).hexdigest(),
+            "words": self.words,
             "pictures": self.picture_kind,
         }
 
@@ -131,6 +131,7 @@ def read_items(
         files=files,
         image_column=image_column,
         images=root,
+        words=_hash(titles, tags),
     )
 
 
@@ -182,6 +183,13 @@ def stored_bytes(path: Path, column: str, start: int, stop: int, step: int) -> I
             break
     if wanted:
         yield held[:wanted]
+
+
+def _hash(titles: Sequence[str | None], tags: Sequence[Any]) -> str:
+    state = hashlib.sha256()
+    for title, tag in zip(titles, tags, strict=True):
+        state.update(repr((title, tag and list(tag))).encode("utf-8", "backslashreplace"))
+    return state.hexdigest()
 
 
 def _as_bytes(values: pa.Array) -> list[bytes | None]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmrec.embed.captions import Captions
-from mmrec.embed.clip import _open_clip, _quiet
+from mmrec.embed.clip import encode_trimmed, import_open_clip, quietly
 from mmrec.embed.encoder import Preprocessing
 from mmrec.embed.images import ReadOptions
 from mmrec.embed.items import read_items
@@ -45,8 +46,8 @@ class TinyClip(NamedTuple):
 
 def make_model(config: dict[str, Any] = TINY_CONFIG, *, seed: int = 0) -> nn.Module:
     """A freshly initialised `open_clip.CLIP` of this config; the same for the same seed."""
-    open_clip = _open_clip()
-    with torch.random.fork_rng(devices=[]), _quiet():
+    open_clip = import_open_clip()
+    with torch.random.fork_rng(devices=[]), quietly():
         torch.manual_seed(seed)
         model: nn.Module = open_clip.CLIP(**config)
     return model
@@ -75,7 +76,7 @@ def train_tiny_clip(
     out: str | os.PathLike[str],
     seed: int = 0,
     steps: int | None = None,
-    batch_size: int = 256,
+    batch_size: int = 128,
     captions: Captions | None = None,
     config: dict[str, Any] = TINY_CONFIG,
     learning_rate: float = 2e-3,
@@ -84,7 +85,7 @@ def train_tiny_clip(
     """Train a small CLIP on the pictures and captions of `items`, and save it in `out`.
 
     The loss is CLIP's: in a batch, each picture against all captions and each caption against all
-    pictures. Runs on the CPU; the same seed, data and number of threads give the same weights.
+    pictures. Runs on one core; the same seed and data give the same weights.
 
     Args:
         items, images, captions: as in `embed_items`.
@@ -95,10 +96,14 @@ def train_tiny_clip(
     Raises:
         InputError: fewer than two items have both a readable picture and a caption.
     """
+    if (steps is not None and steps < 1) or batch_size < 2:
+        raise InputError(
+            f"steps is at least 1 and batch_size at least 2, got {steps} and {batch_size}"
+        )
     captions = captions or Captions()
     table = read_items(items, images=images, captions=captions)
     model = make_model(config, seed=seed)
-    open_clip = _open_clip()
+    open_clip = import_open_clip()
     size = int(config["vision_cfg"]["image_size"])
     preprocessing = Preprocessing(size=(size, size))
     context = int(config["text_cfg"]["context_length"])
@@ -122,14 +127,14 @@ def train_tiny_clip(
             f"training an encoder takes at least 2 items with picture and caption, "
             f"got {len(pixels)} of {len(table)} in {table.path}"
         )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _one_thread():
         torch.manual_seed(seed)
         _train(
             model,
             torch.stack(pixels),
             tokenizer(words),
             preprocessing,
-            steps=250 if steps is None else steps,
+            steps=200 if steps is None else steps,
             batch_size=batch_size,
             learning_rate=learning_rate,
         )
@@ -155,7 +160,7 @@ def _train(
     with torch.no_grad():
         model.token_embedding.weight.copy_(whole.weight[used])
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.02
+        model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.02, fused=True
     )
     warm = max(1, steps // 20)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -163,8 +168,9 @@ def _train(
     )
     model.train()
     for batch in _batches(len(pixels), min(batch_size, len(pixels)), steps):
-        image, text, scale = model(normalise(pixels[batch], preprocessing), compact[batch])[:3]
-        logits = scale * image @ text.T  # (B, B)
+        image = F.normalize(model.encode_image(normalise(pixels[batch], preprocessing)), dim=-1)
+        text = F.normalize(encode_trimmed(model, compact[batch]), dim=-1)
+        logits = model.logit_scale.exp() * image @ text.T  # (B, B)
         target = torch.arange(len(batch))
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
         optimizer.zero_grad(set_to_none=True)
@@ -178,6 +184,17 @@ def _train(
         whole.weight[used] = model.token_embedding.weight
     model.token_embedding = whole
     model.eval()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums in one order, whatever the machine; so small a model gains next to nothing from two."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _batches(count: int, size: int, steps: int) -> Iterator[Sequence[int]]:
