@@ -70,9 +70,7 @@ def test_non_finite_predictions_are_errors() -> None:
     model = ToyModel()
     with torch.no_grad():
         model.head.bias.fill_(float("nan"))
-    with pytest.raises(
-        InputError, match="probabilities must be finite, the model gives another for row 0"
-    ):
+    with pytest.raises(InputError, match="must be finite, the model gives another for row 0"):
         predict(model, ToyLoader(50))
     with torch.no_grad():
         model.head.bias.fill_(1e30)

@@ -6,6 +6,7 @@ from mmrec.train.distributed import World, current_world, process_group
 from mmrec.train.evaluate import Scores, evaluate, score
 from mmrec.train.guard import Diverged
 from mmrec.train.interrupt import Interrupted
+from mmrec.train.intervals import Interval, interval, paired_difference
 from mmrec.train.loaders import BatchLoader
 from mmrec.train.log import read_log
 from mmrec.train.metrics import (
@@ -28,6 +29,7 @@ __all__ = [
     "FitResult",
     "GroupAUC",
     "Interrupted",
+    "Interval",
     "Scores",
     "TrainConfig",
     "World",
@@ -38,10 +40,12 @@ __all__ = [
     "evaluate",
     "fit",
     "gauc",
+    "interval",
     "load_checkpoint",
     "load_weights",
     "logloss",
     "logloss_of_logits",
+    "paired_difference",
     "predicted_over_observed",
     "process_group",
     "read_log",

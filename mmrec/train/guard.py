@@ -101,18 +101,18 @@ def diverged(
     shown = ", ".join(str(row) for row in rows[:10])
     shown += f", … {len(rows)} in all" if len(rows) > 10 else ""
     return Diverged(
-        f"loss and gradient must be finite and below {LOSS_LIMIT:g} a row, got loss "
+        f"loss and gradient must be finite and the loss below {LOSS_LIMIT:g} a row, got loss "
         f"{record.loss / record.rows:.3g} a row and gradient norm {record.norm:.3g} at step "
-        f"{step}, the last of {in_a_row} such steps in a row, on rows {shown}: look at these rows, or "
-        f"lower the learning rate (now {learning_rate:g}) and begin anew; the last good checkpoint "
-        f"is {last or 'none yet'}"
+        f"{step}, the last of {in_a_row} such steps in a row, on rows {shown}: look at these "
+        f"rows, or lower the learning rate (now {learning_rate:g}) and begin anew; the last good "
+        f"checkpoint is {last or 'none yet'}"
     )
 
 
 def out_of_memory(data: Mapping[str, Any], accumulate: int) -> InputError:
     """The sentence that says what to lower."""
-    size = data.get("batch_size", "unknown")
     return InputError(
-        f"training ran out of memory: lower the batch size (now {size}) and raise accumulate (now {accumulate}) by as much, which computes the same; or take a "
-        "smaller recipe, or bfloat16"
+        "training ran out of memory: lower the batch size (now "
+        f"{data.get('batch_size', 'unknown')}) and raise accumulate (now {accumulate}) by as much, "
+        "which computes the same; or take a smaller recipe, or bfloat16"
     )

@@ -15,20 +15,7 @@ from tqdm import tqdm
 
 from mmrec.batch import Batch
 from mmrec.errors import InputError
-from mmrec.train.checkpoint import (
-    Checkpoint,
-    Kind,
-    checkpoint_files,
-    checkpoint_path,
-    detached,
-    is_finite,
-    load_checkpoint,
-    load_weights,
-    newest_checkpoint,
-    prune,
-    require_same,
-    save_checkpoint,
-)
+from mmrec.train.checkpoint import Checkpoint, detached, is_finite, load_checkpoint, load_weights
 from mmrec.train.config import TrainConfig
 from mmrec.train.distributed import any_rank, barrier, current_world, gather_objects
 from mmrec.train.evaluate import score
@@ -41,6 +28,7 @@ from mmrec.train.prefetch import on_device
 from mmrec.train.progress import FitResult, Progress, Sums
 from mmrec.train.schedule import Schedule
 from mmrec.train.stepper import RowLoss, Stepper, click_loss
+from mmrec.train.store import Store
 
 # Overflows in a row that float16's loss scale may need to come down from its start.
 _SCALE_ALLOWANCE = 24
@@ -83,7 +71,7 @@ def fit(
         except torch.OutOfMemoryError as error:
             raise out_of_memory(train_loader.fingerprint(), config.accumulate) from error
         except RuntimeError as error:
-            if "not enough memory" not in str(error):  # how the CPU's allocator says it
+            if "DefaultCPUAllocator" not in str(error):  # how running out reads on the CPU
                 raise
             raise out_of_memory(train_loader.fingerprint(), config.accumulate) from error
 
@@ -106,17 +94,17 @@ class _Run:
         self.train_loader, self.valid_loader = train_loader, valid_loader
         self.world = current_world()
         self.device = resolve_device(config.device)
-        self.directory = out / "checkpoints"
         self.stepper = Stepper(model, config, self.device, loss)
         steps = -(-len(train_loader) // config.accumulate)
         self.schedule = Schedule(config, total_steps=config.epochs * steps)
         self.progress = Progress()
-        self.identity = {
+        identity = {
             "recipe": dict(recipe),
             "settings": config.binding(),
             "training data": train_loader.fingerprint(),
             "validation data": valid_loader.fingerprint(),
         }
+        self.store = Store(out, identity=identity, keep_last=config.keep_last, world=self.world)
         self._saved = time.monotonic()
         self._window_started = time.monotonic()
         self._waited = 0.0
@@ -139,12 +127,7 @@ class _Run:
     def _open(self, *, restart: bool) -> None:
         try:
             self.out.mkdir(parents=True, exist_ok=True)
-            if self.world.is_first:
-                for kind in ("last", "best") if restart else ():
-                    prune(self.directory, kind, keep=())
-            barrier()
-            found = newest_checkpoint(self.directory, "last")
-            barrier()
+            found = self.store.open(restart=restart)
             if found is not None:
                 self._resume(found)
             self.log = RunLog(
@@ -157,8 +140,6 @@ class _Run:
             raise InputError(f"cannot write to {self.out}: {error.strerror or error}") from error
 
     def _resume(self, checkpoint: Checkpoint) -> None:
-        for what, mine in self.identity.items():
-            require_same(checkpoint.content[what], mine, what=what, where=checkpoint.path)
         load_weights(self.model, checkpoint)
         self.stepper.load(checkpoint.part)
         self.progress = Progress.from_json(checkpoint.content["progress"])
@@ -256,14 +237,13 @@ class _Run:
         limit = self.config.max_bad_steps + (_SCALE_ALLOWANCE if overflow else 0)
         if progress.bad_in_a_row < limit:
             return
-        last = checkpoint_files(self.directory, "last")
         raise diverged(
             record,
             step=step,
             in_a_row=progress.bad_in_a_row,
             rows=rows,
             learning_rate=self.config.learning_rate,
-            last=last[0] if last else None,
+            last=self.store.last(),
         )
 
     def _log_window(self) -> None:
@@ -322,11 +302,8 @@ class _Run:
         self.schedule.observe(improved=improved)
         if improved:
             progress.best, progress.waited = found, 0
-            self._write(
-                "best",
-                {f"model/{k}": v for k, v in detached(self.model).items()},
-                {"metrics": found},
-            )
+            weights = {f"model/{name}": value for name, value in detached(self.model).items()}
+            self.store.write("best", progress.step, tensors=weights, content={"metrics": found})
         else:
             progress.waited += 1
             if config.patience is not None and progress.waited >= config.patience:
@@ -353,34 +330,16 @@ class _Run:
         progress.schedule = dict(self.schedule.state)
         progress.log_lines = self.log.lines
         content = {"progress": progress.to_json(), "config": self.config.binding()}
-        self._write("last", self.stepper.tensors(), content)
-        if self.world.is_first:  # what this checkpoint knows as best, and none it does not know
-            last = checkpoint_files(self.directory, "last")
-            prune(self.directory, "last", keep=last[: self.config.keep_last])
-            best = (
-                []
-                if progress.best is None
-                else [checkpoint_path(self.directory, "best", progress.best["step"])]
-            )
-            prune(self.directory, "best", keep=best)
+        self.store.write("last", progress.step, tensors=self.stepper.tensors(), content=content)
+        self.store.retain(best_step=None if progress.best is None else progress.best["step"])
         self._saved = time.monotonic()
-
-    def _write(self, kind: Kind, tensors: Mapping[str, Tensor], content: dict[str, Any]) -> None:
-        if self.world.is_first:
-            save_checkpoint(
-                self.directory,
-                kind,
-                self.progress.step,
-                tensors=tensors,
-                content={**self.identity, **content},
-            )
 
     def _leave(self) -> NoReturn:
         """Save and raise, because a signal asked for it."""
         self._save()
         barrier()
-        last = checkpoint_files(self.directory, "last")
-        where = f"the same call goes on from {last[0]}" if last else "no checkpoint was written"
+        last = self.store.last()
+        where = f"the same call goes on from {last}" if last else "no checkpoint was written"
         message = f"stopped by a signal after step {self.progress.step}; {where}"
         self._say(message)
         raise Interrupted(message)
@@ -395,7 +354,7 @@ class _Run:
         best = progress.best
         if best is None or progress.finished is None:
             raise RuntimeError("a finished run has been evaluated")  # a bug, if ever
-        best_path = checkpoint_path(self.directory, "best", best["step"])
+        best_path = self.store.best(best["step"])
         load_weights(self.model, load_checkpoint(best_path))
         return FitResult(
             best=best,
@@ -405,7 +364,7 @@ class _Run:
             finished=progress.finished,
             bad_steps=progress.bad_steps,
             best_path=best_path,
-            last_path=checkpoint_path(self.directory, "last", progress.step),
+            last_path=self.store.last() or best_path,
             seconds=seconds,
         )
 

@@ -12,14 +12,18 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from toy_training import ToyLoader, ToyModel, assert_same_state, state_of, toy_config
+from toy_training import (
+    Stopped,
+    ToyLoader,
+    ToyModel,
+    assert_same_state,
+    crash_at,
+    state_of,
+    toy_config,
+)
 
 from mmrec import Batch, InputError
 from mmrec.train import FitResult, Interrupted, TrainConfig, fit, load_checkpoint, read_log, score
-
-
-class Stopped(Exception):
-    """Stands in for a crash."""
 
 
 def train(
@@ -33,14 +37,6 @@ def train(
         out=out,
         recipe={"kind": "toy"},
     )
-
-
-def crash_at(batch: int) -> Any:
-    def hook(given: int) -> None:
-        if given == batch:
-            raise Stopped
-
-    return hook
 
 
 def test_learns_and_leaves_best_weights_in_the_model(tmp_path: Path) -> None:
@@ -105,7 +101,7 @@ def test_resumed_is_bitwise_undisturbed(tmp_path: Path, variant: str) -> None:
     model = ToyModel()
     result = train(tmp_path / "whole", config, model)
     whole = state_of(tmp_path / "whole")
-    batches = range(1, 3 * 13 + 1, 1 if os.environ.get("MMREC_THOROUGH") else 4)
+    batches = range(1, 3 * 13 + 1, 1 if os.environ.get("MMREC_THOROUGH") else 9)
     for batch in batches:
         out = tmp_path / f"at{batch}"
         with pytest.raises(Stopped):

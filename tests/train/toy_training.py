@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -133,12 +130,16 @@ def toy_config(**changes: Any) -> TrainConfig:
     return TrainConfig(**{**settings, **changes})
 
 
-def kill_after(batches: int) -> Callable[[int], None]:
-    """A hook that ends this process as `kill -9` does when that batch is asked for."""
+class Stopped(Exception):
+    """Stands in for a crash."""
+
+
+def crash_at(batch: int) -> Callable[[int], None]:
+    """A hook that raises when that batch is asked for, counted over the loader's life."""
 
     def hook(given: int) -> None:
-        if given == batches:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if given == batch:
+            raise Stopped
 
     return hook
 
@@ -165,17 +166,3 @@ def assert_same_state(one: dict[str, Any], other: dict[str, Any]) -> None:
             assert torch.equal(tensor, other[part][name]), f"{part}/{name} differs"
     for part in ("progress", "metrics", "log"):
         assert one[part] == other[part], part
-
-
-if __name__ == "__main__":  # python toy_training.py OUT: one call of fit, to be killed from outside
-    from mmrec.train import fit
-
-    torch.set_num_threads(1)
-    fit(
-        ToyModel(),
-        ToyLoader(403, batch_size=8),
-        ToyLoader(101, data_seed=2, shuffle=False),
-        config=toy_config(epochs=4, save_every_steps=7, evaluate_every=20, ema_decay=0.9),
-        out=Path(sys.argv[1]),
-        recipe={"kind": "toy"},
-    )

@@ -1,0 +1,151 @@
+"""Confidence intervals by resampling users, and paired differences of two models.
+
+Rows of one user are not independent, so users are drawn with replacement, not rows. n rows,
+U users, R replicates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mmrec.errors import InputError
+from mmrec.train.metrics import Floats, checked, row_logloss, tie_starts, user_aucs
+
+# (U,) draws of each user -> the metric, NaN where it is undefined
+Statistic = Callable[[NDArray[np.int64]], float]
+
+METRICS = ("auc", "logloss", "gauc")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure with its percentile interval; `excludes_zero` is for differences."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def excludes_zero(self) -> bool:
+        """The whole interval lies on one side of zero."""
+        return self.low > 0 or self.high < 0
+
+
+def interval(
+    metric: str,
+    user: ArrayLike,
+    label: ArrayLike,
+    score: ArrayLike,
+    *,
+    level: float = 0.95,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """`metric` ("auc", "logloss" of logits, or "gauc") with its user-cluster bootstrap interval.
+
+    Raises:
+        InputError: an unknown metric, input that the metric refuses, or fewer than two users.
+    """
+    index, users = _users(user)
+    statistic = _statistic(metric, index, label, score)
+    return _percentiles(statistic, users, level=level, replicates=replicates, seed=seed)
+
+
+def paired_difference(
+    metric: str,
+    user: ArrayLike,
+    label: ArrayLike,
+    score: ArrayLike,
+    other: ArrayLike,
+    *,
+    level: float = 0.95,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """metric(score) - metric(other) on the same rows, both resampled with the same users."""
+    index, users = _users(user)
+    mine = _statistic(metric, index, label, score)
+    theirs = _statistic(metric, index, label, other)
+    return _percentiles(
+        lambda draws: mine(draws) - theirs(draws),
+        users,
+        level=level,
+        replicates=replicates,
+        seed=seed,
+    )
+
+
+def _users(user: ArrayLike) -> tuple[NDArray[np.int64], int]:
+    """Each row's user as 0 … U - 1, and U."""
+    unique, index = np.unique(np.asarray(user), return_inverse=True)
+    if len(unique) < 2:
+        raise InputError(f"resampling users needs at least two of them, got {len(unique)}")
+    return index.astype(np.int64), len(unique)
+
+
+def _percentiles(
+    statistic: Statistic, users: int, *, level: float, replicates: int, seed: int
+) -> Interval:
+    if not 0 < level < 1 or replicates < 1:
+        raise InputError(f"level must lie in (0, 1), replicates be > 0, got {level}, {replicates}")
+    rng = np.random.default_rng(seed)
+    drawn = np.array(
+        [
+            statistic(np.bincount(rng.integers(0, users, users), minlength=users))
+            for _ in range(replicates)
+        ]
+    )
+    drawn = drawn[np.isfinite(drawn)]  # a replicate of one class has no AUC
+    if not len(drawn):
+        raise InputError("no replicate has both classes: too few clicks for an interval")
+    tail = (1 - level) / 2
+    low, high = np.quantile(drawn, [tail, 1 - tail])
+    return Interval(statistic(np.ones(users, dtype=np.int64)), float(low), float(high))
+
+
+def _statistic(
+    metric: str, index: NDArray[np.int64], label: ArrayLike, score: ArrayLike
+) -> Statistic:
+    if metric not in METRICS:
+        raise InputError(f"metric must be one of {METRICS}, got {metric!r}")
+    labels, scores = checked(label, score)
+    if len(labels) != len(index):
+        raise InputError(f"user and label must have one length, got {len(index)}, {len(labels)}")
+    if metric == "auc":
+        return _weighted_auc(index, labels, scores)
+    if metric == "logloss":
+        sums: Floats = np.bincount(index, row_logloss(labels, scores)).astype(np.float64)
+        return _mean_over_users(sums, np.bincount(index).astype(np.int64))
+    values, rows, defined = user_aucs(index, labels, scores)
+    return _mean_over_users(values * rows * defined, rows * defined)
+
+
+def _mean_over_users(sums: Floats, rows: NDArray[np.int64]) -> Statistic:
+    """Both metrics that are means over rows need only each user's sum and rows."""
+
+    def mean(draws: NDArray[np.int64]) -> float:
+        total = float(draws @ rows)
+        return float(draws @ sums) / total if total else float("nan")
+
+    return mean
+
+
+def _weighted_auc(index: NDArray[np.int64], labels: Floats, scores: Floats) -> Statistic:
+    """AUC where row i counts draws[index[i]] times; sorted once, then linear in n."""
+    order = np.argsort(scores, kind="stable")
+    starts = tie_starts(scores[order])
+    user, clicked = index[order], labels[order]
+
+    def auc(draws: NDArray[np.int64]) -> float:
+        weights = draws[user].astype(np.float64)
+        positives = np.add.reduceat(weights * clicked, starts)
+        negatives = np.add.reduceat(weights, starts) - positives
+        pairs = float(positives.sum() * negatives.sum())
+        lower = np.cumsum(negatives) - negatives
+        return float(positives @ (lower + negatives / 2)) / pairs if pairs else float("nan")
+
+    return auc

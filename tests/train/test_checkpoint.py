@@ -1,0 +1,200 @@
+"""Checkpoints are whole or absent, damage is loud, nothing is unpickled."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from toy_training import ToyLoader, ToyModel, assert_same_state, state_of, toy_config
+
+from mmrec import InputError
+from mmrec.train import fit, load_checkpoint, load_weights, save_checkpoint
+
+
+def save(directory: Path, step: int, value: float = 1.0) -> Path:
+    tensors = {"model/weight": torch.full((3, 5), value), "model/count": torch.tensor(step)}
+    return save_checkpoint(directory, "last", step, tensors=tensors, content={"recipe": {"a": 1}})
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    shared = torch.arange(12.0).view(3, 4)
+    tensors = {
+        "model/a": shared,
+        "model/tied": shared,
+        "model/column": shared[:, 1],  # not contiguous, part of a bigger storage
+        "optimizer/half": torch.ones(2, dtype=torch.bfloat16),
+        "scaler/scale": torch.tensor(3.0),
+    }
+    path = save_checkpoint(
+        tmp_path, "best", 7, tensors=tensors, content={"recipe": {"b": (1, 2), 3: 0.1 + 0.2}}
+    )
+    found = load_checkpoint(path)
+    assert found.step == 7
+    assert found.recipe == {"b": [1, 2], "3": 0.1 + 0.2}
+    assert found.tensors.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert torch.equal(found.tensors[name], tensor)
+    assert set(found.part("model")) == {"a", "tied", "column"}
+
+
+def test_the_newest_complete_one_is_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for step in (5, 10, 9):
+        save(tmp_path, step)
+    assert load_checkpoint(tmp_path, "last").step == 10
+    (tmp_path / "last-0000000011.safetensors").write_bytes(b"a save that was killed")
+    (tmp_path / ".last-0000000012.safetensors.1.tmp").write_bytes(b"another")
+    assert load_checkpoint(tmp_path, "last").step == 10
+    assert capsys.readouterr().err == ""
+    with pytest.raises(InputError, match="no best checkpoint"):
+        load_checkpoint(tmp_path, "best")
+    with pytest.raises(InputError, match="no checkpoint at"):
+        load_checkpoint(tmp_path / "nowhere.json")
+
+
+def flip(path: Path, position: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".safetensors"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "gone"])
+def test_a_damaged_one_is_passed_over_loudly(
+    tmp_path: Path, suffix: str, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path, 5)
+    path = save(tmp_path, 6).with_suffix(suffix)
+    size = path.stat().st_size
+    if damage == "flip":
+        flip(path, size - 3 if suffix == ".safetensors" else path.read_text().index("recipe") + 1)
+    elif damage == "gone":
+        path.unlink()
+    else:
+        os.truncate(path, 0 if damage == "empty" else size // 2)
+    assert load_checkpoint(tmp_path, "last").step == 5
+    if not (damage == "gone" and suffix == ".json"):  # without its JSON it was never committed
+        assert "0006" in capsys.readouterr().err
+        with pytest.raises(InputError, match="damaged"):
+            load_checkpoint(path.with_suffix(".json"))
+
+
+def test_every_byte_of_the_json_is_guarded(tmp_path: Path) -> None:
+    path = save(tmp_path, 5)
+    content = json.loads(path.read_text())
+    content["recipe"]["a"] = 2
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="its own checksum does not match"):
+        load_checkpoint(path)
+
+
+def test_all_damaged_is_an_error_not_a_fresh_start(tmp_path: Path) -> None:
+    for step in (5, 6):
+        flip(save(tmp_path, step).with_suffix(".safetensors"), 40)
+    with pytest.raises(InputError, match=r"every checkpoint in .* is damaged"):
+        load_checkpoint(tmp_path, "last")
+
+
+class Payload:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
+    proof = tmp_path / "code ran"
+    directory = tmp_path / "checkpoints"
+    good = save(directory, 5)
+    evil = pickle.dumps(Payload(proof))
+    (directory / "last-0000000009.json").write_bytes(evil)
+    (directory / "last-0000000009.safetensors").write_bytes(evil)
+    torch.save({"model": Payload(proof)}, directory / "last-0000000010.safetensors")
+    (directory / "last-0000000010.json").write_bytes(good.read_bytes())
+    (directory / "last-0000000011.pt").write_bytes(evil)
+    assert load_checkpoint(tmp_path, "last").step == 5
+    assert not proof.exists()
+    pickle.loads(evil)
+    assert proof.exists()  # the payload was live
+
+
+def test_weights_that_do_not_fit_are_one_sentence(tmp_path: Path) -> None:
+    found = load_checkpoint(save(tmp_path, 5))
+    with pytest.raises(InputError, match="does not fit this model"):
+        load_weights(nn.Linear(5, 3), found)
+
+
+def run_fit(out: Path, **config: object) -> None:
+    fit(
+        ToyModel(),
+        ToyLoader(),
+        ToyLoader(101, data_seed=2, shuffle=False),
+        config=toy_config(save_every_steps=5, **config),
+        out=out,
+        recipe={"kind": "toy"},
+    )
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_the_last_good_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_fit(tmp_path / "whole")
+    real = os.fsync
+    calls = []
+
+    def full(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) > 12:
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match=r"cannot write checkpoint .*: No space left"):
+        run_fit(tmp_path / "full")
+    monkeypatch.undo()
+    assert not list((tmp_path / "full" / "checkpoints").glob(".*"))
+    assert load_checkpoint(tmp_path / "full", "last").step > 0
+    run_fit(tmp_path / "full")
+    assert_same_state(state_of(tmp_path / "full"), state_of(tmp_path / "whole"))
+
+
+def test_a_real_write_failure_is_one_sentence(tmp_path: Path) -> None:
+    """The kernel refuses files above a limit, as a full disk or quota does."""
+    code = f"""
+import resource, signal, sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from toy_training import *
+from mmrec.cli import run
+from mmrec.train import fit
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+loaders = ToyLoader(), ToyLoader(101, data_seed=2)
+out = Path({str(tmp_path)!r})
+run(lambda: fit(ToyModel(), *loaders, config=toy_config(), out=out, recipe={{}}))
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 2, ended.stderr
+    assert "error: cannot write checkpoint" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    left = {path.name.split("-")[0] for path in (tmp_path / "checkpoints").iterdir()}
+    assert left == {"best"}  # weights alone fitted under the limit; of `last` nothing is left
+
+
+def test_an_out_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a directory")
+    with pytest.raises(InputError, match=r"cannot write to .*file"):
+        run_fit(tmp_path / "file")
+    if os.geteuid() != 0:  # root may write anywhere
+        (tmp_path / "locked").mkdir(mode=0o500)
+        with pytest.raises(InputError, match=r"cannot write to .*Permission denied"):
+            run_fit(tmp_path / "locked")

@@ -1,0 +1,33 @@
+"""`kill -9` at random moments: the run always resumes, and ends as an undisturbed one.
+
+Three kills in the suite, fifty with MMREC_THOROUGH=1.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from toy_training import assert_same_state, state_of
+
+SCRIPT = Path(__file__).with_name("kill_training.py")
+
+
+def test_killed_at_random_moments_ends_as_undisturbed(tmp_path: Path) -> None:
+    kills = 50 if os.environ.get("MMREC_THOROUGH") else 3
+    ended = subprocess.run(
+        [sys.executable, str(SCRIPT), str(tmp_path), str(kills)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "damaged" not in ended.stderr
+    whole = state_of(tmp_path / "whole")
+    outs = sorted(tmp_path.glob("killed*"))
+    assert outs
+    for out in outs:
+        assert_same_state(state_of(out), whole)
+        assert not list((out / "checkpoints").glob(".*"))
