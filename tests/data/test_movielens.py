@@ -174,6 +174,9 @@ def test_a_second_run_gives_the_same_bytes_and_replaces_everything(
     prepare(source, out, history_length=3, images="copy")
     assert digest(first) != digest(out)
     (out / "item_images" / "999.jpg").touch()
+    for left in (".out.preparing", ".out.old"):  # what a killed run leaves
+        (tmp_path / left / "item_images").mkdir(parents=True)
+        (tmp_path / left / "item_images" / "5.jpg").touch()
     prepare(source, out)
     assert digest(first) == digest(out)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
