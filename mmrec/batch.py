@@ -6,7 +6,7 @@ B rows, L history length, C context columns.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -54,5 +54,11 @@ class Batch:
         return self._map(lambda tensor: tensor.pin_memory())
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Batch(**{k: None if v is None else change(v) for k, v in values.items()})
+        return Batch(
+            user=change(self.user),
+            history=change(self.history),
+            target=change(self.target),
+            context=change(self.context),
+            label=None if self.label is None else change(self.label),
+            row=change(self.row),
+        )
