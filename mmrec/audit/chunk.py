@@ -114,6 +114,6 @@ def _history(array: pa.Array | None, rows: int) -> tuple[Ints, int, bool]:
         absent[np.repeat(np.arange(rows), lengths)[bad]] = True
     width = int(lengths.max(initial=0))
     ragged = bool((lengths[~array.is_null().to_numpy(False)] != width).any())
-    if width and int(lengths.min(initial=0)) == width:
+    if width and int(lengths.min()) == width:
         return flat.reshape(rows, width), int(absent.sum()), ragged
     return left_pad(flat, lengths, max(width, 1)), int(absent.sum()), ragged

@@ -81,21 +81,29 @@ def fit(features: Floats, positive: Array, rows: Array, there: Array) -> Floats:
     draw = np.random.default_rng(0).permutation(len(shown))
     held, rest = shown[draw[: len(shown) // 5]], shown[draw[len(shown) // 5 :]]
 
-    def solve(items: Array, strength: float) -> Floats:
-        weight = rows[items]
-        x, y = features[items], positive[items] / rows[items] - average
-        gram = x.T @ (x * weight[:, None])
-        ridge = strength * weight.mean() * np.eye(x.shape[1])
-        solved: Floats = np.linalg.solve(gram + ridge, x.T @ (weight * y))
-        return solved
+    some = _Ridge(features[rest], positive[rest] / rows[rest] - average, rows[rest])
 
     def error(strength: float) -> float:
-        missed = positive[held] / rows[held] - average - features[held] @ solve(rest, strength)
+        missed = positive[held] / rows[held] - average - features[held] @ some.solve(strength)
         return float((rows[held] * missed**2).sum())
 
     best = min(STRENGTHS, key=error) if len(held) else STRENGTHS[-1]
-    predicted: Floats = average + features @ solve(shown, best)
+    whole = _Ridge(features[shown], positive[shown] / rows[shown] - average, rows[shown])
+    predicted: Floats = average + features @ whole.solve(best)
     return predicted
+
+
+class _Ridge:
+    """argmin over b of sum of w (y - x b)^2 + strength mean(w) |b|^2."""
+
+    def __init__(self, x: Floats, y: Floats, weight: Floats) -> None:
+        weighted = x.T * weight
+        self.gram, self.right, self.scale = weighted @ x, weighted @ y, float(weight.mean())
+
+    def solve(self, strength: float) -> Floats:
+        ridge = strength * self.scale * np.eye(len(self.right))
+        solved: Floats = np.linalg.solve(self.gram + ridge, self.right)
+        return solved
 
 
 def facts(results: dict[str, Measured]) -> dict[str, Any]:
