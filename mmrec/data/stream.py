@@ -211,7 +211,7 @@ class ParquetStream(IterableDataset[T], Generic[T]):
             InputError: when the order would not be the same, naming what differs.
         """
         mine, other = self.fingerprint(), state["fingerprint"]
-        for key in sorted(mine.keys() | other.keys()):
+        for key in {**mine, **other}:
             if mine.get(key) != other.get(key):
                 raise InputError(
                     f"to go on exactly, the stream must be made as before, but {key} was "
@@ -233,8 +233,8 @@ class ParquetStream(IterableDataset[T], Generic[T]):
             "shuffle": self._spec.shuffle,
             "seed": self._spec.seed,
             "window": self._spec.window,
-            "lanes": list(self._lanes),
             "drop_last": self._spec.drop_last,
+            "lanes": list(self._lanes),
         }
 
     def _plan(self, epoch: int) -> Plan:

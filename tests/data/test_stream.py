@@ -188,7 +188,7 @@ def test_row_filter(tmp_path: Path, group: int, shuffle: bool) -> None:
         list_widths={"history": 5},
         row_filter=keep,
         shuffle=shuffle,
-        window=20,
+        window=40,
     )
     expected = [n for n in range(80) if n % 2 == 1 and (n / 2 < 2 or n / 2 > 9)]
     seen = []
