@@ -92,7 +92,7 @@ class DINAttention(nn.Module):
 class ReluAttention(nn.Module):
     """Σ_l relu(q·k_l / √d) v_l per head, q = W_q t, k_l = W_k h_l, v_l = W_v h_l.
 
-    The sparse target attention of QIN (arXiv:2506.17699): an item that does not fit the target
+    The sparse target attention of QIN (arXiv:2504.17699): an item that does not fit the target
     has weight zero, and weights need not sum to one.
     """
 

@@ -1,0 +1,136 @@
+"""Train a fusion before the ranker: from what is consumed together, without a click label.
+
+B rows, L history, D content width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from mmrec.errors import InputError
+from mmrec.nn.item_encoder import ItemEncoder
+from mmrec.nn.losses import info_nce
+
+
+@dataclass(frozen=True)
+class PretrainResult:
+    """Mean losses of each epoch, and how many pairs each showed."""
+
+    together: tuple[float, ...]
+    modalities: tuple[float, ...]
+    pairs: tuple[int, ...]
+
+
+def pretrain_fusion(
+    items: ItemEncoder,
+    histories: Iterable[Tensor],
+    *,
+    epochs: int = 1,
+    learning_rate: float = 1e-3,
+    weight_decay: float = 1e-4,
+    temperature: float = 0.1,
+    window: int = 3,
+    modality_weight: float = 0.5,
+    seed: int = 0,
+    on_epoch: Callable[[int, float], None] | None = None,
+) -> PretrainResult:
+    """Train `items.fusion` in place, by
+
+    loss = InfoNCE(f(i), f(j)) + modality_weight · InfoNCE(f(i's image alone), f(i's text alone))
+
+    over pairs (i, j) of items at most `window` apart in a history, one pair a row and epoch, the
+    other pairs of the batch being the negatives (arXiv:1807.03748). Items that two pairs share are
+    no negatives of one another. The second term is over items that have both modalities, and makes
+    the fused space hold where one is missing.
+    Neither targets nor labels are looked at.
+
+    Args:
+        items: holds the features and the fusion; its ids and tags are not touched.
+        histories: batches (B, L) int64, left-padded with 0; iterated once an epoch. Rows with
+            fewer than two items are passed over. Give train rows only.
+        on_epoch: called with the epoch, counted from 1, and its loss.
+
+    Same arguments, same result, whatever random numbers were drawn before.
+
+    Raises:
+        InputError: no fusion, a fusion without parameters, or no row with two items.
+    """
+    if items.fusion is None:
+        raise InputError("pretraining needs an item encoder with a fusion, this one has none")
+    parameters = [p for p in items.fusion.parameters() if p.requires_grad]
+    if not parameters:
+        raise InputError("pretraining needs a fusion with parameters, this one has none")
+    device = items.tags.device
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
+    draw = torch.Generator().manual_seed(seed)
+    losses: list[tuple[float, float, int]] = []
+    before = items.training
+    items.train()
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            for epoch in range(1, epochs + 1):
+                totals = torch.zeros(3, dtype=torch.float64, device=device)
+                for history in histories:
+                    pairs = neighbours(history.cpu(), window=window, generator=draw).to(device)
+                    if len(pairs) < 2:
+                        continue
+                    together, modalities = _losses(items, pairs, temperature)
+                    optimizer.zero_grad(set_to_none=True)
+                    loss = together + modality_weight * modalities
+                    torch.autograd.backward(loss)
+                    nn.utils.clip_grad_norm_(parameters, 1.0)
+                    optimizer.step()
+                    step = torch.stack(
+                        [together.detach(), modalities.detach(), torch.ones_like(together)]
+                    )
+                    totals += step.double() * len(pairs)
+                shown = int(totals[2])
+                if shown == 0:
+                    raise InputError("pretraining needs histories of two items or more, got none")
+                losses.append((float(totals[0]) / shown, float(totals[1]) / shown, shown))
+                if on_epoch is not None:
+                    on_epoch(epoch, losses[-1][0] + modality_weight * losses[-1][1])
+    finally:
+        items.train(before)
+    together_means, modality_means, shown_pairs = zip(*losses, strict=True)
+    return PretrainResult(together_means, modality_means, shown_pairs)
+
+
+def neighbours(history: Tensor, *, window: int, generator: torch.Generator) -> Tensor:
+    """(B, L) -> (P, 2): of each row that has them, two different items at most `window` apart.
+
+    The distance and then the place are drawn evenly by `generator`.
+    """
+    if window < 1:
+        raise InputError(f"window must be at least 1, got {window}")
+    history = history[(history != 0).sum(1) >= 2]
+    rows, length = history.shape
+    count = (history != 0).sum(1)
+    gap = torch.minimum(torch.randint(1, window + 1, (rows,), generator=generator), count - 1)
+    age = (torch.rand(rows, generator=generator) * (count - gap)).long()
+    later = length - 1 - age  # left-padded rows have their items at the end
+    row = torch.arange(rows)
+    pairs = torch.stack([history[row, later - gap], history[row, later]], dim=1)
+    return pairs[(pairs[:, 0] != pairs[:, 1]) & (pairs != 0).all(1)]
+
+
+def _losses(items: ItemEncoder, pairs: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """The two terms for pairs (P, 2)."""
+    left, right = items.content(pairs).unbind(1)
+    together = info_nce(left, right, temperature=temperature, ids=pairs)
+    once = torch.unique(pairs)
+    image, text, has_image, has_text = items.features(once)
+    both = has_image & has_text
+    if int(both.sum()) < 2:
+        return together, torch.zeros_like(together)
+    fusion = cast(nn.Module, items.fusion)
+    image, text, there = image[both], text[both], has_image[both]
+    seen = fusion(image, text, there, ~there)
+    read = fusion(image, text, ~there, there)
+    return together, info_nce(seen, read, temperature=temperature)
