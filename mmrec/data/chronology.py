@@ -13,7 +13,8 @@ Ints = NDArray[np.int64]
 
 TRAIN, VALID, TEST = 0, 1, 2
 LEVELS = 10
-PRIOR_RATINGS = 4  # an item starts with that many imagined ratings, half of them likes
+RECENT = 30  # ratings of a user that count for the level: taste and mood drift
+PRIOR_RATINGS = 4  # an item or user starts with that many imagined ratings, half of them likes
 
 
 def split_by_user(user: Ints, time: Ints, item: Ints) -> Ints:
@@ -68,6 +69,27 @@ def likes_level(likes: Ints, count: Ints) -> Ints:
     return level
 
 
+def recent_earlier(
+    *, user: Ints, time: Ints, item: Ints, kept: NDArray[np.bool_], weight: Ints, length: int
+) -> tuple[Ints, Ints]:
+    """Of each user's last `length` kept rows before the time: the sum of `weight`, and how many."""
+    order, first, end = _earlier(user, time, item, kept)
+    begin = np.maximum(end - length, first)
+    total = np.concatenate([[0], np.cumsum(weight[order])])
+    return total[end] - total[begin], end - begin
+
+
+def user_level(likes: Ints, count: Ints) -> Ints:
+    """Smoothed share of likes among a user's ratings in steps of 10 %: 1 below 10 %, 10 from 90 %.
+
+    The share is (likes + 2) / (count + 4): level 6 for a user not seen yet.
+
+    >>> user_level(np.array([0, 0, 30, 15]), np.array([0, 30, 30, 30])).tolist()
+    [6, 1, 10, 6]
+    """
+    return 10 * (likes + PRIOR_RATINGS // 2) // (count + PRIOR_RATINGS) + 1
+
+
 class Histories:
     """The items that each user liked, in order of time; asked for rows of (user, time).
 
@@ -80,17 +102,13 @@ class Histories:
     def __init__(
         self, *, user: Ints, time: Ints, item: Ints, liked: NDArray[np.bool_], length: int
     ) -> None:
-        order = np.lexsort((item, time, user))
-        order = order[liked[order]]
+        order, self._first, self._end = _earlier(user, time, item, liked)
         self._item = item[order]
-        self._first = np.searchsorted(user[order], user, side="left")  # (R,) the user's first like
-        self._count = count_earlier(user, time, liked.astype(np.int64))
         self._length = length
 
     def of(self, rows: Ints) -> Ints:
         """(len(rows), L) int64, left-padded with 0: what the user liked before that rating."""
-        end = (self._first + self._count)[rows]
-        place = end[:, None] - np.arange(self._length, 0, -1)  # (rows, L), newest last
+        place = self._end[rows][:, None] - np.arange(self._length, 0, -1)  # (rows, L), newest last
         there = place >= self._first[rows][:, None]
         if not self._item.size:
             return np.zeros(place.shape, dtype=np.int64)
@@ -122,6 +140,14 @@ def check_histories(
     )
     if not holds:
         raise AssertionError("a history holds something else than earlier likes of its user")
+
+
+def _earlier(user: Ints, time: Ints, item: Ints, kept: NDArray[np.bool_]) -> tuple[Ints, ...]:
+    """The kept rows by user and time; for every row, where its user's begin and its past ends."""
+    order = np.lexsort((item, time, user))
+    order = order[kept[order]]
+    first = np.searchsorted(user[order], user, side="left")
+    return order, first, first + count_earlier(user, time, kept.astype(np.int64))
 
 
 def _groups(*keys: Ints) -> tuple[Ints, Ints]:

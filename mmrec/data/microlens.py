@@ -8,7 +8,7 @@ DATA/item_images/item_images/<item_id>.jpg                  or DATA/item_images/
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from mmrec.data.schema import (
     CONTEXT,
     HISTORY,
     LABEL,
+    OPTIONAL_CONTEXT,
     TARGET,
     USER,
     check_clicks,
@@ -52,7 +53,8 @@ class MicroLens:
         num_items: the largest item id + 1, the padding 0 counted.
         history_length: entries of the longest history of the three splits.
         rows: rows of each split.
-        context_sizes: vocabulary of likes_level and views_level over the three splits.
+        context: the context columns that all three splits have, likes_level and views_level first.
+        context_sizes: vocabulary of each context column over the three splits, at least 0..10.
     """
 
     root: Path
@@ -68,7 +70,8 @@ class MicroLens:
     num_items: int
     history_length: int
     rows: dict[str, int]
-    context_sizes: tuple[int, ...] = field(default=(11, 11))
+    context: tuple[str, ...] = CONTEXT
+    context_sizes: tuple[int, ...] = (11, 11)
 
     @classmethod
     def open(cls, root: str | Path, *, check: bool = True) -> MicroLens:
@@ -98,7 +101,15 @@ class MicroLens:
             check_titles(item_feature, num_items)
         if check and features is not None:
             check_features(features, num_items)
-        sizes = zip(*(log.context_sizes for log in logs.values()), strict=True)
+        context = tuple(
+            name
+            for name in (*CONTEXT, *OPTIONAL_CONTEXT)
+            if all(name in log.context for log in logs.values())
+        )
+        sizes = (
+            max(11, *(log.context_sizes[log.context.index(name)] for log in logs.values()))
+            for name in context
+        )
         return cls(
             root=root,
             **splits,
@@ -111,13 +122,19 @@ class MicroLens:
             num_items=num_items,
             history_length=max(log.history_length for log in logs.values()),
             rows={name: log.num_rows for name, log in logs.items()},
-            context_sizes=tuple(max(11, *split) for split in sizes),
+            context=context,
+            context_sizes=tuple(sizes),
         )
 
     def image_path(self, item_id: int) -> Path | None:
         """The item's picture, or None where the file is not there."""
         path = None if self.images is None else self.images / f"{item_id}.jpg"
         return path if path is not None and path.is_file() else None
+
+    def columns(self, split: str) -> tuple[str, ...]:
+        """The columns to read of a split, for `to_batch`: all but the `ID`."""
+        label = () if split == "test" else (LABEL,)
+        return (USER, HISTORY, TARGET, *self.context, *label)
 
     def test_ids(self) -> NDArray[np.int64]:
         """The `ID` of every test row, in file order."""
@@ -133,11 +150,12 @@ def to_batch(columns: Mapping[str, Tensor]) -> Batch:
     tensor([[1, 1]])
     """
     label = columns.get(LABEL)
+    context = (*CONTEXT, *(name for name in OPTIONAL_CONTEXT if name in columns))
     return Batch(
         user=columns[USER],
         history=columns[HISTORY],
         target=columns[TARGET],
-        context=torch.stack([columns[name] for name in CONTEXT], dim=1),  # (B, C)
+        context=torch.stack([columns[name] for name in context], dim=1),  # (B, C)
         label=None if label is None else label.float(),
         row=columns["row"],
     )

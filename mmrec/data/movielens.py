@@ -170,11 +170,15 @@ def _write_clicks(folder: Path, ratings: _Ratings, length: int) -> None:
     in_train = (ratings.split == chronology.TRAIN).astype(np.int64)
     count = chronology.count_earlier(ratings.item, ratings.time, in_train)
     likes = chronology.count_earlier(ratings.item, ratings.time, in_train * ratings.label)
+    known = {"user": ratings.user, "time": ratings.time, "item": ratings.item}
+    recent = chronology.recent_earlier(
+        **known, kept=in_train == 1, weight=ratings.label, length=chronology.RECENT
+    )
     levels = {
         "likes_level": chronology.likes_level(likes, count),
         "views_level": chronology.views_level(count),
+        "user_level": chronology.user_level(*recent),
     }
-    known = {"user": ratings.user, "time": ratings.time, "item": ratings.item}
     histories = chronology.Histories(**known, liked=ratings.liked, length=length)
     progress = tqdm(total=len(ratings.user), desc="histories", unit="row", disable=None)
     for number, name in enumerate(SPLITS):

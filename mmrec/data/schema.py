@@ -28,6 +28,7 @@ from mmrec.errors import InputError
 
 USER, HISTORY, TARGET, LABEL, ROW_ID = "user_id", "item_seq", "item_id", "label", "ID"
 CONTEXT = ("likes_level", "views_level")
+OPTIONAL_CONTEXT = ("user_level",)  # context where a file has it, in this order after CONTEXT
 COLUMNS_TEST = (USER, HISTORY, TARGET, *CONTEXT)
 COLUMNS_LABELLED = (*COLUMNS_TEST, LABEL)
 
@@ -44,7 +45,8 @@ class ClickLog:
         history_length: entries of the longest `item_seq`, padding included; at least 1.
         has_label: whether there is a column `label`.
         has_row_id: whether there is a column `ID`.
-        context_sizes: vocabulary of each `CONTEXT` column: its largest value + 1.
+        context: the context columns: `CONTEXT` and those of `OPTIONAL_CONTEXT` that there are.
+        context_sizes: vocabulary of each context column: its largest value + 1.
     """
 
     path: Path
@@ -52,6 +54,7 @@ class ClickLog:
     history_length: int
     has_label: bool
     has_row_id: bool
+    context: tuple[str, ...]
     context_sizes: tuple[int, ...]
 
 
@@ -73,16 +76,18 @@ def check_clicks(
     path = Path(path)
     kinds: dict[str, Kind] = dict.fromkeys((USER, TARGET, *CONTEXT), INTEGER)
     kinds |= {HISTORY: INTEGERS} | ({LABEL: NUMBER} if labelled else {ROW_ID: INTEGER})
-    with open_parquet(path, kinds) as file:
-        wanted = list(kinds) if values else [HISTORY, *CONTEXT]
-        length, sizes = 1, np.zeros(len(CONTEXT), dtype=np.int64)
+    optional = dict.fromkeys(OPTIONAL_CONTEXT, INTEGER)
+    with open_parquet(path, kinds, optional=optional) as file:
+        names = file.schema_arrow.names
+        context = (*CONTEXT, *(name for name in OPTIONAL_CONTEXT if name in names))
+        wanted = {**kinds, **dict.fromkeys(context)} if values else (HISTORY, *context)
+        length, sizes = 1, np.zeros(len(context), dtype=np.int64)
         labels_seen: set[float] = set()
         row_ids: list[NDArray[np.int64]] = []
         for run in runs(path, file, wanted):
             flat, lengths = run[HISTORY].lists()
             length = max(length, int(lengths.max(initial=0)))
-            levels = [_levels(run[name]) for name in CONTEXT]
-            sizes = np.maximum(sizes, levels)
+            sizes = np.maximum(sizes, [_levels(run[name]) for name in context])
             if values:
                 _check_history(run[HISTORY], flat, lengths, num_items)
                 _check_ids(run[TARGET], num_items)
@@ -103,7 +108,6 @@ def check_clicks(
                 Column(path, ROW_ID, again, pa.array(ids[again:])).refuse(
                     0, "each ID stands once", f"{ids[again]} a second time"
                 )
-        names = file.schema_arrow.names
         rows = int(file.metadata.num_rows)
     return ClickLog(
         path=path,
@@ -111,6 +115,7 @@ def check_clicks(
         history_length=length,
         has_label=LABEL in names,
         has_row_id=ROW_ID in names,
+        context=context,
         context_sizes=tuple(int(size) for size in sizes),
     )
 

@@ -163,6 +163,30 @@ def test_values_are_not_looked_at_when_told(write_microlens: Writer) -> None:
     assert (data.history_length, data.num_items, data.context_sizes) == (5, 13, (11, 11))
 
 
+def test_a_user_level_is_context_where_all_splits_have_it(write_microlens: Writer) -> None:
+    folder = write_microlens() / "MicroLens_1M_x1"
+    for number, split in enumerate(["train", "valid", "test"]):
+        data = MicroLens.open(folder.parent)
+        assert data.context == ("likes_level", "views_level")
+        assert data.columns("train") == COLUMNS_LABELLED
+        assert data.columns("test") == COLUMNS_TEST
+        table = pq.read_table(folder / f"{split}.parquet")
+        levels = pa.array([number * 6] * table.num_rows, pa.int8())
+        pq.write_table(table.append_column("user_level", levels), folder / f"{split}.parquet")
+    data = MicroLens.open(folder.parent)
+    assert data.context == ("likes_level", "views_level", "user_level")
+    assert data.context_sizes == (11, 11, 13)
+    assert data.columns("test") == (*COLUMNS_TEST, "user_level")
+    assert data.columns("valid") == (*COLUMNS_TEST, "user_level", "label")
+    row = dict.fromkeys(["user_id", "item_id", "likes_level", "views_level"], torch.tensor([1]))
+    row |= {"row": torch.tensor([0]), "item_seq": torch.tensor([[1]])}
+    assert to_batch(row | {"user_level": torch.tensor([7])}).context.tolist() == [[1, 1, 7]]
+    table = table.append_column("user_level", pa.array([-1] * table.num_rows))
+    pq.write_table(table, folder / "test.parquet")
+    with pytest.raises(InputError, match=r"got -1 in .*test\.parquet, column user_level, row 0$"):
+        MicroLens.open(folder.parent)
+
+
 def test_to_batch() -> None:
     columns = {
         name: torch.arange(3) + 10 * place

@@ -109,7 +109,7 @@ def test_clicks_agree_with_loops_over_the_lines(source: Path, tmp_path: Path) ->
     split = slow.splits(ratings)
     expected: dict[str, list[dict[str, Any]]] = {"train": [], "valid": [], "test": []}
     for row, (user, item, _, liked) in enumerate(ratings):
-        likes, views = slow.levels(ratings, split, row)
+        likes, views, recent = slow.levels(ratings, split, row)
         expected[["train", "valid", "test"][split[row]]].append(
             {
                 "user_id": user,
@@ -117,6 +117,7 @@ def test_clicks_agree_with_loops_over_the_lines(source: Path, tmp_path: Path) ->
                 "item_id": item,
                 "likes_level": likes,
                 "views_level": views,
+                "user_level": recent,
                 "label": int(liked),
             }
         )
@@ -127,6 +128,7 @@ def test_clicks_agree_with_loops_over_the_lines(source: Path, tmp_path: Path) ->
     assert rows_of(tmp_path / "out" / "test_labels.parquet") == test_labels
     assert min(map(len, expected.values())) > 5
     assert (data.num_items, data.history_length) == (38, 9)
+    assert data.context == ("likes_level", "views_level", "user_level")
 
 
 def test_items_keep_titles_genres_texts_and_pictures(source: Path, tmp_path: Path) -> None:

@@ -44,8 +44,13 @@ def test_everything_agrees_with_loops(ratings: list[slow.Rating], length: int) -
     train = (split == chronology.TRAIN).astype(np.int64)
     count = chronology.count_earlier(known["item"], known["time"], train)
     likes = chronology.count_earlier(known["item"], known["time"], train * known["liked"])
-    got = zip(chronology.likes_level(likes, count), chronology.views_level(count), strict=True)
-    assert list(got) == [slow.levels(ratings, split.tolist(), row) for row in rows]
+    own = {name: known[name] for name in ("user", "time", "item")}
+    recent = chronology.recent_earlier(
+        **own, kept=train == 1, weight=known["liked"].astype(np.int64), length=length
+    )
+    made = (chronology.likes_level(likes, count), chronology.views_level(count))
+    got = zip(*made, chronology.user_level(*recent), strict=True)
+    assert list(got) == [slow.levels(ratings, split.tolist(), row, length) for row in rows]
 
 
 def test_levels_agree_with_loops_over_their_whole_range() -> None:
@@ -75,7 +80,12 @@ def test_nothing_depends_on_the_row_itself_or_on_later_rows(
             columns["item"], columns["time"], columns["liked"].astype(np.int64)
         )
         history = chronology.Histories(**columns, length=5).of(np.array([row]))[0]
-        return [int(count[row]), *history.tolist()]
+        liked = columns["liked"].astype(np.int64)
+        own = {name: columns[name] for name in ("user", "time", "item")}
+        recent, _ = chronology.recent_earlier(
+            **own, kept=np.ones(len(liked), dtype=bool), weight=liked, length=3
+        )
+        return [int(count[row]), int(recent[row]), *history.tolist()]
 
     assert seen(known) == seen(changed)
 

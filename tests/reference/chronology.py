@@ -26,15 +26,23 @@ def history(ratings: list[Rating], row: int, length: int) -> list[int]:
     return [0] * (length - len(items)) + items
 
 
-def levels(ratings: list[Rating], split: list[int], row: int) -> tuple[int, int]:
-    """likes_level and views_level of a row, from train rows before it."""
-    _, item, time, _ = ratings[row]
+def levels(
+    ratings: list[Rating], split: list[int], row: int, recent: int = 30
+) -> tuple[int, int, int]:
+    """likes_level, views_level and user_level of a row, from train rows before it."""
+    user, item, time, _ = ratings[row]
     past = [
         liked
         for (_, i, t, liked), part in zip(ratings, split, strict=True)
         if i == item and t < time and part == 0
     ]
-    return level_of_likes(sum(past), len(past)), level_of_views(len(past))
+    own = sorted(
+        (t, i, liked)
+        for (u, i, t, liked), part in zip(ratings, split, strict=True)
+        if u == user and t < time and part == 0
+    )[-recent:]
+    share = Fraction(sum(liked for *_, liked in own) + 2, len(own) + 4)
+    return level_of_likes(sum(past), len(past)), level_of_views(len(past)), int(10 * share) + 1
 
 
 def level_of_likes(likes: int, count: int) -> int:
