@@ -1,0 +1,255 @@
+"""What carries the AUC is told from what does not: a history behind an inverted mask is exposed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mmrec import Batch, InputError
+from mmrec.models.ranker import Ranker
+from mmrec.models.recipes import Recipe, build_ranker
+from mmrec.train.diagnose import INPUTS, Diagnosis, diagnose
+
+ITEMS, KINDS, LENGTH, USERS = 61, 4, 7, 300
+
+
+@dataclass
+class Table:
+    """Items whose kind stands in the image, and nothing in the text."""
+
+    tags: Tensor
+    image: Tensor
+    text: Tensor
+    has_image: Tensor
+    has_text: Tensor
+    num_tags: int = 2
+
+
+@dataclass
+class Rows:
+    """Batches of fixed rows."""
+
+    batch: Batch
+    size: int = 97
+
+    def __iter__(self) -> Iterator[Batch]:
+        for start in range(0, len(self.batch), self.size):
+            columns = vars(self.batch)
+            yield Batch(
+                **{
+                    name: None if value is None else value[start : start + self.size]
+                    for name, value in columns.items()
+                }
+            )
+
+    def __len__(self) -> int:
+        return -(-len(self.batch) // self.size)
+
+    def seek(self, *, epoch: int, batch: int) -> None:
+        assert (epoch, batch) == (0, 0)
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {}
+
+
+def items(kind: Tensor) -> Table:
+    image = nn.functional.one_hot(kind, KINDS).float()
+    image[0] = 0
+    return Table(
+        tags=torch.zeros(ITEMS, 1, dtype=torch.int64),
+        image=image,
+        text=torch.randn(ITEMS, 3),
+        has_image=torch.arange(ITEMS) > 0,
+        has_text=torch.arange(ITEMS) > 0,
+    )
+
+
+def rows(n: int, kind: Tensor, seed: int) -> Rows:
+    """Users click what is of their kind; histories show the kind, the first context is a hint."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(high: int, *shape: int) -> Tensor:
+        return torch.randint(0, high, shape, generator=generator)
+
+    user = draw(USERS, n)
+    favourite = user % KINDS
+    of_kind = torch.stack([torch.where(kind == k)[0][1:9] for k in range(KINDS)])  # (KINDS, 8)
+    history = of_kind[favourite[:, None], draw(8, n, LENGTH)]
+    length = 1 + draw(LENGTH, n)
+    history[torch.arange(LENGTH) < (LENGTH - length)[:, None]] = 0
+    target = 1 + draw(ITEMS - 1, n)
+    context = draw(3, n, 2)
+    logit = 2.0 * (kind[target] == favourite) - 1.2 + 0.8 * (context[:, 0] == 2)
+    label = (torch.rand(n, generator=generator) < logit.sigmoid()).float()
+    return Rows(Batch(user, history, target, context, label, torch.arange(n)))
+
+
+class Inverted(nn.Module):
+    """The mistake: padding is attended to, and real items are masked."""
+
+    def __init__(self, sequence: nn.Module) -> None:
+        super().__init__()
+        self.sequence, self.out_dim = sequence, sequence.out_dim
+
+    def forward(self, history: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        out: Tensor = self.sequence(history, target, ~valid)
+        return out
+
+
+def train(model: Ranker, data: Rows, steps: int = 120) -> Ranker:
+    optimizer = torch.optim.Adam(model.parameters(), lr=6e-3)
+    batch = data.batch
+    for _ in range(steps):
+        some = torch.randint(0, len(batch), (256,))
+        part = Batch(**{name: value[some] for name, value in vars(batch).items()})
+        loss = nn.functional.binary_cross_entropy_with_logits(model(part), part.label)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.eval()
+
+
+RECIPE = Recipe(
+    id_dim=6,
+    tag_dim=0,
+    content_dim=6,
+    fusion="concat",
+    id_dropout=0.0,
+    ff_dim=16,
+    sequence_dropout=0.0,
+    width=12,
+    bottleneck=None,
+    mlp=(24,),
+    mlp_dropout=0.0,
+    head=(),
+    context_sizes=(3, 3),
+    context_dim=4,
+)
+
+
+@pytest.fixture(scope="module")
+def kind() -> Tensor:
+    return torch.arange(ITEMS) % KINDS
+
+
+@pytest.fixture(scope="module")
+def diagnoses(kind: Tensor) -> dict[str, Diagnosis]:
+    """A sound ranker and one with its mask inverted, trained on the same rows."""
+    torch.manual_seed(0)
+    found = {}
+    for name in ("sound", "inverted"):
+        model = build_ranker(RECIPE, items(kind))
+        if name == "inverted":
+            model.sequence = Inverted(model.sequence)
+        train(model, rows(3000, kind, seed=1))
+        before = {key: value.clone() for key, value in model.state_dict().items()}
+        image = model.items.image.clone()
+        found[name] = diagnose(model, rows(2000, kind, seed=2), device="cpu", replicates=200)
+        after = model.state_dict()
+        assert all(torch.equal(before[key], after[key]) for key in before)
+        assert torch.equal(image, model.items.image)
+    return found
+
+
+@pytest.mark.parametrize("name", ["history shuffled", "history removed"])
+def test_a_sound_ranker_needs_its_history(diagnoses: dict[str, Diagnosis], name: str) -> None:
+    lost = diagnoses["sound"][name].lost
+    assert lost.low > 0.02
+    assert diagnoses["sound"][name].measurable
+
+
+def test_an_inverted_mask_is_exposed(diagnoses: dict[str, Diagnosis]) -> None:
+    """Other items in the history change nothing, as long as they are as many."""
+    contribution = diagnoses["inverted"]["history shuffled"]
+    assert contribution.lost.low <= 0 <= contribution.lost.high
+    assert not contribution.measurable
+    assert diagnoses["inverted"].auc.high < diagnoses["sound"].auc.low
+
+
+def test_each_input_is_told_by_what_it_carries(diagnoses: dict[str, Diagnosis]) -> None:
+    sound = diagnoses["sound"]
+    assert sound["content permuted"].measurable
+    assert sound["image permuted"].measurable
+    assert sound["context permuted"].measurable
+    assert sound["user permuted"].lost.value == 0  # the recipe has no user vectors
+    assert sound["text permuted"].lost.value < 0.01  # text is noise here
+    assert {c.name for c in sound.contributions} == set(INPUTS)
+
+
+def test_the_report_reads_and_writes(diagnoses: dict[str, Diagnosis]) -> None:
+    table = diagnoses["sound"].table()
+    assert table.count("\n") == 3 + len(INPUTS)
+    assert "| history shuffled |" in table
+    assert json.loads(json.dumps(diagnoses["sound"].to_json()))["rows"] == 2000
+    with pytest.raises(InputError, match="history shuffled"):
+        diagnoses["sound"]["weather"]
+
+
+class Reads(nn.Module):
+    """A ranker whose logit is what the test says."""
+
+    def __init__(self, reads: Any) -> None:
+        super().__init__()
+        self.reads = reads
+
+    def forward(self, batch: Batch) -> Tensor:
+        out: Tensor = self.reads(batch).float()
+        return out
+
+
+def test_a_model_without_seams_is_diagnosed_by_its_batches(kind: Tensor) -> None:
+    model = Reads(
+        lambda b: (kind[b.history[:, -1]] == kind[b.target]) + 0.5 * (b.context[:, 0] == 2)
+    )
+    found = diagnose(model, rows(1500, kind, seed=3), device="cpu", replicates=100)
+    assert [c.name for c in found.contributions] == [
+        "history shuffled",
+        "history removed",
+        "context permuted",
+        "user permuted",
+    ]
+    assert found["history shuffled"].measurable
+    assert found["context permuted"].measurable
+    assert found["user permuted"].lost.value == 0
+
+
+def test_donors_are_rows_of_other_users(kind: Tensor) -> None:
+    """A history that is the user's own number, so that a lender is known by what it lends."""
+    data = rows(700, kind, seed=4)
+    own = (data.batch.user % 5 + 1)[:, None].expand(-1, LENGTH)
+    data = Rows(replace(data.batch, user=data.batch.user % 5, history=own))
+    lent = []
+
+    def reads(batch: Batch) -> Tensor:
+        lent.append((batch.user + 1, batch.history[:, -1]))
+        return batch.target
+
+    diagnose(Reads(reads), data, device="cpu", inputs=("history shuffled",), replicates=10)
+    half = len(lent) // 2
+    assert all((user == last).all() for user, last in lent[:half])
+    user, last = (torch.cat(parts) for parts in zip(*lent[half:], strict=True))
+    assert not (user == last).any()
+    for one in range(1, 6):  # lenders come evenly from the other four
+        counts = torch.bincount(last[user == one], minlength=6)[1:]
+        assert counts[one - 1] == 0
+        even = counts.sum() / 4
+        others = torch.arange(5) != one - 1
+        assert ((counts[others] - even).abs() < 5 * even.sqrt()).all()
+
+
+def test_wrong_use_is_one_sentence(kind: Tensor) -> None:
+    data = rows(50, kind, seed=5)
+    model = Reads(lambda b: b.target)
+    with pytest.raises(InputError, match="inputs must be among"):
+        diagnose(model, data, device="cpu", inputs=("weather",))
+    with pytest.raises(InputError, match="labels"):
+        diagnose(model, Rows(replace(data.batch, label=None)), device="cpu")
+    alone = replace(data.batch, user=torch.zeros_like(data.batch.user))
+    with pytest.raises(InputError, match="two users"):
+        diagnose(model, Rows(alone), device="cpu")
