@@ -190,7 +190,12 @@ class _Run:
 
     def _next(self, batches: Iterator[tuple[Batch, Tensor]]) -> list[tuple[Batch, Tensor]]:
         before = time.monotonic()
-        group = list(islice(batches, self.config.accumulate))
+        try:
+            group = list(islice(batches, self.config.accumulate))
+        except RuntimeError:  # Ctrl-C in a terminal ends the loader's worker processes too
+            if self.stop.wanted and self.world.size == 1:
+                self._leave()
+            raise
         self._waited += time.monotonic() - before
         return group
 

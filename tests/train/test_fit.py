@@ -203,6 +203,19 @@ def test_a_signal_during_evaluation_is_heard(tmp_path: Path) -> None:
     assert_same_state(state_of(tmp_path / "stopped"), state_of(tmp_path / "whole"))
 
 
+def test_ctrl_c_that_also_ends_the_loaders_workers(tmp_path: Path) -> None:
+    def hook(given: int) -> None:
+        if given == 18:
+            os.kill(os.getpid(), signal.SIGINT)
+            raise RuntimeError("DataLoader worker (pid 1) exited unexpectedly")
+
+    with pytest.raises(Interrupted, match="after step 17;"):
+        train(tmp_path / "stopped", hook=hook)
+    train(tmp_path / "stopped")
+    train(tmp_path / "whole")
+    assert_same_state(state_of(tmp_path / "stopped"), state_of(tmp_path / "whole"))
+
+
 def test_refuses_another_recipe_setting_or_data(tmp_path: Path) -> None:
     train(tmp_path)
     loaders = ToyLoader(), ToyLoader(101, data_seed=2, shuffle=False)

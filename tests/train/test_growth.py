@@ -1,0 +1,52 @@
+"""Neither memory nor step time grows: 300 steps in the suite, 2,000 with MMREC_THOROUGH=1."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+from toy_training import ToyLoader, ToyModel, toy_config
+
+from mmrec import Batch
+from mmrec.train import fit
+
+
+class Watched(ToyLoader):
+    """Notes time and resident memory at every batch."""
+
+    def __init__(self, batches: int) -> None:
+        super().__init__(batches * 16)
+        self.process = psutil.Process()
+        self.seen: list[tuple[float, int]] = []
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in super().__iter__():
+            self.seen.append((time.thread_time(), self.process.memory_info().rss))
+            yield batch
+
+
+def test_nothing_grows(tmp_path: Path) -> None:
+    steps = 2000 if os.environ.get("MMREC_THOROUGH") else 300
+    loader = Watched(steps)
+    fit(
+        ToyModel(),
+        loader,
+        ToyLoader(101, data_seed=2, shuffle=False),
+        config=toy_config(epochs=1, log_every=20, ema_decay=0.99),
+        out=tmp_path,
+        recipe={},
+    )
+    seconds, memory = (np.array(column) for column in zip(*loader.seen, strict=True))
+    quarter = steps // 4
+    steady = slice(quarter, None)  # the first quarter warms caches up
+    growth = np.polyfit(np.arange(steps)[steady], memory[steady], 1)[0] * steps / 2**20
+    pace = np.diff(seconds)
+    slower = np.median(pace[-quarter:]) / np.median(pace[quarter : 2 * quarter])
+    print(json.dumps({"steps": steps, "growth_mib": growth, "slower": slower}))
+    assert growth < 4, f"{growth:.2f} MiB over {steps} steps"
+    assert slower < 1.5, f"the last steps take {slower:.2f} times the earlier ones"
