@@ -58,7 +58,7 @@ def embed_items(
     resize: str = "auto",
     dtype: str = "float16",
     exif: bool = False,
-    draft: bool = False,
+    draft: bool = True,
     max_pixels: int = 50_000_000,
     strict: bool = False,
     restart: bool = False,
@@ -87,7 +87,7 @@ def embed_items(
             "auto" is "device" on CUDA.
         dtype: of the vectors, "float16" or "float32".
         exif: turn pictures as their EXIF says; open_clip's own transform does not.
-        draft: let libjpeg scale large JPEGs while decoding.
+        draft: let libjpeg scale down JPEGs of several times the encoder's size while decoding.
         max_pixels: larger pictures get the status "too large" before they are decoded.
         strict: raise at the first picture that cannot be used.
         restart: begin anew instead of going on.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # Beyond this ratio of the edges, the part of a picture that the crop keeps is cut out before it
 # is resized: a strip of 1 x 10,000 pixels would otherwise be blown up to 224 x 2,240,000.
-_STRIP = 8
+STRIP = 8
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def fit_many(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
     h, w = pixels.shape[-2:]
     plan = Geometry.of(h, w, preprocessing)
     target_h, target_w = preprocessing.size
-    if max(h, w) > _STRIP * min(h, w) and preprocessing.resize_mode == "shortest":
+    if max(h, w) > STRIP * min(h, w) and preprocessing.resize_mode == "shortest":
         pixels, plan = _cut_strip(pixels, plan, target_h, target_w)
         h, w = pixels.shape[-2:]
     if (h, w) != (plan.height, plan.width):
@@ -77,21 +77,33 @@ def fit_many(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
     return _crop_or_pad(pixels, plan, target_h, target_w, preprocessing.fill)
 
 
-def fit_pillow(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
-    """The same for a Pillow image, in its own mode, as open_clip does it; returns RGB."""
+def fit_pillow(
+    image: Image.Image, preprocessing: Preprocessing, *, original: tuple[int, int] | None = None
+) -> Image.Image:
+    """The same for a Pillow image, in its own mode, as open_clip does it; returns RGB.
+
+    Args:
+        image: the picture.
+        original: (width, height) of the picture where libjpeg scaled it down while decoding.
+    """
     from PIL import Image
 
-    w, h = image.size
+    w, h = original or image.size
     plan = Geometry.of(h, w, preprocessing)
     target_h, target_w = preprocessing.size
     bicubic = preprocessing.interpolation == "bicubic"
     method = Image.Resampling.BICUBIC if bicubic else Image.Resampling.BILINEAR
-    if max(h, w) > _STRIP * min(h, w) and preprocessing.resize_mode == "shortest":
+    if max(h, w) > STRIP * min(h, w) and preprocessing.resize_mode == "shortest":
         top, bottom, left, right = _kept(h, w, plan, target_h, target_w)
         image = image.crop((left, top, right, bottom))
         plan = _after_cut(plan, h, w, top, bottom, left, right)
         w, h = image.size
-    if (h, w) != (plan.height, plan.width):
+    if original is not None:
+        # libjpeg rounds sizes up: 449 pixels at a quarter are 113, of which 112.25 are picture.
+        scale = round(w / image.size[0])
+        picture = (0.0, 0.0, min(w / scale, image.size[0]), min(h / scale, image.size[1]))
+        image = image.resize((plan.width, plan.height), method, box=picture)
+    elif (h, w) != (plan.height, plan.width):
         image = image.resize((plan.width, plan.height), method)
     box = (plan.left, plan.top, plan.left + target_w, plan.top + target_h)
     if plan.top >= 0 and plan.left >= 0:
@@ -137,7 +149,7 @@ def _resize(pixels: Tensor, height: int, width: int, interpolation: str) -> Tens
     def interpolate(x: Tensor, size: tuple[int, int]) -> Tensor:
         return F.interpolate(x, size, mode=interpolation, antialias=True, align_corners=False)
 
-    if pixels.device.type == "cpu":
+    if _integer_kernel(pixels):
         return interpolate(pixels, (height, width))
     # Pillow resizes rows, rounds to 8 bits, then resizes columns.
     x = pixels.float()
@@ -146,6 +158,11 @@ def _resize(pixels: Tensor, height: int, width: int, interpolation: str) -> Tens
     if pixels.shape[-2] != height:
         x = interpolate(x, (height, width)).round_().clamp_(0, 255)
     return x.to(torch.uint8)
+
+
+def _integer_kernel(pixels: Tensor) -> bool:
+    """Whether torch resizes 8-bit integers there, as Pillow does."""
+    return pixels.device.type == "cpu"
 
 
 def _crop_or_pad(pixels: Tensor, plan: Geometry, height: int, width: int, fill: int) -> Tensor:

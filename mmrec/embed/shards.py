@@ -120,8 +120,10 @@ def open_output(
     try:
         if lock is not None:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                # lockf, not flock: decoding processes must not inherit the lock and hold it for
+                # a moment after this process was killed.
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):
                 raise InputError(f"another run is writing to {out}") from None
             _prepare(out, identity, restart=restart)
         yield
