@@ -48,10 +48,10 @@ class Chunk:
 
 
 def is_scalar(kind: pa.DataType) -> bool:
-    """Whether a column of this type can be scored by size: a number, a boolean or a time."""
+    """Whether this type can be scored by size: a number, a boolean, a time, or all null."""
     types = pa.types
     number = types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
-    return bool(number or types.is_temporal(kind))
+    return bool(number or types.is_temporal(kind) or types.is_null(kind))
 
 
 def read_chunk(batch: pa.RecordBatch, start: int) -> Chunk:

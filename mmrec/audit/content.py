@@ -149,12 +149,12 @@ def _images(context: Context, images: Images) -> list[Finding]:
                 "notice",
                 "missing_images",
                 f"{images.missing:,} of {images.items:,} items have no picture.",
-                "Fine where has_image says so; a low share may mean a half-finished download.",
+                "Fine where has_image says so; a high share may mean a half-finished download.",
                 evidence,
             )
         )
     if images.broken:
-        why = ", ".join(f"{kind} {count}" for kind, count in images.why.most_common())
+        why = ", ".join(f"{count} {kind}" for kind, count in images.why.most_common())
         serious = context.standard.share(images.broken, images.checked)
         findings.append(
             Finding(

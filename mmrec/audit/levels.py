@@ -63,13 +63,13 @@ def _disagreement(
         level = given[rows["item"]]
         known, differs = level != UNKNOWN, value != level
     if not known.any() or not differs[known].any():
-        facts[f"differs from {source}, {split.name}"] = 0.0
+        facts[f"rows that differ from {source}, {split.name}"] = 0.0
         return []
     label, flag = rows["label"][known], differs[known]
     cluster = clusters_of(rows["user"][known])
     measured = measure(label, flag, cluster)
-    facts[f"differs from {source}, {split.name}"] = float(flag.mean())
-    facts[f"AUC of that, {split.name}"] = measured.to_json()
+    facts[f"rows that differ from {source}, {split.name}"] = float(flag.mean())
+    facts[f"AUC of differing from {source}, {split.name}"] = measured.to_json()
     # An item that is often shown differs more and may be clicked more, and so may a value that is
     # common: only what still holds inside an item and inside a value is the disagreement's own.
     inside_item = within(rows["item"][known], flag, label, cluster)

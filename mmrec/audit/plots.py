@@ -87,8 +87,9 @@ def _columns(axis: Axes, facts: dict[str, Any]) -> None:
         measured["target in history"] = leaks["target in history, train"]["AUC"]
     for column, group in leaks.get("levels", {}).items():
         for name, value in group.items():
-            if name == "AUC of that, train":
-                measured[f"{column} differs"] = value
+            if name.startswith("AUC of differing") and name.endswith("train"):
+                where = "usual" if "usual" in name else "item_feature"
+                measured[f"{column} ≠ {where}"] = value
     _forest(axis, measured, "What knows the label by itself (train)")
 
 
@@ -136,7 +137,8 @@ def _content(axis: Axes, facts: dict[str, Any]) -> None:
         images = content["images"]
         missing = images["missing"] / max(1, images["items"])
         broken = images["broken"] / max(1, images["checked"])
-        title += f"\npictures: {missing:.1%} missing, {broken:.1%} of those there broken"
+        title += f"\npictures: {missing:.1%} missing, {broken:.1%} broken"
     axis.set(title=title, xlabel="norm / median norm (median in brackets)", ylabel="items, of peak")
     if axis.get_legend_handles_labels()[0]:
-        axis.legend(frameon=False, fontsize=8)
+        axis.set_ylim(0, 1.25)
+        axis.legend(frameon=False, fontsize=8, loc="upper left")

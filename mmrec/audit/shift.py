@@ -50,7 +50,7 @@ def _overlap(context: Context, facts: dict[str, Any]) -> list[Finding]:
                     "warning" if part else "notice",
                     "users_shared",
                     f"{found:,} of {users:,} users of {name} are in train too: what "
-                    " is learnt of a user there counts here, so this AUC says nothing about "
+                    "is learnt of a user there counts here, so this AUC says nothing about "
                     "new users" + (", and mixes known users with new ones." if part else "."),
                     "Right for a split in time within users; for new users, split by user. "
                     + ("Report known and new users apart." if part else ""),
@@ -144,7 +144,7 @@ def _separation(context: Context, facts: dict[str, Any]) -> list[Finding]:
 
 def _compared(a: Split, b: Split, shown: Array) -> list[tuple[str, list[Array], list[Array]]]:
     def rows(split: Split) -> dict[str, Array]:
-        if split.name != "train":
+        if split.name != "train" or not split.sample:
             return split.sample
         half = split.sample["fold"] == 1
         return {name: values[half] for name, values in split.sample.items()}

@@ -137,11 +137,11 @@ def jpeg(rng: np.random.Generator) -> bytes:
     return out.getvalue()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def made() -> Callable[..., Made]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def picture() -> Callable[[np.random.Generator], bytes]:
     return jpeg

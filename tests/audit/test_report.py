@@ -1,0 +1,97 @@
+"""The report reads as text, Markdown, JSON and a picture; the command line keeps its word."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmrec.audit import SEVERITIES, Finding, Report, audit
+from mmrec.audit.__main__ import EXIT_SERIOUS, main
+from mmrec.cli import EXIT_BAD_INPUT, run
+
+
+@pytest.fixture(scope="module")
+def root(made: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data = made(users=150)
+    data.vectors[7, 0] = np.nan
+    return data.write(tmp_path_factory.mktemp("report") / "data")
+
+
+def test_written_files_hold_the_findings(root: Path, tmp_path: Path) -> None:
+    report = audit(root, out=tmp_path / "out")
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert written == ["audit.json", "audit.md", "audit.png"]
+    content = json.loads((tmp_path / "out" / "audit.json").read_text())
+    assert [f["name"] for f in content["findings"]] == [f.name for f in report.findings]
+    assert set(content["facts"]) == {"shape", "leaks", "shift", "content", "standard"}
+    text = (tmp_path / "out" / "audit.md").read_text()
+    for finding in report.findings:
+        assert finding.sentence in text
+        assert finding.advice in text
+        assert finding.sentence[0].isupper() or finding.sentence[0].isdigit()
+        assert finding.sentence.endswith((".", "—")), finding.sentence
+    picture = tmp_path / "out" / "audit.png"
+    assert picture.stat().st_size < 200_000
+    with Image.open(picture) as image:
+        assert image.format == "PNG"
+        assert min(image.size) > 500
+
+
+def test_severe_findings_come_first(root: Path) -> None:
+    report = audit(root)
+    places = [SEVERITIES.index(finding.severity) for finding in report.findings]
+    assert places == sorted(places)
+    assert [f.name for f in report.serious] == ["broken_vectors"]
+    assert report.terminal().splitlines()[2].startswith("SERIOUS broken_vectors")
+    assert ": NaN" not in report.to_json()
+
+
+def test_json_has_no_nan_and_tables_no_long_lists() -> None:
+    facts: dict[str, Any] = {"a": {"x": float("nan"), "many": list(range(9))}, "n": 3}
+    report = Report("d", (Finding("notice", "n", "S.", "A."),), {"part": facts})
+    assert json.loads(report.to_json())["facts"]["part"]["a"]["x"] is None
+    assert "| n | 3 |" in report.markdown()
+    assert "many" not in report.markdown()
+
+
+def test_the_command_prints_writes_and_is_strict_if_asked(root: Path, tmp_path: Path) -> None:
+    words = ["--data", str(root), "--out", str(tmp_path / "out"), "--facts", "--strict"]
+    ran = subprocess.run(
+        [sys.executable, "-m", "mmrec.audit", *words], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == EXIT_SERIOUS, ran.stderr
+    assert "SERIOUS broken_vectors" in ran.stdout
+    assert "| train |" in ran.stdout
+    assert "rows" in ran.stderr  # progress
+    assert (tmp_path / "out" / "audit.md").exists()
+
+
+def test_the_command_leaves_with_0_or_one_sentence(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["audit", "--data", str(root)])
+    run(main)  # serious findings, yet no exit code unless --strict asks for it
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "argv", ["audit", "--data", str(tmp_path / "nowhere")])
+    with pytest.raises(SystemExit) as left:
+        run(main)
+    assert left.value.code == EXIT_BAD_INPUT
+    assert capsys.readouterr().err.strip().count("\n") == 0
+
+
+def test_time_names_a_column(made: Callable[..., Any], tmp_path: Path) -> None:
+    data = made(users=120)
+    for clicks in data.clicks.values():
+        clicks["when"] = clicks.pop("timestamp").astype("datetime64[s]")
+    root = data.write(tmp_path / "data")
+    assert "future items" in audit(root, time="when").facts["leaks"]
+    with pytest.raises(ValueError, match="time must be a column of train, got hour"):
+        audit(root, time="hour")
