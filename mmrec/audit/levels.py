@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mmrec.audit.context import Array, Context, Ints, labelled
+from mmrec.audit.context import Array, Context, Ints, item_means, labelled
 from mmrec.audit.report import Finding
 from mmrec.audit.scan import Split
-from mmrec.audit.statistics import clusters_of, measure, within
+from mmrec.audit.statistics import Measured, clusters_of, difference, measure, within
 
 UNKNOWN = -1
 
@@ -74,18 +74,31 @@ def _disagreement(
     # common: only what still holds inside an item and inside a value is the disagreement's own.
     inside_item = within(rows["item"][known], flag, label, cluster)
     inside_value = within(value[known], flag, label, cluster)
+    facts[f"its z inside items and inside values, {source}, {split.name}"] = [
+        round(inside_item, 2),
+        round(inside_value, 2),
+    ]
+    some = {column: values[known] for column, values in rows.items()}
+    adds = added(context, some, flag, cluster)
+    facts[f"what it adds to item means, {source}, {split.name}"] = adds.to_json()
     own = min(abs(inside_item), abs(inside_value)) > context.standard.z
     if not (own and context.standard.found(measured)):
         return []
-    low, high = sorted((measured.value, 1 - measured.value))
+    high = max(measured.value, 1 - measured.value)
     which = "negatives" if measured.value < 0.5 else "positives"
+    moves = context.standard.real(adds, 0.0) and adds.value > context.standard.resolution
     return [
         Finding(
-            "serious",
+            "serious" if moves else "warning",
             "level_disagrees",
             f"In {split.name}, {name} differs from the item's {source} in {flag.mean():.1%} of "
-            f"rows, and that marks {which}: AUC {high:.3f} from the disagreement alone. "
-            "A model that can compare the two reads the label.",
+            f"rows, and that marks {which}: AUC {high:.3f} from the disagreement alone, "
+            f"{adds.value:+.3f} on top of item means. "
+            + (
+                "A model that can compare the two reads the label."
+                if moves
+                else "So little is what a level of the moment, as against a final one, may do."
+            ),
             f"Leave {name} out, or take it from one source for every row; report an AUC with it "
             "only beside one without.",
             {
@@ -96,10 +109,29 @@ def _disagreement(
                 "auc": measured.to_json(),
                 "z inside items": inside_item,
                 "z inside values": inside_value,
-                "weaker": low,
+                "adds": adds.to_json(),
             },
         )
     ]
+
+
+def added(context: Context, rows: dict[str, Array], flag: Array, cluster: Array) -> Measured:
+    """AUC that a flag adds to item means: what it is worth beside an honest model.
+
+    logit(item mean) + w flag, less logit(item mean) alone, on one half of the rows; w is the log
+    odds ratio of the flag in the other half, the item means are of the same half of train.
+    """
+    first, second = rows["fold"] == 0, rows["fold"] == 1
+    positive = rows["label"] > 0
+
+    def log_odds(label: Array) -> float:
+        there, total = (flag & label & first).sum() + 0.5, (label & first).sum() + 1.0
+        return float(np.log(there / (total - there)))
+
+    mean = item_means(context.train, (0,))[rows["item"][second]].clip(1e-6, 1 - 1e-6)
+    base = np.log(mean / (1 - mean))
+    weight = log_odds(positive) - log_odds(~positive)
+    return difference(positive[second], base + weight * flag[second], base, cluster[second])
 
 
 def differs_from_usual(

@@ -81,7 +81,7 @@ class Report:
             lines += [f"## {severity.capitalize()}: {MEANING[severity]}", ""]
             lines += [f"- **{f.name}.** {f.sentence} *{f.advice}*" for f in some] + [""]
         for section, facts in self.facts.items():
-            lines += [f"## Facts: {section}", "", *_tables(facts), ""]
+            lines += [f"## Facts: {section}", "", *_tables(facts)]
         return "\n".join(lines).rstrip() + "\n"
 
     def terminal(self, *, width: int = 100, facts: bool = False) -> str:
@@ -154,8 +154,12 @@ def _tables(facts: Any) -> list[str]:
         nested = {k: v for k, v in rows.items() if isinstance(v, dict) and not _measured(v)}
         if nested:
             columns = list(dict.fromkeys(c for v in nested.values() for c in v if _short(v[c])))
-            body = [[k, *(_text(v.get(c)) for c in columns)] for k, v in nested.items()]
-            lines += _table([name, *columns], body)
+            if len(columns) > len(nested):  # the longer side goes down the page
+                body = [[c, *(_text(v.get(c)) for v in nested.values())] for c in columns]
+                lines += _table([name, *nested], body)
+            else:
+                body = [[k, *(_text(v.get(c)) for c in columns)] for k, v in nested.items()]
+                lines += _table([name, *columns], body)
         flat = {k: v for k, v in rows.items() if k not in nested}
         if flat:
             lines += _table([name, "figure"], [[k, _text(v)] for k, v in flat.items()])

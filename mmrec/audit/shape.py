@@ -57,9 +57,19 @@ def _facts(split: Split) -> dict[str, Any]:
         "mean length": float((lengths * split.lengths).sum() / max(1, split.lengths.sum())),
         **{f"length q{int(q * 100)}": int(np.searchsorted(cumulated, q)) for q in QUANTILES},
         "empty histories": int(split.lengths[0]),
+        "right-padded": split.late_padding,
+        "with gaps": split.holes,
+        "unknown target": split.unknown_target,
+        "unknown in history": split.unknown_history,
+        "repeated rows, sampled": _repeats(split),
         "holds its target": int(split.hits[:, 1].sum()),
         "sampled": len(split.sample.get("row", ())),
     }
+
+
+def _repeats(split: Split) -> int:
+    """Sampled rows whose user, item and history an earlier one has."""
+    return len(split.sample["key"]) - len(np.unique(split.sample["key"])) if split.sample else 0
 
 
 def _columns(split: Split) -> list[Finding]:
@@ -196,10 +206,10 @@ def _labels(split: Split) -> list[Finding]:
 def _duplicates(split: Split, context: Context) -> list[Finding]:
     if not split.sample or split.name == "test":
         return []
-    keys, place, times = np.unique(split.sample["key"], return_inverse=True, return_counts=True)
-    again = int(times.sum() - len(keys))
+    again = _repeats(split)
     if not again:
         return []
+    keys, place = np.unique(split.sample["key"], return_inverse=True)
     label = split.sample["label"]
     high = np.full(len(keys), -2)
     low = np.full(len(keys), 2)

@@ -52,8 +52,8 @@ def _overlap(context: Context, facts: dict[str, Any]) -> list[Finding]:
                     f"{found:,} of {users:,} users of {name} are in train too: what "
                     "is learnt of a user there counts here, so this AUC says nothing about "
                     "new users" + (", and mixes known users with new ones." if part else "."),
-                    "Right for a split in time within users; for new users, split by user. "
-                    + ("Report known and new users apart." if part else ""),
+                    "Right for a split in time within users; for new users, split by user."
+                    + (" Report known and new users apart." if part else ""),
                     {"split": name, "users": users, "shared": found},
                 )
             )
@@ -182,7 +182,8 @@ def _apart(context: Context, name: str, first: str, second: str, told: Measured)
             f"{'Targets' if popular else 'Rows'} of {second} have a {less} {name} than those of "
             f"{first}: it tells the two apart with AUC {strength:.3f} (a {size} effect), so "
             f"{meaning}.",
-            "Find out how the splits were drawn; judge a model on rows like those it will serve.",
+            "A split in time does this; otherwise find out how the splits were drawn. Judge a "
+            "model on rows like those it will serve.",
             {"column": name, "splits": [first, second], "auc": told.to_json()},
         )
     ]
