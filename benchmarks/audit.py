@@ -36,19 +36,21 @@ def lists(matrix: np.ndarray) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(matrix.ravel()))
 
 
+def skewed(n: int, rng: np.random.Generator) -> np.ndarray:
+    """(n,) item ids, low ones often: density falls as id^(-2/3)."""
+    return (rng.random(n) ** 3 * (ITEMS - 1)).astype(np.int64) + 1
+
+
 def write_clicks(path: Path, rows: int, length: int, name: str, rng: np.random.Generator) -> None:
-    """Zipf-like targets and histories, left-padded, mean length 8 as in the challenge."""
-    weight = 1 / np.arange(1, ITEMS) ** 0.8
-    cumulated = np.cumsum(weight / weight.sum())
+    """Skewed targets; left-padded histories of 1..length items (the challenge has 8 on average)."""
     level = rng.integers(1, LEVELS + 1, ITEMS)
     writer = None
     for start in range(0, rows, RUN):
         n = min(RUN, rows - start)
-        draw = rng.random((n, length))
-        history = np.searchsorted(cumulated, draw).astype(np.int64) + 1
-        real = np.minimum(rng.geometric(1 / 8, n), length)
-        history[np.arange(length) < (length - real)[:, None]] = 0
-        item = np.searchsorted(cumulated, rng.random(n)).astype(np.int64) + 1
+        real = rng.integers(1, length + 1, n)
+        history = np.zeros((n, length), dtype=np.int64)
+        history[np.arange(length) >= (length - real)[:, None]] = skewed(int(real.sum()), rng)
+        item = skewed(n, rng)
         first = {"train": 1, "valid": USERS + 1, "test": 2 * USERS}[name]
         columns = {
             "user_id": pa.array(rng.integers(first, first + USERS, n)),
