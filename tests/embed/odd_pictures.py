@@ -47,8 +47,8 @@ def _file(data: Callable[[], bytes]) -> Callable[[Path], None]:
 
 
 def _bomb() -> bytes:
-    """A valid PNG of 20,000 x 20,000 black pixels in some 50 kB."""
-    return encoded(Image.new("1", (20_000, 20_000)), "PNG")
+    """A valid PNG of 14,000 x 14,000 black pixels in some 25 kB."""
+    return encoded(Image.new("1", (14_000, 14_000)), "PNG")
 
 
 def _many_pixels() -> bytes:

@@ -1,0 +1,388 @@
+"""Extraction from end to end, with a toy encoder and with a small CLIP."""
+
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from odd_pictures import ODDITIES, encoded, photo
+from PIL import Image
+from toy_encoder import ToyEncoder, read_output, shard_bytes, write_items
+
+import mmrec.embed.extract as extract
+from mmrec import InputError
+from mmrec.embed import Captions, OpenClipEncoder, TinyClip, embed_items
+from mmrec.embed.clip import _register
+
+Shop = Callable[..., tuple[Path, Path]]
+TITLES = [
+    None, "", "   ", "🎬🔥", "x" * 10_000, "é" * 10_000, "plain", "A\nB\tC", "#tag #tag", "\0",
+    "日本語",
+]  # fmt: skip
+
+
+def test_the_output_is_what_readers_expect(toy: ToyEncoder, shop: Shop, tmp_path: Path) -> None:
+    items, images = shop(60)
+    report = embed_items(
+        toy, items=items, images=images, out=tmp_path / "out", shard_size=25, workers=0
+    )
+    assert [p.name for p in sorted((tmp_path / "out").glob("*.parquet"))] == [
+        f"part-0000{i}-of-00003.parquet" for i in range(3)
+    ]
+    table = pq.read_table(tmp_path / "out" / "part-00000-of-00003.parquet")
+    assert table.schema.field("item_id").type == pa.int64()
+    assert table.schema.field("image_emb").type == pa.list_(pa.float16(), 11)
+    assert table.schema.field("text_emb").type == pa.list_(pa.float16(), 7)
+    output = read_output(tmp_path / "out")
+    assert output["item_id"] == list(range(1, 61))
+    without = [i for i in range(1, 61) if i % 13 == 0]
+    for i, has, status, vector in zip(
+        output["item_id"], output["has_image"], output["status"], output["image_emb"], strict=True
+    ):
+        assert (has, status) == ((False, "missing") if i in without else (True, "ok"))
+        assert any(vector) == has
+    assert all(output["has_text"])
+    assert (report.items, report.with_image, report.with_text) == (60, 56, 60)
+    assert report.statuses == {"ok": 56, "missing": 4}
+    assert report.problems == [(i, "missing", "") for i in without]
+    written = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert written["statuses"] == report.statuses
+    assert set(written["seconds"]) >= {"decode", "transfer", "forward", "write", "total"}
+    with Image.open(tmp_path / "out" / "contact.png") as sheet:
+        assert sheet.size[0] > 500
+
+
+def test_vectors_agree_with_open_clips_own_preprocessing_and_encoding(
+    clip: OpenClipEncoder, tiny: TinyClip, odd_folder: Path, tmp_path: Path
+) -> None:
+    """Every readable oddity, and every odd title, against open_clip's documented use."""
+    count = len(ODDITIES)
+    titles = [TITLES[i % len(TITLES)] for i in range(count)]
+    items = write_items(tmp_path / "items.parquet", range(1, count + 1), titles)
+    report = embed_items(
+        clip, items=items, images=odd_folder, out=tmp_path / "out", workers=2, dtype="float32"
+    )
+    output = read_output(tmp_path / "out")
+    assert output["status"] == [odd.status for odd in ODDITIES]
+    assert sum(report.statuses.values()) == count
+
+    name, _ = _register(str(tiny.config))
+    model, _, preprocess = open_clip.create_model_and_transforms(name, pretrained=str(tiny.weights))
+    model.eval()
+    tokenizer = open_clip.get_tokenizer(name)
+    tags = pq.read_table(items).column("item_tags").to_pylist()
+    with torch.inference_mode():
+        for row, odd in enumerate(ODDITIES):
+            if odd.status == "ok":
+                with Image.open(odd_folder / f"{row + 1}.jpg") as image:
+                    theirs = model.encode_image(preprocess(image)[None])[0]
+                ours = torch.tensor(output["image_emb"][row])
+                assert torch.cosine_similarity(ours, theirs, dim=0) > 0.999, odd.name
+            caption = Captions()(titles[row], tags[row])
+            assert output["has_text"][row] == bool(caption)
+            if caption and len(titles[row] or "") < 1000:  # theirs would take minutes
+                theirs = model.encode_text(tokenizer([caption]))[0]
+                ours = torch.tensor(output["text_emb"][row])
+                assert torch.cosine_similarity(ours, theirs, dim=0) > 0.999, caption
+
+
+def test_identical_pictures_and_captions_are_encoded_once(toy: ToyEncoder, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for i in range(1, 41):
+        (images / f"{i}.jpg").write_bytes(encoded(photo(30, 30, seed=i % 3)))
+    items = tmp_path / "items.parquet"
+    pq.write_table(
+        pa.table({"item_id": range(1, 41), "item_title": [f"t{i % 5}" for i in range(40)]}), items
+    )
+    report = embed_items(toy, items=items, images=images, out=tmp_path / "out", workers=0)
+    assert (toy.pictures, toy.captions) == (3, 5)
+    assert (report.encoded_images, report.encoded_texts) == (3, 5)
+    vectors = [tuple(v) for v in read_output(tmp_path / "out")["image_emb"]]
+    assert all(vectors[i] == vectors[i + 3] for i in range(37))
+    assert len(set(vectors)) == 3
+
+
+def _rank(rank: int, world: int, barrier: object, arguments: dict[str, object]) -> None:
+    torch.set_num_threads(1)
+    embed_items(
+        ToyEncoder(), rank=rank, world_size=world, barrier=lambda: barrier.wait(60) and None,  # type: ignore[attr-defined]
+        **arguments,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("world", "workers"), [(1, 1), (1, 3), (2, 0), (3, 2)])
+def test_bytes_do_not_depend_on_workers_or_ranks(
+    world: int, workers: int, toy: ToyEncoder, shop: Shop, tmp_path: Path
+) -> None:
+    items, images = shop(120)
+    embed_items(toy, items=items, images=images, out=tmp_path / "one", shard_size=17, workers=0)
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(world)
+    arguments = {
+        "items": items, "images": images, "out": tmp_path / "many", "shard_size": 17,
+        "workers": workers,
+    }  # fmt: skip
+    ranks = [
+        context.Process(target=_rank, args=(rank, world, barrier, arguments))
+        for rank in range(world)
+    ]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join(60)
+    assert [rank.exitcode for rank in ranks] == [0] * world
+    assert shard_bytes(tmp_path / "many") == shard_bytes(tmp_path / "one")
+
+
+def test_a_rerun_does_what_is_missing_and_nothing_else(shop: Shop, tmp_path: Path) -> None:
+    items, images = shop(60)
+    out = tmp_path / "out"
+    arguments = {"items": items, "images": images, "out": out, "shard_size": 12, "workers": 0}
+    embed_items(ToyEncoder(), **arguments)
+    whole = shard_bytes(out)
+    stamps = {p.name: p.stat().st_mtime_ns for p in out.glob("*.parquet")}
+    lost = out / "part-00002-of-00005.parquet"
+    lost.unlink()
+    toy = ToyEncoder()
+    report = embed_items(toy, **arguments)
+    assert (report.items_now, report.shards_before, report.items) == (12, 4, 60)
+    assert toy.pictures <= 12
+    assert shard_bytes(out) == whole
+    assert all(p.stat().st_mtime_ns == stamps[p.name] for p in out.glob("*.parquet") if p != lost)
+    again = ToyEncoder()
+    assert embed_items(again, **arguments).items_now == 0
+    assert again.pictures == again.captions == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"captions": Captions(template="{title}")}, "captions"),
+        ({"encoder": ToyEncoder(seed=5)}, "encoder"),
+        ({"shard_size": 11}, "shard_size"),
+        ({"dtype": "float32"}, "dtype"),
+        ({"images": None}, "items"),
+        ({"exif": True}, "exif"),
+    ],
+)
+def test_a_change_is_noticed_and_refused_unless_restarted(
+    change: dict[str, object], named: str, shop: Shop, tmp_path: Path
+) -> None:
+    items, images = shop(30)
+    out = tmp_path / "out"
+    base: dict[str, object] = {
+        "encoder": ToyEncoder(), "items": items, "images": images, "out": out, "shard_size": 10,
+        "workers": 0,
+    }  # fmt: skip
+    embed_items(**base)  # type: ignore[arg-type]
+    before, identity = shard_bytes(out), (out / "identity.json").read_text()
+    changed = {**base, **change}
+    with pytest.raises(InputError, match=rf"another .*{named}.*--restart"):
+        embed_items(**changed)  # type: ignore[arg-type]
+    assert shard_bytes(out) == before
+    assert embed_items(**changed, restart=True).items_now == 30  # type: ignore[arg-type]
+    assert (out / "identity.json").read_text() != identity
+    assert embed_items(**changed).items_now == 0  # type: ignore[arg-type]
+
+
+def test_changed_items_are_noticed(toy: ToyEncoder, shop: Shop, tmp_path: Path) -> None:
+    items, images = shop(20)
+    embed_items(toy, items=items, images=images, out=tmp_path / "out", workers=0)
+    write_items(items, range(1, 21), ["new"] * 20)
+    with pytest.raises(InputError, match="another items"):
+        embed_items(toy, items=items, images=images, out=tmp_path / "out", workers=0)
+
+
+def test_shards_of_unknown_origin_are_refused(toy: ToyEncoder, shop: Shop, tmp_path: Path) -> None:
+    items, images = shop(20)
+    arguments = {"items": items, "images": images, "out": tmp_path / "out", "workers": 0}
+    embed_items(toy, **arguments)
+    (tmp_path / "out" / "identity.json").unlink()
+    with pytest.raises(InputError, match=r"no identity\.json"):
+        embed_items(toy, **arguments)
+    (tmp_path / "out" / "identity.json").write_text("{")
+    with pytest.raises(InputError, match="cannot be read"):
+        embed_items(toy, **arguments)
+
+
+def test_strict_stops_at_the_first_bad_picture(toy: ToyEncoder, shop: Shop, tmp_path: Path) -> None:
+    items, images = shop(30)
+    arguments = {
+        "items": items, "images": images, "out": tmp_path / "out", "shard_size": 10, "workers": 2,
+    }  # fmt: skip
+    with pytest.raises(InputError, match=r"strict.*item 13: missing"):
+        embed_items(toy, strict=True, **arguments)
+    assert list(shard_bytes(tmp_path / "out")) == ["part-00000-of-00003.parquet"]
+    assert embed_items(toy, **arguments).shards_before == 1
+    with pytest.raises(InputError, match=r"strict.*item 13: missing, and 1 more"):
+        embed_items(toy, strict=True, **arguments)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_full_disk_is_one_sentence_and_finished_shards_stay(
+    workers: int, toy: ToyEncoder, shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items, images = shop(60)
+    arguments = {
+        "items": items, "images": images, "out": tmp_path / "out", "shard_size": 12,
+        "workers": workers,
+    }  # fmt: skip
+    real, written = pq.write_table, []
+
+    def full(table: pa.Table, path: Path, **options: object) -> None:
+        written.append(path)
+        if len(written) == 3:
+            Path(path).write_bytes(b"half a shard")
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        real(table, path, **options)
+
+    monkeypatch.setattr("mmrec.embed.shards.pq.write_table", full)
+    with pytest.raises(OSError, match="No space left"):
+        embed_items(toy, **arguments)
+    out = tmp_path / "out"
+    assert sorted(p.name for p in out.iterdir() if p.name != ".lock") == [
+        "identity.json", "part-00000-of-00005.parquet", "part-00001-of-00005.parquet",
+    ]  # fmt: skip
+    assert embed_items(toy, **arguments).shards_before == 2
+    assert read_output(out)["item_id"] == list(range(1, 61))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_ctrl_c_keeps_finished_shards(workers: int, shop: Shop, tmp_path: Path) -> None:
+    items, images = shop(60)
+    arguments = {
+        "items": items, "images": images, "out": tmp_path / "out", "shard_size": 12,
+        "workers": workers,
+    }  # fmt: skip
+
+    class Interrupted(ToyEncoder):
+        def encode_image(self, pixels: torch.Tensor) -> torch.Tensor:
+            if self.pictures > 30:
+                raise KeyboardInterrupt
+            return super().encode_image(pixels)
+
+    with pytest.raises(KeyboardInterrupt):
+        embed_items(Interrupted(), **arguments)
+    report = embed_items(ToyEncoder(), **arguments)
+    assert report.shards_before == 3
+    assert read_output(tmp_path / "out")["item_id"] == list(range(1, 61))
+
+
+def test_a_folder_that_goes_away_ends_the_run(shop: Shop, tmp_path: Path) -> None:
+    """A lost mount must not be recorded as missing pictures."""
+    items, images = shop(60)
+
+    class Unmounts(ToyEncoder):
+        def encode_image(self, pixels: torch.Tensor) -> torch.Tensor:
+            if images.exists():
+                shutil.rmtree(images)
+            return super().encode_image(pixels)
+
+    arguments = {"items": items, "images": images, "out": tmp_path / "out", "shard_size": 12}
+    with pytest.raises(InputError, match=r"no longer there.*finished shards are kept"):
+        embed_items(Unmounts(), workers=0, **arguments)
+    assert len(shard_bytes(tmp_path / "out")) == 1
+
+
+def test_vectors_that_are_not_finite_are_refused(shop: Shop, tmp_path: Path) -> None:
+    items, images = shop(10)
+
+    class Overflows(ToyEncoder):
+        def encode_image(self, pixels: torch.Tensor) -> torch.Tensor:
+            return super().encode_image(pixels) * 1e6
+
+    with pytest.raises(InputError, match=r"finite.*image_emb of item 1\b"):
+        embed_items(Overflows(), items=items, images=images, out=tmp_path / "out", workers=0)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_pictures_inside_parquet(
+    packed: bool, workers: int, toy: ToyEncoder, shop: Shop, tmp_path: Path
+) -> None:
+    items, images = shop(50)
+    embed_items(toy, items=items, images=images, out=tmp_path / "files", shard_size=15, workers=0)
+    data = [
+        (images / f"{i}.jpg").read_bytes() if (images / f"{i}.jpg").exists() else None
+        for i in range(1, 51)
+    ]
+    column = [d and {"bytes": d, "path": "x"} for d in data] if packed else data
+    table = pq.read_table(items).append_column("image", pa.array(column))
+    stored = tmp_path / "stored.parquet"
+    pq.write_table(table, stored, row_group_size=7)
+    embed_items(
+        toy, items=stored, images=None, image_column="image", out=tmp_path / "stored",
+        shard_size=15, workers=workers,
+    )  # fmt: skip
+    assert shard_bytes(tmp_path / "stored") == shard_bytes(tmp_path / "files")
+
+
+def test_picture_names_in_a_column_may_be_unicode(toy: ToyEncoder, tmp_path: Path) -> None:
+    images = tmp_path / "bilder"
+    images.mkdir()
+    names = ["фото 🎬.jpg", "a b#c.jpg", "../bilder/ü.png", None]
+    for seed, name in enumerate(names[:3]):
+        (images / str(name)).write_bytes(encoded(photo(20, 20, seed=seed)))
+    items = tmp_path / "items.parquet"
+    pq.write_table(
+        pa.table({"item_id": [5, 3, 9, 4], "item_title": list("abcd"), "file": names}), items
+    )
+    embed_items(
+        toy, items=items, images=images, image_column="file", out=tmp_path / "out", workers=0
+    )
+    output = read_output(tmp_path / "out")
+    assert output["item_id"] == [5, 3, 9, 4]
+    assert output["status"] == ["ok", "ok", "ok", "missing"]
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        ({"shard_size": 0}, "shard_size is at least 1"),
+        ({"workers": -1}, "workers is at least 0"),
+        ({"resize": "moon"}, "resize is one of"),
+        ({"dtype": "int8"}, "dtype is one of"),
+        ({"rank": 2, "world_size": 2}, r"rank is in 0\.\.1"),
+    ],
+)
+def test_wrong_options_are_one_sentence(
+    options: dict[str, object], rule: str, toy: ToyEncoder, shop: Shop, tmp_path: Path
+) -> None:
+    items, images = shop(3)
+    with pytest.raises(InputError, match=rule):
+        embed_items(toy, items=items, images=images, out=tmp_path / "out", **options)  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_device_path_gives_nearly_the_same_vectors(
+    clip: OpenClipEncoder, shop: Shop, tmp_path: Path
+) -> None:
+    items, images = shop(25, size=(90, 70))
+    for resize in ("worker", "device"):
+        embed_items(
+            clip, items=items, images=images, out=tmp_path / resize, resize=resize, workers=2
+        )
+    a, b = (np.array(read_output(tmp_path / r)["image_emb"]) for r in ("worker", "device"))
+    present = np.abs(a).sum(axis=1) > 0
+    cosines = (a * b).sum(1)[present] / np.linalg.norm(a[present], axis=1)
+    assert (cosines / np.linalg.norm(b[present], axis=1)).min() > 0.9999
+
+
+def test_a_shard_knows_its_rows() -> None:
+    """Distinct vectors spread to items; -1 stays zero."""
+    vectors = np.arange(6.0).reshape(3, 2)
+    spread = extract._spread(vectors, np.array([2, -1, 0, 2]))
+    assert spread.tolist() == [[4, 5], [0, 0], [0, 1], [4, 5]]
+    assert replace(Captions(), longest=3)("abcdef", None) == "abc"

@@ -1,0 +1,145 @@
+"""Worker processes: order, crashes, memory, and nothing left running."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from odd_pictures import encoded, photo
+from toy_encoder import ToyEncoder, write_items
+
+import mmrec.embed.pool as pool_module
+from mmrec.embed import Preprocessing, embed_items
+from mmrec.embed.images import CRASHED, Picture, ReadOptions, StorageError
+from mmrec.embed.pool import CHUNK, DecodePool, Task
+
+OPTIONS = ReadOptions(Preprocessing(size=(8, 8)))
+
+
+def _tasks(count: int) -> list[Task]:
+    names = [str(i) for i in range(count)]
+    return [Task(tag=i, sources=names[i : i + 5]) for i in range(0, count, 5)]
+
+
+def _stand_in(culprits: set[str]):  # type: ignore[no-untyped-def]
+    def read(source: str, options: ReadOptions) -> Picture:
+        if source in culprits:
+            os.kill(os.getpid(), signal.SIGKILL)
+        value = int(source)
+        time.sleep(0.002 * (value % 3))
+        return Picture("ok", source, pixels=torch.full((3, 8, 8), value % 256).to(torch.uint8))
+
+    return read
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_results_come_in_order_with_their_pixels(
+    workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "read_picture", _stand_in(set()))
+    with DecodePool(options=OPTIONS, tokenize=ToyEncoder().tokenize, workers=workers) as pool:
+        seen = []
+        for done in pool.run(iter(_tasks(203))):
+            for picture in done.pictures:
+                assert picture.pixels is not None
+                assert (picture.pixels == int(picture.note) % 256).all()
+                seen.append(int(picture.note))
+    assert seen == list(range(203))
+
+
+@pytest.mark.parametrize("culprits", [{"0"}, {"17", "18"}, {"3", "99", "202"}])
+def test_a_picture_that_kills_its_decoder_costs_itself_alone(
+    culprits: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "read_picture", _stand_in(culprits))
+    statuses = []
+    with DecodePool(options=OPTIONS, tokenize=ToyEncoder().tokenize, workers=2) as pool:
+        for done in pool.run(iter(_tasks(203))):
+            for picture in done.pictures:
+                statuses.append(picture.status)
+                if picture.pixels is not None:
+                    assert (picture.pixels == int(picture.note) % 256).all()
+    expected = [CRASHED if str(i) in culprits else "ok" for i in range(203)]
+    assert statuses == expected
+
+
+def test_an_error_in_a_worker_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(source: str, options: ReadOptions) -> Picture:
+        raise StorageError("the mount is gone")
+
+    monkeypatch.setattr(pool_module, "read_picture", fail)
+    with (
+        DecodePool(options=OPTIONS, tokenize=ToyEncoder().tokenize, workers=2) as pool,
+        pytest.raises(StorageError, match="mount is gone"),
+    ):
+        list(pool.run(_tasks(20)))
+
+
+def _hold(ready: object) -> None:
+    pool = DecodePool(options=OPTIONS, tokenize=ToyEncoder().tokenize, workers=2)
+    assert pool._executor is not None
+    ready.send(list(pool._executor._processes))  # type: ignore[attr-defined]
+    time.sleep(60)
+
+
+def test_workers_do_not_outlive_a_killed_parent() -> None:
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe()
+    parent = context.Process(target=_hold, args=(there,))
+    parent.start()
+    workers = here.recv()
+    assert len(workers) == 2
+    parent.kill()
+    parent.join()
+    deadline = time.monotonic() + 10
+    while any(_runs(worker) for worker in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(_runs(worker) for worker in workers)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _measure(answer: object, arguments: dict[str, object]) -> None:
+    torch.set_num_threads(1)
+    before = psutil.Process().memory_info().rss
+    embed_items(ToyEncoder(), **arguments)  # type: ignore[arg-type]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    answer.send((peak - before, children))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_memory_does_not_grow_with_the_number_of_pictures(workers: int, tmp_path: Path) -> None:
+    """300 pictures of 600 x 600 are 324 MB of pixels; nothing near that may be held."""
+    images = tmp_path / "images"
+    images.mkdir()
+    data = encoded(photo(600, 600), quality=80)
+    for i in range(1, 301):
+        # Bytes after the end of a JPEG are ignored, and make it another picture to the run.
+        (images / f"{i}.jpg").write_bytes(data + str(i).encode())
+    items = write_items(tmp_path / "items.parquet", range(1, 301))
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe()
+    arguments = {
+        "items": items, "images": images, "out": tmp_path / "out", "workers": workers,
+        "resize": "device", "batch_size": 16, "draft": False,
+    }  # fmt: skip
+    process = context.Process(target=_measure, args=(there, arguments))
+    process.start()
+    grown, child = here.recv()
+    process.join(60)
+    # In flight: 3 tasks a worker of CHUNK pictures of at most 1.5 MB, and a batch.
+    assert grown < (3 * workers * CHUNK + 2 * 16) * 1.1e6 + 100e6
+    assert child < 1.2e9  # what a worker shares with its parent counts here
