@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,8 +13,8 @@ import torch
 from torch import Tensor
 
 from mmrec.data.decode import Array
-from mmrec.data.partition import Ints, Plan, Take
-from mmrec.data.rows import Reads, RowReader, Table
+from mmrec.data.partition import READ_AHEAD, Ints, Plan, Take
+from mmrec.data.rows import Buffers, Reads, RowReader, Table
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,14 @@ class Reader:
     Attributes:
         rank, world_size: which slice of each global batch.
         first, step: which batches: first, first + step, …
+        threads: that decode ahead; 0 decodes when a window is needed.
     """
 
     rank: int
     world_size: int
     first: int
     step: int
+    threads: int
 
 
 @dataclass(frozen=True)
@@ -42,48 +45,57 @@ class _Loaded:
 
 
 def read_batches(
-    table: Table, plan: Plan, reader: Reader, reads: Reads
+    table: Table, plan: Plan, reader: Reader, reads: Reads, buffers: Buffers
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
     """Yield (number of the global batch, its slice for this reader as tensors)."""
-    work = _Work(table, plan, reader, reads)
+    work = _Work(table, plan, reader, buffers)
     try:
         for batch in range(reader.first, plan.num_batches, reader.step):
             yield batch, work.gather(batch)
     finally:
-        work.close()
+        work.close(reads)
 
 
 class _Work:
-    """The windows of the lanes that this reader needs, one being decoded ahead by a thread.
+    """The windows of the lanes that this reader needs, the next ones being decoded by threads.
 
-    The pool holds one slot a lane and one more; a slot is a window's rows of every column.
+    The pool holds one slot a lane and one a thread; a slot is a window's rows of every column.
     """
 
-    def __init__(self, table: Table, plan: Plan, reader: Reader, reads: Reads) -> None:
-        self._table, self._plan, self._reader, self._reads = table, plan, reader, reads
+    def __init__(self, table: Table, plan: Plan, reader: Reader, buffers: Buffers) -> None:
+        self._table, self._plan, self._reader = table, plan, reader
         mains = range(reader.first, plan.first_tail_batch, reader.step)
         tails = [b for b in range(reader.first, plan.num_batches, reader.step) if b not in mains]
         lanes = {t.lane for b in islice(mains, plan.times) for t in self._takes(b)}
         self._tail_lanes = {t.lane for b in tails for t in self._takes(b)}
-        longest = max((plan.longest_window(lane) for lane in lanes), default=0)
-        slots = len(lanes) + 1 if lanes else 0
-        self._slot_rows = longest
-        self._pool = table.blocks(slots * longest)
+        # A lane's windows are decoded one after the other, so more threads than lanes are idle.
+        self._threads = min(reader.threads, len(lanes), READ_AHEAD)
+        slots = len(lanes) + self._threads
+        self._slot_rows = max((plan.longest_window(lane) for lane in lanes), default=0)
+        self._buffers = buffers
+        self._pool = buffers.take(table, slots * self._slot_rows)
         self._free = list(range(slots))
+        self._planned: deque[list[Take]] = deque()  # of batches from the next one on
         self._loads = self._schedule(mains)
-        self._ahead: list[tuple[int, int, Future[_Loaded]]] = []
+        self._following = next(self._loads, None)
+        self._ahead: deque[tuple[int, int, Future[_Loaded]]] = deque()
         self._current: dict[int, _Loaded] = {}
         self._tails: dict[int, tuple[dict[str, Array], Ints]] = {}
         self._readers: dict[int, RowReader] = {}
+        self._used_readers: list[RowReader] = []
         self._scratch: dict[str, Array] = {}
-        # A pool of one: loads run in order, and the interpreter waits for them when it ends.
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mmrec-read")
+        # Its threads are no daemons: the interpreter waits for them when it ends.
+        self._executor = ThreadPoolExecutor(self._threads, "mmrec-read") if self._threads else None
         self._load_ahead()
 
-    def close(self) -> None:
-        self._thread.shutdown(wait=True, cancel_futures=True)
-        for reader in self._readers.values():
+    def close(self, reads: Reads) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+        for reader in self._used_readers:
+            reads.row_groups += reader.reads.row_groups
+            reads.rows += reader.reads.rows
             reader.close()
+        self._buffers.give_back(self._pool)
 
     def _takes(self, batch: int) -> list[Take]:
         bounds = self._plan.slice_of(batch, self._reader.rank, self._reader.world_size)
@@ -95,7 +107,9 @@ class _Work:
         """Every (lane, window) in the order in which the batches first need them."""
         current: dict[int, int] = {}
         for batch in batches:
-            for lane, _, first, count in self._takes(batch):
+            takes = self._takes(batch)
+            self._planned.append(takes)
+            for lane, _, first, count in takes:
                 last = self._plan.window_of(lane, first + count - 1)
                 if current.get(lane) == last:
                     continue
@@ -105,19 +119,24 @@ class _Work:
                         yield lane, window
 
     def _load_ahead(self) -> None:
-        while self._free and not self._ahead:
-            following = next(self._loads, None)
-            if following is None:
-                return
-            lane, window = following
-            future = self._thread.submit(self._load, lane, window, self._free.pop())
+        """Have the threads decode the windows that are needed next, as far as there are slots."""
+        while (
+            self._executor is not None
+            and self._free
+            and self._following is not None
+            and len(self._ahead) < self._threads
+            and all(lane != self._following[0] for lane, _, _ in self._ahead)
+        ):
+            lane, window = self._following
+            future = self._executor.submit(self._load, lane, window, self._free.pop())
             self._ahead.append((lane, window, future))
+            self._following = next(self._loads, None)
 
     def _load(self, lane: int, window: int, slot: int) -> _Loaded:
-        """Decode one window into a slot (in the thread)."""
+        """Decode one window into a slot (in a thread; never two of one lane at a time)."""
         plan = self._plan
         if lane not in self._readers:
-            self._readers[lane] = RowReader(self._table, self._reads)
+            self._readers[lane] = self._new_reader()
             if lane in self._tail_lanes and plan.spec.shuffle and window == 0:
                 # The tail lies before the window, in the same row group: no second reading.
                 self._tails[lane] = self._read_tail(lane, self._readers[lane])
@@ -128,6 +147,12 @@ class _Work:
         if stop == plan.main_rows[lane] and plan.spec.shuffle:
             self._readers[lane].close()
         return _Loaded(window, start, slot, plan.window_order(lane, window) + base)
+
+    def _new_reader(self, fragment: int | None = None) -> RowReader:
+        """A reader; with `fragment`, one for the first rows of a row group."""
+        reader = RowReader(self._table, fragment=fragment, prefix=fragment is not None)
+        self._used_readers.append(reader)
+        return reader
 
     def _read_tail(self, lane: int, reader: RowReader) -> tuple[dict[str, Array], Ints]:
         rows = self._plan.tail_rows[lane]
@@ -140,8 +165,7 @@ class _Work:
         reader = self._readers.get(lane)
         if reader is None or self._plan.spec.shuffle:
             first = next(self._plan.pieces(lane, True, 0, self._plan.tail_rows[lane]))
-            fragment = min(self._table.fragment_rows(), first.stop)
-            reader = RowReader(self._table, self._reads, fragment=fragment, prefix=True)
+            reader = self._new_reader(min(self._table.fragment_rows(), first.stop))
         return self._read_tail(lane, reader)
 
     # Gathering
@@ -152,10 +176,11 @@ class _Work:
         start, stop = plan.slice_of(batch, self._reader.rank, self._reader.world_size)
         out = _Out(self._table, stop - start, self._scratch)
         parts: list[Ints] = []
-        for lane, tail, first, count in plan.takes(batch, start, stop):
+        takes = self._planned.popleft() if self._planned else self._takes(batch)
+        for lane, tail, first, count in takes:
             if tail:
                 if lane not in self._tails:
-                    self._tails[lane] = self._thread.submit(self._fetch_tail, lane).result()
+                    self._tails[lane] = self._fetch_tail(lane)
                 blocks, order = self._tails[lane]
                 out.fill(blocks, order[first : first + count])
                 continue
@@ -182,26 +207,35 @@ class _Work:
         old = self._current.pop(lane, None)
         if old is not None:
             self._free.append(old.slot)
-        self._load_ahead()
-        expected_lane, expected_window, future = self._ahead.pop(0)
-        if (expected_lane, expected_window) != (lane, window):
-            raise RuntimeError("windows are decoded in another order than they are used")
-        loaded = future.result()
+        if self._executor is None:
+            loaded = self._load(lane, window, self._free.pop())
+            self._following = next(self._loads, None)
+        else:
+            self._load_ahead()
+            expected_lane, expected_window, future = self._ahead.popleft()
+            if (expected_lane, expected_window) != (lane, window):
+                raise RuntimeError("windows are decoded in another order than they are used")
+            loaded = future.result()
         self._current[lane] = loaded
         self._load_ahead()
         return loaded
 
 
 class _Out:
-    """The tensors of one batch while they are being filled."""
+    """The tensors of one batch while they are being filled.
+
+    Scalar columns of one type share one storage: fewer pieces of memory to hand between processes.
+    """
 
     def __init__(self, table: Table, rows: int, scratch: dict[str, Array]) -> None:
         self._rows, self._filled, self._scratch = rows, 0, scratch
-        self.tensors = {"row": torch.empty(rows, dtype=torch.int64)}
-        for column in table.columns:
-            shape = (rows,) if column.width is None else (rows, column.width)
-            dtype: torch.dtype = getattr(torch, column.out.name)
-            self.tensors[column.name] = torch.empty(shape, dtype=dtype)
+        self.tensors: dict[str, Tensor] = {}
+        for dtype, names in table.scalars:
+            self.tensors.update(
+                zip(names, torch.empty((len(names), rows), dtype=dtype), strict=True)
+            )
+        for dtype, name, width in table.lists:
+            self.tensors[name] = torch.empty((rows, width), dtype=dtype)
         self._arrays = {name: tensor.numpy() for name, tensor in self.tensors.items()}
 
     def fill(self, blocks: dict[str, Array], index: Ints) -> None:
@@ -211,11 +245,11 @@ class _Out:
             block, target = blocks[name], array[start:stop]
             # mode="clip": numpy buffers `out` in the other modes; the indices are valid anyway.
             if block.dtype == target.dtype:
-                np.take(block, index, axis=0, out=target, mode="clip")
+                block.take(index, axis=0, out=target, mode="clip")
             else:
                 scratch = self._scratch_for(name, block)[: len(index)]
-                np.take(block, index, axis=0, out=scratch, mode="clip")
-                np.copyto(target, scratch, casting="unsafe")
+                block.take(index, axis=0, out=scratch, mode="clip")
+                target[...] = scratch
         self._filled = stop
 
     def _scratch_for(self, name: str, block: Array) -> Array:

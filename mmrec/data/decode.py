@@ -140,12 +140,10 @@ def _infer_width(source: Source, name: str, dtype: pa.DataType) -> int | None:
         return int(dtype.list_size)
     if source.num_rows == 0:
         return None
-    file = source.open(buffered=True, checksums=False)
     group = next(g for g, rows in enumerate(source.group_rows) if rows)
-    for batch in file.iter_batches(batch_size=1, row_groups=[group], columns=[name]):
-        value = batch.column(0)[0].as_py()
-        return max(1, len(value)) if value is not None else None
-    return None
+    batch = next(source.read_group(group, [name], rows=1, checksums=False))
+    value = batch.column(0)[0].as_py()
+    return max(1, len(value)) if value is not None else None
 
 
 def decode(column: Column, array: pa.Array, out: Array) -> None:

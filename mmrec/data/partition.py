@@ -26,6 +26,8 @@ import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
 
+READ_AHEAD = 2  # windows
+
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _MAX_DECODED = 1.1  # rows decoded / rows of the file that cutting row groups into lanes may cost
@@ -43,7 +45,7 @@ def _mix(value: int) -> int:
 def permutation(n: int, *key: int) -> Ints:
     """A permutation of range(n) that depends on `key` alone, on any machine and numpy version.
 
-    The numbers are ordered by their splitmix64 hash, a bijection, so there are no ties.
+    The numbers are ordered by the high bits of their splitmix64 hash, ties by themselves.
 
     >>> permutation(5, 0, 1), permutation(5, 0, 2)
     (array([0, 3, 1, 2, 4]), array([2, 1, 0, 4, 3]))
@@ -56,7 +58,12 @@ def permutation(n: int, *key: int) -> Ints:
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z ^= z >> np.uint64(31)
-    return np.argsort(z, kind="stable").astype(np.int64, copy=False)
+    # The number goes into the low bits, so that sorting values, not indices, gives the order.
+    low = np.uint64((1 << n.bit_length()) - 1)
+    z = (z & ~low) | np.arange(n, dtype=np.uint64)
+    z.sort()
+    order: Ints = (z & low).astype(np.int64)
+    return order
 
 
 class Piece(NamedTuple):
@@ -112,8 +119,8 @@ class Spec:
 
 
 def lane_window(spec: Spec, lanes: tuple[int, int]) -> int:
-    """Rows that one lane shuffles at a time; one window more than lanes is being read ahead."""
-    rows = spec.window // (lanes[0] * lanes[1] + 1)
+    """Rows that one lane shuffles at a time; two windows more than lanes are being read ahead."""
+    rows = spec.window // (lanes[0] * lanes[1] + READ_AHEAD)
     return max(1, rows if spec.shuffle else min(rows, max(8192, spec.batch_size)))
 
 
@@ -200,6 +207,7 @@ class Plan:
         self.first_tail_batch = self._rounds * self.times
         self._tail_takes = self._deal_tails()
         self._window = lane_window(spec, lanes)
+        self._first_windows = [self._first_window(lane) for lane in range(len(lengths))]
 
     def size_of(self, batch: int) -> int:
         """Rows of global batch `batch`; all but the last have `batch_size`."""
@@ -213,14 +221,16 @@ class Plan:
     def takes(self, batch: int, start: int, stop: int) -> list[Take]:
         """Where rows [start, stop) of global batch `batch` come from, in order."""
         if batch >= self.first_tail_batch:
-            whole = self._tail_takes[batch - self.first_tail_batch]
-        else:
-            turn, time = divmod(batch, self.times)
-            whole = [
-                Take(place * self.times + time, False, turn * share, share)
-                for place, share in enumerate(self._shares)
-            ]
-        return list(_clip(whole, start, stop))
+            return list(_clip(self._tail_takes[batch - self.first_tail_batch], start, stop))
+        turn, time = divmod(batch, self.times)
+        takes = []
+        for place, share in enumerate(self._shares):
+            begin = self._bounds[place]
+            low, high = max(start, begin), min(stop, begin + share)
+            if low < high:
+                first = turn * share + low - begin
+                takes.append(Take(place * self.times + time, False, first, high - low))
+        return takes
 
     def _deal_tails(self) -> list[list[Take]]:
         """The takes of the last batches: own lane first, then the nearest in time, then in place.
@@ -272,12 +282,12 @@ class Plan:
 
         First windows have different sizes, so that lanes need their next one at different times.
         """
-        first = self._first_window(lane)
+        first = self._first_windows[lane]
         return 0 if row < first else 1 + (row - first) // self._window
 
     def window_bounds(self, lane: int, window: int) -> tuple[int, int]:
         """Rows [from, to) of the lane's main part that are shuffled together."""
-        first = self._first_window(lane)
+        first = self._first_windows[lane]
         start = 0 if window == 0 else first + (window - 1) * self._window
         size = first if window == 0 else self._window
         return start, min(start + size, self.main_rows[lane])

@@ -34,7 +34,7 @@ FILE_ROWS = 1 << 19
 LANES = 16  # a multiple of the stream's lanes: no row group lies in two of them
 _STATE = ".repack.json"
 _READ_ROWS = 4096
-_PAGE_BYTES = 1 << 18
+_PAGE_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -230,10 +230,7 @@ def _read(
                 continue
             source.check_unchanged()
             try:
-                file = source.open(buffered=True, checksums=True)
-                for batch in file.iter_batches(
-                    batch_size=_READ_ROWS, row_groups=[group], columns=list(names)
-                ):
+                for batch in source.read_group(group, names, rows=_READ_ROWS, checksums=True):
                     if skip < batch.num_rows:
                         yield source, group, batch.slice(skip)
                     skip = max(0, skip - batch.num_rows)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.fs as pafs
+import torch
 
 from mmrec.data.decode import Array, BadColumn, Column, decode
 from mmrec.data.partition import Ints, Piece
@@ -18,7 +19,7 @@ from mmrec.data.sources import READ_ERRORS, Source
 from mmrec.errors import InputError
 
 _BIG_GROUP = 4 << 20  # bytes from which a row group is read bit by bit instead of whole
-_FRAGMENT_BYTES = 2 << 20  # decoded at a time
+_FRAGMENT_BYTES = 1 << 20  # decoded at a time: what stays in the cache
 _FRAGMENT_ROWS = 8192
 
 
@@ -44,6 +45,8 @@ class Table:
         sizes: (G,) its rows that pass the filter; the same as `physical` without one.
         keep: for each row group the packed bits of the rows that pass; empty without a filter.
         checksums: verify page checksums where a file has them.
+        scalars: names of the scalar tensors of a batch, by type; "row" is one of them.
+        lists: type, name and width of the list tensors.
     """
 
     sources: tuple[Source, ...]
@@ -55,13 +58,15 @@ class Table:
     sizes: Ints
     keep: tuple[npt.NDArray[np.uint8], ...] = field(repr=False)
     checksums: bool
+    scalars: tuple[tuple[torch.dtype, tuple[str, ...]], ...]
+    lists: tuple[tuple[torch.dtype, str, int], ...]
 
     @classmethod
     def of(
         cls, sources: Iterable[Source], columns: Iterable[Column], row_filter: Any, checksums: bool
     ) -> Table:
         """Lay the row groups out; a filter (a pyarrow expression) is evaluated here, once."""
-        sources = tuple(sources)
+        sources, columns = tuple(sources), tuple(columns)
         physical = np.array([n for s in sources for n in s.group_rows], dtype=np.int64)
         counts = [len(s.group_rows) for s in sources]
         keep: tuple[npt.NDArray[np.uint8], ...] = ()
@@ -72,7 +77,7 @@ class Table:
             keep = tuple(np.packbits(part) for part in bits)
         return cls(
             sources=sources,
-            columns=tuple(columns),
+            columns=columns,
             file_of=np.repeat(np.arange(len(sources)), counts),
             group_in_file=np.concatenate([np.arange(n) for n in counts]).astype(np.int64),
             first_row=np.cumsum(physical) - physical,
@@ -80,6 +85,8 @@ class Table:
             sizes=sizes,
             keep=keep,
             checksums=checksums,
+            scalars=_scalars(columns),
+            lists=tuple((_torch_type(c), c.name, c.width) for c in columns if c.width is not None),
         )
 
     @property
@@ -102,9 +109,22 @@ class Table:
         return blocks
 
     def fragment_rows(self) -> int:
-        """Rows decoded at a time, so that a fragment is about 2 MiB."""
+        """Rows decoded at a time, so that a fragment is about 1 MiB."""
         row_bytes = sum((c.width or 1) * c.stored.itemsize for c in self.columns)
         return int(np.clip(_FRAGMENT_BYTES // max(1, row_bytes), 256, _FRAGMENT_ROWS))
+
+
+def _torch_type(column: Column) -> torch.dtype:
+    dtype: torch.dtype = getattr(torch, column.out.name)
+    return dtype
+
+
+def _scalars(columns: Iterable[Column]) -> tuple[tuple[torch.dtype, tuple[str, ...]], ...]:
+    names: dict[torch.dtype, list[str]] = {torch.int64: ["row"]}
+    for column in columns:
+        if column.width is None:
+            names.setdefault(_torch_type(column), []).append(column.name)
+    return tuple((dtype, tuple(of_type)) for dtype, of_type in names.items())
 
 
 def _kept_rows(source: Source, row_filter: Any) -> list[npt.NDArray[np.bool_]]:
@@ -135,20 +155,40 @@ def _kept_rows(source: Source, row_filter: Any) -> list[npt.NDArray[np.bool_]]:
     return np.split(mask, np.cumsum(source.group_rows)[:-1]) if source.group_rows else []
 
 
+class Buffers:
+    """Blocks of rows that are used again by the next epoch instead of being allocated anew."""
+
+    def __init__(self) -> None:
+        self._spare: list[dict[str, Array]] = []
+
+    def take(self, table: Table, rows: int) -> dict[str, Array]:
+        """Blocks for at least `rows` rows."""
+        while self._spare:
+            blocks = self._spare.pop()
+            if len(blocks["row"]) >= rows:
+                return blocks
+        return table.blocks(rows)
+
+    def give_back(self, blocks: dict[str, Array]) -> None:
+        """Keep the blocks for the next `take`."""
+        self._spare[:] = [blocks]
+
+    def __reduce__(self) -> tuple[type[Buffers], tuple[()]]:
+        return Buffers, ()  # other processes have their own
+
+
 class RowReader:
     """Reads pieces of row groups into blocks; goes on where it stands when a piece follows.
 
     Args:
         table: what to read from.
-        reads: where to count.
         fragment: rows decoded at a time.
         prefix: only the first rows of row groups are wanted, so no more bytes are read than needed.
     """
 
-    def __init__(
-        self, table: Table, reads: Reads, *, fragment: int | None = None, prefix: bool = False
-    ) -> None:
-        self._table, self._reads, self._prefix = table, reads, prefix
+    def __init__(self, table: Table, *, fragment: int | None = None, prefix: bool = False) -> None:
+        self.reads = Reads()
+        self._table, self._prefix = table, prefix
         self._fragment = fragment or table.fragment_rows()
         self._names = [column.name for column in table.columns]
         self._file: Any = None
@@ -184,6 +224,11 @@ class RowReader:
     def close(self) -> None:
         """Let go of the open file and what was decoded of it."""
         self._close_group()
+        self._close_file()
+
+    def _close_file(self) -> None:
+        if self._file is not None:
+            self._file.close(force=True)
         self._file = self._file_key = None
 
     def _open(self, group: int) -> None:
@@ -197,7 +242,7 @@ class RowReader:
         self._group, self._kept = group, table.kept(group)
         try:
             if self._file_key != key:
-                self._file, self._file_key = None, None
+                self._close_file()
                 self._file = source.open(buffered=key[1], checksums=table.checksums)
                 self._file_key = key
             self._batches = self._file.iter_batches(
@@ -208,7 +253,7 @@ class RowReader:
             )
         except READ_ERRORS as error:
             raise self._failure(error) from None
-        self._reads.row_groups += 1
+        self.reads.row_groups += 1
 
     def _next_fragment(self) -> None:
         physical = int(self._table.physical[self._group])
@@ -220,7 +265,7 @@ class RowReader:
         if batch is None or last > physical:
             raise self._failure(ValueError(f"{last} rows where the footer says {physical}"))
         self._decoded = last
-        self._reads.rows += batch.num_rows
+        self.reads.rows += batch.num_rows
         self._low = self._high
         if self._kept is None:
             self._rows = np.arange(first, last, dtype=np.int64)
@@ -258,11 +303,10 @@ class RowReader:
         number = int(table.group_in_file[self._group])
         for name in self._names:
             try:
-                file = source.open(buffered=True, checksums=table.checksums)
-                rows = file.iter_batches(
-                    batch_size=self._fragment, row_groups=[number], columns=[name]
+                batches = source.read_group(
+                    number, [name], rows=self._fragment, checksums=table.checksums
                 )
-                if sum(batch.num_rows for batch in rows) != source.group_rows[number]:
+                if sum(batch.num_rows for batch in batches) != source.group_rows[number]:
                     raise ValueError("another number of rows than the footer says")
             except READ_ERRORS as alone:  # noqa: PERF203
                 reason = " ".join(str(alone).split()) or type(alone).__name__

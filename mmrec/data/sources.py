@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -20,7 +20,7 @@ PathLike: TypeAlias = "str | os.PathLike[str]"
 Paths: TypeAlias = "PathLike | Sequence[PathLike]"
 
 _TRAILER = 8  # a parquet file ends with the footer's length (4 bytes) and b"PAR1"
-_BUFFER = 1 << 20
+_BUFFER = 1 << 16  # small, so that reading the first rows of a row group reads few bytes
 _REMOTE_STAMPS = ("mtime", "LastModified", "last_modified", "etag", "ETag", "updated", "created")
 
 # What pyarrow raises on bytes that are not what they should be.
@@ -62,6 +62,16 @@ class Source:
     def schema(self) -> pa.Schema:
         return self.metadata.schema.to_arrow_schema()
 
+    def read_group(
+        self, group: int, columns: Sequence[str], *, rows: int, checksums: bool
+    ) -> Iterator[pa.RecordBatch]:
+        """One row group, `rows` rows at a time."""
+        file = self.open(buffered=True, checksums=checksums)
+        try:
+            yield from file.iter_batches(batch_size=rows, row_groups=[group], columns=list(columns))
+        finally:
+            file.close(force=True)
+
     def check_unchanged(self) -> None:
         """Raise `InputError` when the file is not the one that was opened first."""
         if stamp_of(self.location, self.filesystem, self.path) != self.stamp:
@@ -71,7 +81,10 @@ class Source:
             )
 
     def open(self, *, buffered: bool, checksums: bool) -> pq.ParquetFile:
-        """The file, ready to read row groups; `buffered` reads column chunks bit by bit."""
+        """The file, ready to read row groups; `buffered` reads column chunks bit by bit.
+
+        To be closed with `close(force=True)`.
+        """
         if self.filesystem is None:
             handle: Any = pa.OSFile(self.location, "rb")
         else:
@@ -80,6 +93,7 @@ class Source:
             handle,
             metadata=self.metadata,
             buffer_size=_BUFFER if buffered else 0,
+            pre_buffer=not buffered,
             page_checksum_verification=checksums,
         )
 

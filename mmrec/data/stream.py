@@ -15,7 +15,7 @@ from mmrec.data.batches import Reader, read_batches
 from mmrec.data.decode import plan_columns
 from mmrec.data.manifest import check_against_manifest
 from mmrec.data.partition import Plan, Spec, choose_lanes, lane_window
-from mmrec.data.rows import Reads, Table
+from mmrec.data.rows import Buffers, Reads, Table
 from mmrec.data.sources import Paths, find_files, open_source
 from mmrec.errors import InputError
 
@@ -60,6 +60,7 @@ class ParquetStream(IterableDataset[T], Generic[T]):
             numbers.
         checksums: verify page checksums where files have them.
         verify: also compare each file with the SHA-256 in the manifest beside it (reads it all).
+        threads: that decode ahead, 0 to 2; worker processes have none.
 
     Raises:
         InputError: naming file, and where it applies row group, row and column.
@@ -86,6 +87,7 @@ class ParquetStream(IterableDataset[T], Generic[T]):
         row_filter: Any = None,
         checksums: bool = True,
         verify: bool = False,
+        threads: int = 2,
     ) -> None:
         super().__init__()
         lanes = lanes or ((4, 4) if shuffle else (1, 1))
@@ -106,8 +108,9 @@ class ParquetStream(IterableDataset[T], Generic[T]):
         )
         self._lanes = choose_lanes(self._table.sizes, spec)
         self._spec, self._collate, self._filter = spec, collate, row_filter
+        self._threads = threads
         self.rank, self.world_size = rank, world_size
-        self.reads = Reads()
+        self.reads, self._buffers = Reads(), Buffers()
         # (epoch, batch to begin with), in shared memory: persistent workers see changes.
         self._position: Tensor = torch.zeros(2, dtype=torch.int64)
         self._position.share_memory_()  # type: ignore[no-untyped-call]
@@ -150,11 +153,15 @@ class ParquetStream(IterableDataset[T], Generic[T]):
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
         if info is None:
             self.begin()
-        return self._iterate(self.epoch, self.start, worker, workers)
+        # In worker processes the workers are what runs at the same time.
+        threads = self._threads if info is None else 0
+        first = self.start + worker
+        reader = Reader(self.rank, self.world_size, first, workers, threads)
+        return self._iterate(self.epoch, reader)
 
-    def _iterate(self, epoch: int, start: int, worker: int, workers: int) -> Iterator[T]:
-        reader = Reader(self.rank, self.world_size, start + worker, workers)
-        for batch, tensors in read_batches(self._table, self._plan(epoch), reader, self.reads):
+    def _iterate(self, epoch: int, reader: Reader) -> Iterator[T]:
+        plan = self._plan(epoch)
+        for batch, tensors in read_batches(self._table, plan, reader, self.reads, self._buffers):
             self._next = (epoch, batch + 1)
             yield self._collate(tensors) if self._collate else cast(T, tensors)
 

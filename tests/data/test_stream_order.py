@@ -316,7 +316,7 @@ for epoch in range(loader.epoch, 3):
 """
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, 2] if THOROUGH else [2])
 def test_kill_at_random_moments(folder: Path, tmp_path: Path, workers: int) -> None:
     """After any kill -9 the last saved state goes on with no row lost or doubled after it."""
     expected = []
