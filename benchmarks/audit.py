@@ -119,7 +119,9 @@ def measure(root: Path) -> None:
     spent = time.perf_counter() - started
     used = resource.getrusage(resource.RUSAGE_SELF)
     cpu = used.ru_utime + used.ru_stime
-    peak = used.ru_maxrss / 2**20
+    # Not ru_maxrss: a child keeps the peak of the process it was started from.
+    status = Path("/proc/self/status").read_text()
+    peak = int(status.split("VmHWM:")[1].split()[0]) / 2**20
     findings = [f.name for f in report.findings]
     print(json.dumps({"seconds": spent, "cpu": cpu, "peak_gib": peak, "findings": findings}))
 

@@ -62,10 +62,13 @@ def read_chunk(batch: pa.RecordBatch, start: int) -> Chunk:
     scalars: dict[str, NDArray[np.float64]] = {}
     exact: dict[str, Ints] = {}
     for name, array in columns.items():
-        if is_list(array.type) or not is_scalar(array.type):
+        if is_list(array.type):
+            continue
+        if not is_scalar(array.type):
+            missing[name] = array.null_count
             continue
         if pa.types.is_temporal(array.type):
-            array = array.cast(pa.int64())
+            array = _ticks(array)
         if name in (USER, TARGET) and pa.types.is_integer(array.type):
             missing[name] = array.null_count
             exact[name] = np.asarray(pc.fill_null(array, 0)).astype(np.int64)
@@ -92,6 +95,13 @@ def read_chunk(batch: pa.RecordBatch, start: int) -> Chunk:
         odd_labels=int((~valid & ~np.isnan(label)).sum()),
         ragged=ragged,
     )
+
+
+def _ticks(array: pa.Array) -> pa.Array:
+    """Times and dates as integers that grow with time."""
+    if pa.types.is_date(array.type):
+        array = array.cast(pa.timestamp("ms"))
+    return array.cast(pa.int32() if pa.types.is_time32(array.type) else pa.int64())
 
 
 def _history(array: pa.Array | None, rows: int) -> tuple[Ints, int, bool]:

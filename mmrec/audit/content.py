@@ -18,28 +18,27 @@ from mmrec.audit.vectors import Vectors, read_vectors, vector_columns
 from mmrec.data.items import feature_files
 from mmrec.errors import InputError
 
-Progress = Callable[[int], object]
+Progress = Callable[[str], object]
 
 
 def check_content(
     context: Context,
     *,
     most_images: int = DECODED,
-    progress: Progress = lambda done: None,
+    progress: Progress = lambda what: None,
 ) -> tuple[list[Finding], dict[str, Any]]:
     """All checks of content; pictures are listed all and decoded in part."""
     findings: list[Finding] = []
     facts: dict[str, Any] = {}
     found: dict[str, Vectors] = {}
     for table, path in context.layout.tables.items():
-        findings += _read_vectors(context, table, path, found)
+        findings += _read_vectors(context, table, path, found, progress)
     for vectors in found.values():
         findings += _vectors(context, vectors)
         facts.setdefault("vectors", {})[vectors.source] = _vector_facts(vectors)
     if context.layout.images is not None:
-        images = check_images(
-            context.layout.images, context.num_items, most=most_images, progress=progress
-        )
+        progress("pictures")
+        images = check_images(context.layout.images, context.num_items, most=most_images)
         findings += _images(context, images)
         facts["images"] = {k: v for k, v in vars(images).items() if k not in ("why", "examples")}
         facts["images"] |= {f"broken by {why}": count for why, count in images.why.items()}
@@ -52,11 +51,12 @@ def check_content(
 
 
 def _read_vectors(
-    context: Context, table: str, path: Path, found: dict[str, Vectors]
+    context: Context, table: str, path: Path, found: dict[str, Vectors], progress: Progress
 ) -> list[Finding]:
     try:
         for column, mask in vector_columns(feature_files(path)[0]):
             source = f"{table}.{column}"
+            progress(source)
             found[source] = read_vectors(source, path, column, mask, num_items=context.num_items)
     except (pa.ArrowException, OSError, InputError) as error:
         sentence = f"{path.name} cannot be read: {error}."

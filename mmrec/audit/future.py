@@ -29,13 +29,14 @@ def check_future(context: Context) -> tuple[list[Finding], dict[str, Any]]:
 
 
 def _by_time(context: Context, facts: dict[str, Any]) -> list[Finding]:
-    """A history item whose one and only, or first, row of the same user bears a later time."""
+    """A history item that the same user's rows meet for the first time only later."""
     close = [split for split in context.splits.values() if len(split.close.get("user", ()))]
     if not close:
         return []
-    pair = np.concatenate([pair_keys(s.close["user"], s.close["item"]) for s in close])
-    time = np.concatenate([s.close["time"] for s in close])
-    pair, time = pair[~np.isnan(time)], time[~np.isnan(time)]
+    first_met = [_first_met(split) & ~np.isnan(split.close["time"]) for split in close]
+    pairs = [pair_keys(s.close["user"], s.close["item"]) for s in close]
+    pair = np.concatenate([p[met] for p, met in zip(pairs, first_met, strict=True)])
+    time = np.concatenate([s.close["time"][m] for s, m in zip(close, first_met, strict=True)])
     order = np.lexsort((time, pair))
     pair, time = pair[order], time[order]
     first = np.r_[True, pair[1:] != pair[:-1]]
@@ -71,6 +72,17 @@ def _by_time(context: Context, facts: dict[str, Any]) -> list[Finding]:
                 )
             )
     return findings
+
+
+def _first_met(split: Split) -> Array:
+    """(n,) rows that may be their user's first meeting with the item, as far as histories tell.
+
+    Where people come back to items, a row may be a return to what they met before the log began:
+    its own history then holds the item, or was too full to still hold it.
+    """
+    own: Array = (split.histories == split.close["item"][:, None]).any(axis=1)
+    full: Array = (split.histories != 0).all(axis=1)
+    return ~own & ~full if split.hits[:, 1].sum() else ~own
 
 
 def _known_in_train(context: Context, split: Split, facts: dict[str, Any]) -> list[Finding]:

@@ -6,7 +6,6 @@ import hashlib
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,13 +39,7 @@ class Images:
     examples: list[str] = field(default_factory=list)
 
 
-def check_images(
-    directory: Path,
-    num_items: int,
-    *,
-    most: int = DECODED,
-    progress: Callable[[int], object] = lambda done: None,
-) -> Images:
+def check_images(directory: Path, num_items: int, *, most: int = DECODED) -> Images:
     """List all files, decode up to `most` of them, compare up to `HASHED` byte for byte."""
     sizes: dict[int, int] = {}
     with os.scandir(directory) as entries:
@@ -73,7 +66,6 @@ def check_images(
                 images.why[why] += 1
                 if len(images.examples) < 3:
                     images.examples.append(f"{item}.jpg")
-            progress(1)
     return images
 
 

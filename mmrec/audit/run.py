@@ -74,22 +74,29 @@ def audit(
         total=sum(rows.values()), desc="rows", unit=" rows", unit_scale=True, disable=hidden
     ) as bar:
         context = _read(layout, num_items, time, sample_rows, bar.update)
-    shape, facts_of_shape = check_shape(context)
-    leaks, facts_of_leaks = check_leaks(context)
-    levels, facts_of_levels = check_levels(context)
-    future, facts_of_future = check_future(context)
-    shift, facts_of_shift = check_shift(context, tags)
-    with tqdm(desc="pictures", unit=" pictures", disable=hidden) as bar:
-        content, facts_of_content = check_content(context, most_images=images, progress=bar.update)
-    findings = [*findings, *shape, *leaks, *levels, *future, *shift, *content]
+    checks: dict[str, Callable[[], tuple[list[Finding], dict[str, Any]]]] = {
+        "shape": lambda: check_shape(context),
+        "leaks": lambda: check_leaks(context),
+        "levels": lambda: check_levels(context),
+        "future items": lambda: check_future(context),
+        "shift": lambda: check_shift(context, tags),
+        "content": lambda: check_content(context, most_images=images, progress=bar.set_postfix_str),
+    }
+    facts: dict[str, dict[str, Any]] = {}
+    with tqdm(total=len(checks), unit=" checks", disable=hidden) as bar:
+        for name, check in checks.items():
+            bar.set_description(name)
+            found, facts[name] = check()
+            findings += found
+            bar.update()
     report = Report(
         root=str(root),
         findings=tuple(sorted(findings, key=lambda f: SEVERITIES.index(f.severity))),
         facts={
-            "shape": facts_of_shape,
-            "leaks": facts_of_leaks | facts_of_levels | facts_of_future,
-            "shift": facts_of_shift,
-            "content": facts_of_content,
+            "shape": facts["shape"],
+            "leaks": facts["leaks"] | facts["levels"] | facts["future items"],
+            "shift": facts["shift"],
+            "content": facts["content"],
             "standard": {
                 "chance of a false finding, all tests together": FAMILY_ERROR,
                 "standard errors from chance that are real": context.standard.z,

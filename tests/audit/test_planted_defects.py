@@ -310,6 +310,26 @@ def test_future_items(audited: Callable[..., Report]) -> None:
     assert 200 < finding.evidence["rows"] < 300
 
 
+def test_returns_to_items_met_before_the_log_are_no_future(audited: Callable[..., Report]) -> None:
+    """The last row of each user asks again about the oldest item of its history."""
+
+    def plant(data: Any) -> None:
+        for clicks in data.clicks.values():
+            last: dict[int, int] = {}
+            for row in np.argsort(clicks["timestamp"], kind="stable"):
+                last[int(clicks["user_id"][row])] = int(row)
+            for row in last.values():
+                history = clicks["item_seq"][row]
+                if history.any():
+                    clicks["item_id"][row] = history[np.flatnonzero(history)[0]]
+            for name, levels in data.levels.items():
+                clicks[name] = levels[clicks["item_id"]]
+
+    report = audited(plant)
+    assert not report.serious, report.terminal()
+    assert report.named("target_in_history")
+
+
 def test_a_column_that_is_the_label(audited: Callable[..., Report]) -> None:
     def plant(data: Any) -> None:
         for clicks in data.clicks.values():

@@ -90,8 +90,15 @@ def test_the_command_leaves_with_0_or_one_sentence(
 def test_time_names_a_column(made: Callable[..., Any], tmp_path: Path) -> None:
     data = made(users=120)
     for clicks in data.clicks.values():
-        clicks["when"] = clicks.pop("timestamp").astype("datetime64[s]")
+        time = clicks.pop("timestamp")
+        clicks["when"] = time.astype("datetime64[s]")
+        clicks["day"] = time.astype("datetime64[D]")
+        clicks["mobile"] = time % 2 == 0
+        clicks["city"] = np.where(time % 3 == 0, "Ulm", None)
     root = data.write(tmp_path / "data")
-    assert "future items" in audit(root, time="when").facts["leaks"]
+    report = audit(root, time="when")
+    assert "future items" in report.facts["leaks"]
+    assert {"when", "day", "mobile"} <= set(report.facts["leaks"]["AUC of single columns in train"])
+    assert {f.evidence["rows"].get("city", 0) > 0 for f in report.named("missing_values")} == {True}
     with pytest.raises(ValueError, match="time must be a column of train, got hour"):
         audit(root, time="hour")
