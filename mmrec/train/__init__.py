@@ -1,5 +1,6 @@
 """Training: `fit`, its settings, checkpoints, metrics and what ranks tell each other."""
 
+from mmrec.train.batch_size import largest_batch_size
 from mmrec.train.checkpoint import Checkpoint, load_checkpoint, load_weights, save_checkpoint
 from mmrec.train.config import TrainConfig
 from mmrec.train.distributed import World, current_world, process_group
@@ -41,6 +42,7 @@ __all__ = [
     "fit",
     "gauc",
     "interval",
+    "largest_batch_size",
     "load_checkpoint",
     "load_weights",
     "logloss",

@@ -1,0 +1,99 @@
+"""`--batch-size auto`: the largest batch whose training step fits into memory, found by trying."""
+
+from __future__ import annotations
+
+import gc
+
+import torch
+from torch import Tensor, nn
+
+from mmrec.batch import Batch
+from mmrec.errors import InputError
+from mmrec.train.config import TrainConfig
+from mmrec.train.precision import resolve_device
+from mmrec.train.stepper import RowLoss, Stepper, click_loss
+
+
+def largest_batch_size(
+    model: nn.Module,
+    sample: Batch,
+    *,
+    config: TrainConfig,
+    start: int = 128,
+    limit: int = 65_536,
+    loss: RowLoss = click_loss,
+) -> int:
+    """The largest of start, 2 start, 4 start, … up to `limit` whose step fits on the device.
+
+    Tries whole steps (forward, backward, optimizer state) at a learning rate of zero, on rows of
+    `sample` repeated, with every place of their histories filled. One size below the first that
+    did not fit is left as room for what fragments memory later. Weights stay as they were.
+
+    Only a device that refuses memory can answer: a CPU's system kills the process instead, so
+    there `limit` should be what is known to fit.
+
+    Raises:
+        InputError: not even `start` rows fit, or the sample is empty.
+    """
+    if len(sample) == 0 or start < 1 or limit < start:
+        raise InputError(
+            "the search needs rows and 1 <= start <= limit, "
+            f"got {len(sample)} rows, {start}, {limit}"
+        )
+    device = resolve_device(config.device)
+    was_training = model.training
+    state = model.state_dict()  # without the item table, which no step changes
+    kept = {k: state[k].clone() for k, _ in model.named_buffers() if k in state}
+    fits, size = 0, start
+    while size <= limit and _fits(model, _filled(sample, size), config, device, loss):
+        fits, size = size, size * 2
+    model.train(was_training)
+    buffers = dict(model.named_buffers())
+    for name, value in kept.items():
+        buffers[name].copy_(value)
+    if not fits:
+        raise InputError(
+            f"a training step of {start} rows runs out of memory on {device}: take a smaller "
+            "recipe or bfloat16"
+        )
+    refused = size <= limit
+    return max(start, fits // 2) if refused else fits
+
+
+def _filled(sample: Batch, size: int) -> Batch:
+    """`size` rows of the sample, without padding in their histories: the worst that can come."""
+
+    def repeated(value: Tensor) -> Tensor:
+        times = -(-size // len(value))
+        return value.repeat(times, *[1] * (value.ndim - 1))[:size]
+
+    return Batch(
+        user=repeated(sample.user),
+        history=repeated(sample.history).clamp(min=1),
+        target=repeated(sample.target),
+        context=repeated(sample.context),
+        label=None if sample.label is None else repeated(sample.label),
+        row=repeated(sample.row),
+    )
+
+
+def _fits(
+    model: nn.Module, batch: Batch, config: TrainConfig, device: torch.device, loss: RowLoss
+) -> bool:
+    stepper: Stepper | None = None
+    try:
+        stepper = Stepper(model, config, device, loss)
+        model.train()
+        for step in range(2):  # the second step has the optimizer's state beside the activations
+            stepper.step([(batch.to(device), batch.row)], step=step, factor=0.0)
+        stepper.records.take()
+        return True
+    except torch.OutOfMemoryError:
+        return False
+    finally:
+        del stepper
+        for parameter in model.parameters():
+            parameter.grad = None
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()

@@ -1,0 +1,49 @@
+"""The search for a batch size, on a device that refuses memory above a known size."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from toy_training import ToyLoader, ToyModel, toy_config
+
+from mmrec import Batch, InputError
+from mmrec.train import largest_batch_size
+
+
+class Bounded(ToyModel):
+    """Runs out of memory above `room` history places."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room = room
+
+    def forward(self, batch: Batch) -> Tensor:
+        if int(batch.valid.sum()) > self.room * batch.history.shape[1]:
+            raise torch.OutOfMemoryError
+        return super().forward(batch)
+
+
+@pytest.mark.parametrize(
+    ("room", "expected"), [(1000, 256), (512, 256), (511, 128), (130, 128), (10**9, 2048)]
+)
+def test_finds_the_largest_with_room_to_spare_and_leaves_the_model(
+    room: int, expected: int
+) -> None:
+    model = Bounded(room).eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    sample = next(iter(ToyLoader(7)))
+    config = toy_config(weight_decay=0.1)
+    assert largest_batch_size(model, sample, config=config, limit=2048) == expected
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+    assert not model.training
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_too_little_room_is_one_sentence() -> None:
+    sample = next(iter(ToyLoader(7)))
+    with pytest.raises(InputError, match="step of 128 rows runs out of memory on cpu"):
+        largest_batch_size(Bounded(127), sample, config=toy_config())
+    with pytest.raises(InputError, match="1 <= start <= limit"):
+        largest_batch_size(Bounded(1), sample, config=toy_config(), start=8, limit=4)
