@@ -30,7 +30,7 @@ from mmrec.data.artifacts import write_item_embeddings, write_item_info
 from mmrec.data.counts import ClickCounts, count_clicks, read_pairs
 from mmrec.data.items import ItemTable
 from mmrec.data.loader import Loader, make_loader
-from mmrec.data.microlens import COLUMNS_LABELLED, COLUMNS_TEST, MicroLens, to_batch
+from mmrec.data.microlens import MicroLens, to_batch
 from mmrec.data.stream import ParquetStream
 from mmrec.errors import InputError
 from mmrec.files import write_json
@@ -237,7 +237,7 @@ def loader(
     stream = ParquetStream(
         getattr(data, split),
         batch_size=batch_size,
-        columns=COLUMNS_TEST if split == "test" else COLUMNS_LABELLED,
+        columns=data.columns(split),
         list_widths={"item_seq": data.history_length},
         collate=to_batch,
         shuffle=shuffle,

@@ -1,8 +1,58 @@
-"""mmrec: multimodal click-through-rate prediction in pure PyTorch."""
+"""mmrec: multimodal click-through-rate prediction in pure PyTorch.
+
+The names below are the parts that others build with; everything else is reached by its module.
+Importing this loads neither open_clip nor polars.
+"""
 
 from mmrec.batch import Batch
+from mmrec.data.items import ItemTable
+from mmrec.data.loader import make_loader
+from mmrec.data.microlens import MicroLens
+from mmrec.data.stream import ParquetStream
 from mmrec.errors import InputError
+from mmrec.models.ranker import Ranker
+from mmrec.models.recipes import Recipe, build_ranker, get_recipe
+from mmrec.nn import (
+    FUSIONS,
+    AttentionFusion,
+    ConcatFusion,
+    CrossNetMix,
+    CrossNetV2,
+    Fusion,
+    ItemEncoder,
+    SequenceEncoder,
+    TargetTransformer,
+    build_fusion,
+)
+from mmrec.predict import predict, write_submission
+from mmrec.train.config import TrainConfig
+from mmrec.train.trainer import fit
 
 __version__ = "0.1.0"
 
-__all__ = ["Batch", "InputError"]
+__all__ = [
+    "FUSIONS",
+    "AttentionFusion",
+    "Batch",
+    "ConcatFusion",
+    "CrossNetMix",
+    "CrossNetV2",
+    "Fusion",
+    "InputError",
+    "ItemEncoder",
+    "ItemTable",
+    "MicroLens",
+    "ParquetStream",
+    "Ranker",
+    "Recipe",
+    "SequenceEncoder",
+    "TargetTransformer",
+    "TrainConfig",
+    "build_fusion",
+    "build_ranker",
+    "fit",
+    "get_recipe",
+    "make_loader",
+    "predict",
+    "write_submission",
+]

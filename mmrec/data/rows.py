@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 import torch
 
@@ -133,6 +132,8 @@ def _kept_rows(source: Source, row_filter: Any) -> list[npt.NDArray[np.bool_]]:
     if filesystem is not None:
         filesystem = pafs.PyFileSystem(pafs.FSSpecHandler(filesystem))
     try:
+        import pyarrow.dataset as ds  # loads pandas where it is installed
+
         data = ds.dataset(source.location, filesystem=filesystem, format="parquet")
         scanner = data.scanner(columns={"keep": row_filter}, use_threads=False, batch_readahead=1)
         kind = scanner.projected_schema.field(0).type

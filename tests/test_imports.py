@@ -1,0 +1,82 @@
+"""Which room may import which, and what `import mmrec` must not load."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1] / "mmrec"
+BASE = {"errors", "files", "batch", "cli"}
+# What a room may import besides itself; metrics are plain numpy and open to all.
+ALLOWED = {
+    "errors": set(),
+    "files": set(),
+    "cli": {"errors"},
+    "batch": set(),
+    "data": BASE,
+    "embed": BASE | {"data"},
+    "nn": {"errors"},
+    "models": {"errors", "batch", "nn"},
+    "train": BASE,
+    "audit": BASE | {"data"},
+    "predict": BASE | {"train", "models", "data", "nn"},
+}
+# The trainer knows a model only as a callable; pretraining trains one layer of ours by name.
+FILE_ALLOWED = {"train/pretrain.py": {"nn"}}
+OPEN_TO_ALL = {"mmrec.train.metrics", "mmrec.train.intervals"}
+OPTIONAL = {"open_clip", "polars", "torchvision", "PIL", "matplotlib", "tensorboard", "pandas"}
+# Rooms whose files may import an optional package at their top.
+TOP_LEVEL_OPTIONAL = {"data/movielens.py": {"polars"}, "data/movielens_csv.py": {"polars"}}
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+def imports(path: Path, *, top: bool) -> set[str]:
+    tree = ast.parse(path.read_text())
+    nodes = list(tree.body) if top else list(ast.walk(tree))
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+def test_rooms_import_only_what_the_design_allows() -> None:
+    assert len(FILES) > 50
+    for path in FILES:
+        place = str(path.relative_to(ROOT))
+        room = path.relative_to(ROOT).parts[0].removesuffix(".py")
+        if room == "__init__":
+            continue
+        allowed = ALLOWED[room] | {room} | FILE_ALLOWED.get(place, set())
+        for name in imports(path, top=False) - OPEN_TO_ALL:
+            if name.startswith("mmrec."):
+                assert name.split(".")[1] in allowed, f"{place} imports {name}"
+
+
+def test_optional_packages_are_imported_where_used() -> None:
+    for path in FILES:
+        place = str(path.relative_to(ROOT))
+        packages = {name.split(".")[0] for name in imports(path, top=True)}
+        assert not packages & (OPTIONAL - TOP_LEVEL_OPTIONAL.get(place, set())), place
+
+
+def test_importing_mmrec_is_quick_and_loads_no_optional_package() -> None:
+    code = (
+        "import sys, time, torch; t = time.perf_counter(); import mmrec; "
+        "took = time.perf_counter() - t; "
+        f"print(took, sorted({OPTIONAL!r} & set(sys.modules)))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    took, loaded = said.stdout.split(maxsplit=1)
+    assert loaded.strip() == "[]"
+    assert float(took) < 2.0
+
+
+def test_every_public_name_is_there() -> None:
+    import mmrec
+
+    assert [name for name in mmrec.__all__ if not hasattr(mmrec, name)] == []
