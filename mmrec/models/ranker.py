@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mmrec.batch import Batch
 from mmrec.errors import InputError
 from mmrec.models.parts import ContentAlignment, Wide
-from mmrec.nn.checks import not_negative
+from mmrec.nn.checks import not_negative, positive
 from mmrec.nn.fusion.base import ConditionedFusion
 from mmrec.nn.interaction import Interaction
 from mmrec.nn.item_encoder import ItemEncoder
@@ -39,6 +39,7 @@ class Ranker(nn.Module):
         wide: biases of item and user, added to the logit; None = none.
         tiers: similarity tiers of frozen image and text; None = none.
         alignment: pulls id and content vectors of the targets together; see `auxiliary`.
+        newest: how many of the newest items of a history are read; None = all of them.
         deduplicate: encode each item of a batch once, and leave out columns that are padding in
             every row. None = on the CPU; on CUDA it waits for the device, so there the whole item
             table is encoded instead where that is fewer rows.
@@ -64,10 +65,13 @@ class Ranker(nn.Module):
         wide: Wide | None = None,
         tiers: SimTier | None = None,
         alignment: ContentAlignment | None = None,
+        newest: int | None = None,
         deduplicate: bool | None = None,
     ) -> None:
         super().__init__()
         not_negative(context_dim=context_dim)
+        positive(newest=1 if newest is None else newest)
+        self.newest = newest
         width = input_dim(
             items=items,
             sequence=sequence,
@@ -81,6 +85,7 @@ class Ranker(nn.Module):
                 f"interaction must take what the parts give, {width} wide, got {interaction.in_dim}"
             )
         self.items, self.users, self.wide, self.tiers = items, users, wide, tiers
+        self.reads_history = sequence.out_dim > 0
         self.alignment, self.deduplicate, self.auxiliary = alignment, deduplicate, None
         self.sequence = cast(nn.Module, sequence)
         self.interaction = cast(nn.Module, interaction)
@@ -100,9 +105,12 @@ class Ranker(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B,), float32 also under autocast."""
         compact = compact_here(self.deduplicate, batch.history)
-        history = trim(batch.history) if compact else batch.history
+        history = batch.history if self.newest is None else batch.history[:, -self.newest :]
+        history = trim(history) if compact else history
         valid = history != 0
-        items, target = self._encode(history, batch.target, compact=compact)
+        # Without a sequence encoder's interest, history items need no vectors.
+        read = history if self.reads_history else history[:, :0]
+        items, target = self._encode(read, batch.target, compact=compact)
         context = self._context(batch)
         target = self._conditioned(target, context)
         parts = [self.sequence(items, target, valid), target]
@@ -135,7 +143,8 @@ class Ranker(nn.Module):
             vectors = self.items(every).index_select(0, ids)
         else:
             vectors = self.items(ids)
-        return vectors[: history.numel()].view(*history.shape, -1), vectors[history.numel() :]
+        items = vectors[: history.numel()].view(*history.shape, vectors.shape[-1])
+        return items, vectors[history.numel() :]
 
     def _context(self, batch: Batch) -> list[Tensor]:
         if batch.context.shape[1] < len(self.context):

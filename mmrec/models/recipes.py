@@ -64,6 +64,7 @@ class Recipe:
     tiers: int = 0
 
     sequence: str = "transformer"  # a name in SEQUENCES
+    newest: int | None = None  # items of a history that are read
     layers: int = 1
     heads: int = 2
     ff_dim: int = 64
@@ -215,6 +216,7 @@ def build_ranker(
         alignment=(
             ContentAlignment(items=encoder, weight=recipe.alignment) if recipe.alignment else None
         ),
+        newest=recipe.newest,
         deduplicate=recipe.deduplicate,
     )
 

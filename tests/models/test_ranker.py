@@ -194,3 +194,15 @@ def test_default_recipe_learns_a_toy_rule(table: Any, batch: Batch) -> None:
         optimizer.step()
         first, last = (loss if step == 0 else first), loss
     assert last < 0.2 * first
+
+
+def test_newest_reads_only_the_newest_items(table: Any, batch: Batch) -> None:
+    """Counted in positions: what lies further back cannot matter, and cut histories are equal."""
+    ranker = make(replace(TINY, newest=4, tiers=3), table)
+    logits = ranker(batch)
+    cut = Batch(**{**vars(batch), "history": batch.history[:, -4:]})
+    torch.testing.assert_close(ranker(cut), logits, rtol=1e-12, atol=1e-12)
+    everything = make(replace(TINY, tiers=3), table)
+    everything.load_state_dict(ranker.state_dict())
+    torch.testing.assert_close(everything(cut), logits, rtol=1e-12, atol=1e-12)
+    assert not torch.allclose(everything(batch), logits)

@@ -1,0 +1,33 @@
+"""The code of docs/modules.md runs, and its tables are true."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from torch import nn
+
+from mmrec.nn import FUSIONS, build_fusion
+
+PAGE = (Path(__file__).parents[2] / "docs" / "modules.md").read_text()
+
+
+def test_every_block_of_the_page_runs() -> None:
+    before = set(FUSIONS)
+    blocks = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    assert len(blocks) >= 8
+    try:
+        exec("\n".join(blocks), {})
+    finally:
+        for name in set(FUSIONS) - before:
+            del FUSIONS[name]
+
+
+def test_table_of_fusions_names_all_with_their_parameter_counts() -> None:
+    counts = dict(re.findall(r"^\| `(\w+)` \|.*\| ([\d,]+) \|[^|]*\|$", PAGE, flags=re.MULTILINE))
+    assert set(counts) == set(FUSIONS)
+    for name, count in counts.items():
+        width = 512 if name == "precomputed" else 128
+        fusion = build_fusion(name, image_dim=512, text_dim=384, out_dim=width)
+        assert isinstance(fusion, nn.Module)
+        assert sum(p.numel() for p in fusion.parameters()) == int(count.replace(",", "")), name
