@@ -1,0 +1,188 @@
+"""Synthetic data: the layout, its determinism, and the click model that it is drawn from."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from sklearn.metrics import log_loss, roc_auc_score
+
+from mmrec.data.click_model import (
+    KINDS,
+    ClickModel,
+    draw_distinct,
+    draw_items,
+    draw_users,
+    logits,
+)
+from mmrec.data.microlens import MicroLens
+from mmrec.data.synthetic import SyntheticConfig, make_synthetic, write_captioned_covers
+from mmrec.errors import InputError
+
+SMALL = SyntheticConfig(num_items=97, rows=(1500, 400, 300), history_length=11, seed=3)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("synthetic")
+    make_synthetic(place, SMALL)
+    return place
+
+
+def digest(root: Path) -> dict[str, str]:
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    return {str(f.relative_to(root)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+
+def test_it_is_in_the_layout_and_passes_every_check(root: Path) -> None:
+    data = MicroLens.open(root)
+    assert data.rows == {"train": 1500, "valid": 400, "test": 300}
+    assert (data.num_items, data.history_length) == (98, 11)
+    assert data.images is not None
+    assert data.item_feature is not None
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
+    root: Path, tmp_path: Path
+) -> None:
+    make_synthetic(tmp_path / "same", SMALL)
+    make_synthetic(tmp_path / "other", dataclasses.replace(SMALL, seed=4))
+    assert digest(tmp_path / "same") == digest(root)
+    other = digest(tmp_path / "other")
+    assert all(other.get(name) != value for name, value in digest(root).items())
+
+
+def test_the_oracle_is_that_of_the_true_probabilities(root: Path) -> None:
+    truth = pq.read_table(root / "oracle.parquet").to_pandas()
+    said = json.loads((root / "synthetic.json").read_text())["oracle"]
+    labels = {
+        name: pq.read_table(root / "MicroLens_1M_x1" / f"{name}.parquet")["label"].to_numpy()
+        for name in ("train", "valid")
+    }
+    labels["test"] = pq.read_table(root / "test_labels.parquet")["label"].to_numpy()
+    for split, label in labels.items():
+        probability = truth[truth.split == split].probability.to_numpy()
+        assert said[split]["auc"] == pytest.approx(roc_auc_score(label, probability), abs=1e-12)
+        assert said[split]["logloss"] == pytest.approx(log_loss(label, probability), abs=1e-9)
+        # The labels are drawn from these probabilities: the sum stays within 4 standard errors.
+        spread = np.sqrt((probability * (1 - probability)).sum())
+        assert abs(label.sum() - probability.sum()) < 4 * spread
+
+
+def test_splits_share_no_user_and_no_target_stands_in_its_history(root: Path) -> None:
+    users = {}
+    for name in ("train", "valid", "test"):
+        table = pq.read_table(root / "MicroLens_1M_x1" / f"{name}.parquet")
+        users[name] = set(table["user_id"].to_pylist())
+        for history, target in zip(
+            table["item_seq"].to_pylist(), table["item_id"].to_pylist(), strict=True
+        ):
+            assert target not in history
+    assert not users["train"] & users["valid"]
+    assert not users["valid"] & users["test"]
+
+
+def test_some_items_are_never_shown_by_train(root: Path) -> None:
+    shown: set[int] = set()
+    table = pq.read_table(root / "MicroLens_1M_x1" / "train.parquet")
+    for history, target in zip(
+        table["item_seq"].to_pylist(), table["item_id"].to_pylist(), strict=True
+    ):
+        shown |= {target, *history}
+    unseen = set(range(1, 98)) - shown
+    assert len(unseen) == 10
+    valid = pq.read_table(root / "MicroLens_1M_x1" / "valid.parquet")["item_id"].to_pylist()
+    assert unseen & set(valid)
+
+
+def test_some_covers_are_missing_some_cut_off_and_the_rest_of_many_sizes(root: Path) -> None:
+    folder = root / "item_images" / "item_images"
+    sizes, broken = set(), 0
+    for path in folder.iterdir():
+        try:
+            with Image.open(path) as picture:
+                picture.load()
+                sizes.add(picture.size)
+        except OSError:
+            broken += 1
+    assert broken > 0
+    assert len(list(folder.iterdir())) < 97
+    assert len(sizes) > 3
+
+
+def test_the_click_model_is_the_sum_it_says() -> None:
+    rng = np.random.default_rng(1)
+    items, users = draw_items(13, rng), draw_users(7, rng)
+    model = ClickModel()
+    for user in range(7):
+        for item in range(13):
+            expected = (
+                model.bias
+                + model.id_weight * items.quality[item]
+                + model.image_weight * users.cover_taste[user][items.cover[item]]
+                + model.text_weight * users.words_taste[user][items.words[item]]
+                + model.interaction_weight * items.suits[item]
+                + model.popularity_weight * items.popularity[item]
+            )
+            got = logits(model, items, users, np.array([user]), np.array([item]))
+            assert got[0] == pytest.approx(expected, abs=1e-12)
+
+
+def test_neither_modality_alone_tells_how_well_they_suit() -> None:
+    items = draw_items(20_000, np.random.default_rng(2))
+    matrix = np.zeros((KINDS, KINDS))
+    matrix[items.cover, items.words] = items.suits
+    np.testing.assert_allclose(matrix.mean(axis=0), 0, atol=1e-12)
+    np.testing.assert_allclose(matrix.mean(axis=1), 0, atol=1e-12)
+    assert matrix.std() == pytest.approx(1.0)
+
+
+def test_tastes_have_zero_mean_and_unit_variance_over_kinds() -> None:
+    tastes = draw_users(50, np.random.default_rng(2)).cover_taste
+    np.testing.assert_allclose(tastes.mean(axis=1), 0, atol=1e-12)
+    np.testing.assert_allclose((tastes**2).mean(axis=1), 1, atol=1e-12)
+
+
+def test_draws_are_distinct_and_follow_their_weights() -> None:
+    weights = np.tile([1.0, 2.0, 5.0], (60_000, 1))
+    drawn = draw_distinct(weights, 2, np.random.default_rng(0))
+    assert (drawn[:, 0] != drawn[:, 1]).all()
+    np.testing.assert_allclose(np.bincount(drawn[:, 0]) / 60_000, [1 / 8, 2 / 8, 5 / 8], atol=0.01)
+    # After the third column is drawn first, the others follow as 1 : 2.
+    second = drawn[drawn[:, 0] == 2, 1]
+    assert (second == 0).mean() == pytest.approx(1 / 3, abs=0.01)
+
+
+def test_pairs_for_an_encoder_hold_a_picture_each(tmp_path: Path) -> None:
+    write_captioned_covers(tmp_path, count=7, seed=1)
+    table = pq.read_table(tmp_path / "item_feature.parquet")
+    assert table["item_id"].to_pylist() == list(range(1, 8))
+    assert all((tmp_path / "item_images" / f"{i}.jpg").is_file() for i in range(1, 8))
+
+
+def test_another_config_in_the_same_place_is_refused(root: Path) -> None:
+    with pytest.raises(InputError, match="holds synthetic data of another config"):
+        make_synthetic(root, dataclasses.replace(SMALL, seed=9))
+
+
+def test_sizes_that_cannot_be_are_refused() -> None:
+    with pytest.raises(InputError, match="at least twice history_length = 20 items, got 27"):
+        SyntheticConfig(num_items=30)
+    with pytest.raises(InputError, match="must be at least 1"):
+        SyntheticConfig(rows=(10, 0, 10))
+
+
+def test_the_command_line_reports_the_oracle(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mmrec.data.synthetic", str(tmp_path / "a")]
+    command += ["--items", "80", "--train-rows", "400"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    oracle = json.loads((tmp_path / "a" / "synthetic.json").read_text())["oracle"]
+    assert f"valid  oracle AUC {oracle['valid']['auc']:.4f}" in said
