@@ -175,16 +175,14 @@ def build_ranker(
     """A ranker with fresh weights.
 
     Args:
-        known_users: user ids of the training rows, needed with `user_dim`; without it, `wide` has
-            item biases alone.
+        known_users: user ids of the training rows. None = users are told apart by their
+            histories alone: no user vectors, and `wide` has item biases only.
         known_items: (N,) bool, items that the training rows show (as target or in a history).
         fit: see `ItemEncoder`.
     """
     encoder = build_items(recipe, items, known_items=known_items, fit=fit)
     users = None
-    if recipe.user_dim:
-        if known_users is None:
-            raise InputError("a recipe with user_dim needs known_users, got None")
+    if recipe.user_dim and known_users is not None:
         users = UserEncoder(
             index=UserIndex(known=known_users), dim=recipe.user_dim, dropout=recipe.user_dropout
         )

@@ -80,8 +80,6 @@ def test_unknown_names_are_named(table: Any) -> None:
     for change in ({"fusion": "no"}, {"sequence": "no"}, {"cross": "no"}):
         with pytest.raises(InputError, match=f"^{next(iter(change))} must be one of .* got 'no'"):
             build_ranker(replace(Recipe(), **change), table)
-    with pytest.raises(InputError, match="needs known_users"):
-        build_ranker(replace(Recipe(), user_dim=3), table)
     with pytest.raises(InputError, match="takes the options dropout, got 'drop'"):
         build_ranker(replace(Recipe(), fusion_options={"drop": 0.1}), table)
 
@@ -102,6 +100,14 @@ def test_every_name_builds_and_ranks(sequence: str, cross: str, table: Any, batc
 )
 def test_parts_can_be_left_out(change: dict[str, Any], table: Any, batch: Batch) -> None:
     assert build_ranker(replace(Recipe(), **change), table)(batch).isfinite().all()
+
+
+def test_without_known_users_no_weight_is_a_users(table: Any, batch: Batch) -> None:
+    ranker = build_ranker(replace(Recipe(), user_dim=3), table).eval()
+    assert ranker.users is None
+    assert not any("user" in name for name in ranker.state_dict())
+    strangers = Batch(**{**vars(batch), "user": batch.user + 1})
+    assert torch.equal(ranker(batch), ranker(strangers))
 
 
 def test_weights_alone_bring_the_model_back(table: Any, batch: Batch) -> None:
