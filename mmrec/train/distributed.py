@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -124,9 +125,11 @@ def parallel(model: nn.Module, device: torch.device) -> nn.Module:
     """
     if current_world().size == 1:
         return model
-    return nn.parallel.DistributedDataParallel(
-        model,
-        device_ids=[device.index] if device.type == "cuda" else None,
-        broadcast_buffers=False,
-        gradient_as_bucket_view=True,
-    )
+    wrapper = nn.parallel.DistributedDataParallel
+    newer = "forward_sync_buffers" in signature(wrapper.__init__).parameters
+    options: dict[str, Any] = {
+        "forward_sync_buffers" if newer else "broadcast_buffers": False,
+        "device_ids": [device.index] if device.type == "cuda" else None,
+        "gradient_as_bucket_view": True,
+    }
+    return wrapper(model, **options)

@@ -42,6 +42,9 @@ def launch(out: Path, ranks: int) -> None:
     for process in processes:
         stderr = process.communicate(timeout=200)[1]
         assert process.returncode == 0, stderr
+        (out / "stderr").write_text(
+            "".join(line for line in stderr.splitlines(True) if "Warning" in line)
+        )
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +83,7 @@ def test_the_predictions_file_is_the_same(outs: tuple[Path, Path], name: str) ->
     one, two = (pd.read_csv(out / name / "prediction.csv") for out in outs)
     assert one["ID"].tolist() == two["ID"].tolist() == list(range(101))
     np.testing.assert_allclose(one["Task1&2"], two["Task1&2"], rtol=0, atol=1e-5)
+
+
+def test_ranks_raise_no_warning(outs: tuple[Path, Path]) -> None:
+    assert (outs[1] / "stderr").read_text() == ""
