@@ -14,15 +14,15 @@ import argparse
 import dataclasses
 import json
 import shutil
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pyarrow.parquet as pq
 import torch
+from microlens_options import parse
+from microlens_report import Clock, measure, show
+from safetensors.torch import load_file, save_file
 
 from mmrec.batch import Batch
 from mmrec.cli import run
@@ -33,14 +33,14 @@ from mmrec.data.loader import Loader, make_loader
 from mmrec.data.microlens import MicroLens, to_batch
 from mmrec.data.stream import ParquetStream
 from mmrec.errors import InputError
-from mmrec.files import write_json
+from mmrec.files import replacing, write_json
 from mmrec.models.ranker import Ranker
-from mmrec.models.recipes import RECIPES, Recipe, build_ranker, get_recipe
-from mmrec.nn.fusion.registry import FUSIONS
+from mmrec.models.recipes import Recipe, build_items, build_ranker, get_recipe
 from mmrec.predict import predict, write_submission
 from mmrec.train.config import TrainConfig
 from mmrec.train.evaluate import Scores, score
-from mmrec.train.metrics import auc
+from mmrec.train.precision import resolve_device
+from mmrec.train.pretrain import pretrain_fusion
 from mmrec.train.trainer import fit
 
 EMBEDDING_WIDTH = 128
@@ -69,7 +69,7 @@ TRAINING = {
 
 def main() -> None:
     """Run every stage and report."""
-    given = parse()
+    given = parse(__doc__ or "")
     clock = Clock()
     out: Path = given.out
     if given.restart:
@@ -84,7 +84,12 @@ def main() -> None:
             audit_data(root, out / "audit")
     with clock("embed"):
         items = read_items(given, data, out)
-    recipe, config = choose(given, data, counts)
+    recipe, config = choose(given, data)
+    vectors: torch.Tensor | None = None
+    if recipe.fusion == "precomputed" or given.fusion_training == "two-stage":
+        with clock("pretrain"):
+            vectors = pretrain(given, data, items, recipe, out / "pretrained")
+            items, recipe = ready(items, vectors, recipe)
     known_users = shared_users(data, counts)
     with clock("train"):
         ranker, best = train(
@@ -99,9 +104,9 @@ def main() -> None:
                 given, data, counts, items, bare, config, known_users, out / "ranker_no_content"
             )
     with clock("predict"):
-        files = write_files(given, data, ranker, out)
-    result = measure(given, data, counts, ranker, best, plain)
-    result["seconds"] = clock.seconds
+        files = write_files(given, data, ranker, vectors, out)
+    result = measure(data, counts, ranker, best, plain)
+    result |= {"recipe": given.recipe, "seed": given.seed, "seconds": clock.seconds}
     result["files"] = {name: str(path) for name, path in files.items()}
     result["files"]["metrics"] = str(out / "metrics.json")
     write_json(out / "metrics.json", result)
@@ -161,11 +166,14 @@ def embed(given: argparse.Namespace, data: MicroLens, out: Path) -> Path:
     encoder = OpenClipEncoder(
         model_name=model, pretrained=weights, device=given.device, precision=given.clip_precision
     )
+    names = pq.read_schema(data.item_feature).names
+    words = "item_text" if "item_text" in names else "item_title"
     report = embed_items(
         encoder,
         items=data.item_feature,
         images=data.images,
         out=out / "features",
+        title_column=words,
         workers=given.workers,
         restart=given.restart,
         progress=not given.quiet,
@@ -193,9 +201,7 @@ def tiny_clip(out: Path, seed: int) -> tuple[str, str]:
     return files_there["config"], files_there["weights"]
 
 
-def choose(
-    given: argparse.Namespace, data: MicroLens, counts: ClickCounts
-) -> tuple[Recipe, TrainConfig]:
+def choose(given: argparse.Namespace, data: MicroLens) -> tuple[Recipe, TrainConfig]:
     """The recipe and the training settings: the recipe's own, and what the user says instead."""
     recipe = get_recipe(given.recipe)
     changes: dict[str, Any] = {"content_dim": EMBEDDING_WIDTH, "context_sizes": data.context_sizes}
@@ -217,6 +223,63 @@ def choose(
         progress=not given.quiet,
     )
     return dataclasses.replace(recipe, **changes), config
+
+
+def pretrain(
+    given: argparse.Namespace, data: MicroLens, items: ItemTable, recipe: Recipe, folder: Path
+) -> torch.Tensor:
+    """Train the fusion alone, from what train's histories hold together and without labels."""
+    name = "attention" if recipe.fusion == "precomputed" else recipe.fusion
+    said = {"fusion": name, "seed": given.seed, "epochs": given.pretrain_epochs}
+    path, done = folder / "vectors.safetensors", folder / "done.json"
+    if done.exists():
+        if json.loads(done.read_text()) != said:
+            raise InputError(f"{folder} holds a fusion of another setting; use --restart")
+        return load_file(path)["vectors"]
+    alone = dataclasses.replace(recipe, fusion=name, fusion_options={}, id_dim=0, tag_dim=0)
+    torch.manual_seed(given.seed)
+    encoder = build_items(alone, items).to(resolve_device(given.device))
+    histories = ParquetStream(
+        data.train,
+        batch_size=1024,
+        columns=["item_seq"],
+        list_widths={"item_seq": data.history_length},
+        collate=history_alone,
+        shuffle=True,
+        seed=given.seed,
+    )
+    result = pretrain_fusion(encoder, histories, epochs=given.pretrain_epochs, seed=given.seed)
+    print(
+        "pretrained fusion: loss of items consumed together "
+        f"{result.together[0]:.3f} -> {result.together[-1]:.3f}, of image and text "
+        f"{result.modalities[0]:.3f} -> {result.modalities[-1]:.3f}"
+    )
+    vectors = encoder.content_table()
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        save_file({"vectors": vectors}, temporary)
+    write_json(done, said)
+    return vectors
+
+
+def history_alone(columns: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The histories (B, L) of a batch of columns."""
+    return columns["item_seq"]
+
+
+def ready(items: ItemTable, vectors: torch.Tensor, recipe: Recipe) -> tuple[ItemTable, Recipe]:
+    """Item table and recipe of a ranker that takes the fused vectors as they are."""
+    there = torch.ones(items.num_items, dtype=torch.bool)
+    there[0] = False
+    fused = dataclasses.replace(
+        items,
+        image=vectors.half(),
+        has_image=there,
+        text=torch.zeros(items.num_items, 1, dtype=torch.float16),
+        has_text=torch.zeros_like(there),
+    )
+    options = recipe.fusion_options if recipe.fusion == "precomputed" else {}
+    return fused, dataclasses.replace(recipe, fusion="precomputed", fusion_options=options)
 
 
 def shared_users(data: MicroLens, counts: ClickCounts) -> torch.Tensor | None:
@@ -277,10 +340,14 @@ def train(
 
 
 def write_files(
-    given: argparse.Namespace, data: MicroLens, ranker: Ranker, out: Path
+    given: argparse.Namespace,
+    data: MicroLens,
+    ranker: Ranker,
+    vectors: torch.Tensor | None,
+    out: Path,
 ) -> dict[str, Path]:
-    """The embeddings, the enhanced item_info, and the submission."""
-    vectors = ranker.items.content_table()
+    """The embeddings (pretrained, or as the clicks have trained them), item_info, submission."""
+    vectors = ranker.items.content_table() if vectors is None else vectors
     size = 4 * (given.batch_size or TRAINING[given.recipe].batch_size)
     test = loader(given, data, "test", size, shuffle=False)
     _, probability = predict(
@@ -302,158 +369,22 @@ def write_files(
     }
 
 
-def measure(
-    given: argparse.Namespace,
-    data: MicroLens,
-    counts: ClickCounts,
-    ranker: Ranker,
-    scores: Scores,
-    plain: Scores | None,
-) -> dict[str, Any]:
-    """All figures of the run; AUC of unseen items is None where valid has none of them."""
-    pairs = read_pairs(data.valid)
-    unseen = ~counts.known_items.numpy()[pairs.item]
-    label = pairs.label.astype(np.float64)
-
-    def of_unseen(some: Scores) -> float | None:
-        both = len(np.unique(label[unseen])) == 2
-        return auc(label[unseen], some.logit[unseen]) if both else None
-
-    result: dict[str, Any] = {
-        "rows": data.rows,
-        "parameters": sum(p.numel() for p in ranker.parameters()),
-        "valid": scores.metrics(),
-        "baselines": {
-            "item_mean": {"auc": auc(label, counts.item_logit(pairs.item))},
-            "user_item_mean": {"auc": auc(label, counts.user_item_logit(pairs.user, pairs.item))},
-        },
-        "no_content": None,
-        "auc_unseen_items": of_unseen(scores),
-        "unseen_rows": int(unseen.sum()),
-        "oracle": oracle(data.root),
-        "recipe": given.recipe,
-        "seed": given.seed,
-    }
-    if plain is not None:
-        bare = plain.metrics()
-        result["no_content"] = {"auc": bare["auc"], "auc_unseen_items": of_unseen(plain)}
-    return result
-
-
-def oracle(root: Path) -> dict[str, float] | None:
-    """AUC and logloss of the true click probabilities of valid, for synthetic data."""
-    path = root / "synthetic.json"
-    if not path.exists():
-        return None
-    valid: dict[str, float] = json.loads(path.read_text())["oracle"]["valid"]
-    return valid
-
-
-def show(result: dict[str, Any], *, synthetic: bool) -> None:
-    """One table."""
-    lines: list[tuple[str, str]] = [
-        ("rows", ", ".join(f"{k} {v:,}" for k, v in result["rows"].items()))
-    ]
-    lines.append(("parameters", f"{result['parameters']:,}"))
-    valid, bases = result["valid"], result["baselines"]
-    lines.append(("valid, item mean", f"AUC {bases['item_mean']['auc']:.4f}"))
-    lines.append(("valid, user mean + item mean", f"AUC {bases['user_item_mean']['auc']:.4f}"))
-    if result["no_content"]:
-        lines.append(("valid, ranker without content", _aucs(result["no_content"])))
-    with_unseen = valid | {"auc_unseen_items": result["auc_unseen_items"]}
-    lines.append(("valid, ranker", f"{_aucs(with_unseen)}, logloss {valid['logloss']:.4f}"))
-    if result["oracle"]:
-        truth = result["oracle"]
-        best = max(base["auc"] for base in bases.values())
-        closed = (valid["auc"] - best) / (truth["auc"] - best)
-        lines.append(("valid, oracle", f"AUC {truth['auc']:.4f}, logloss {truth['logloss']:.4f}"))
-        lines.append(("gap of best baseline to oracle", f"{closed:.0%} closed by the ranker"))
-    lines += [(f"seconds, {stage}", f"{value:.1f}") for stage, value in result["seconds"].items()]
-    lines += [(name, path) for name, path in result["files"].items()]
-    width = max(len(name) for name, _ in lines)
-    print("\nsynthetic data, tiny encoder" if synthetic else "")
-    for name, value in lines:
-        print(f"{name:<{width}}  {value}")
-
-
-def _aucs(values: dict[str, Any]) -> str:
-    unseen = values["auc_unseen_items"]
-    return f"AUC {values['auc']:.4f}" + ("" if unseen is None else f" (unseen items {unseen:.4f})")
-
-
-class Clock:
-    """Seconds of each stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        begin = time.perf_counter()
-        yield
-        self.seconds[stage] = round(time.perf_counter() - begin, 2)
-
-
 def clear(out: Path) -> None:
     """Remove what this script writes, and nothing else."""
-    for name in ("data", "audit", "encoder", "features", "ranker", "ranker_no_content"):
+    for name in (
+        "data",
+        "audit",
+        "encoder",
+        "features",
+        "pretrained",
+        "ranker",
+        "ranker_no_content",
+    ):
         shutil.rmtree(out / name, ignore_errors=True)
     for name in ("custom_item_embeddings.parquet", "item_info.parquet", "metrics.json"):
         (out / name).unlink(missing_ok=True)
     for name in ("prediction.csv", "prediction.zip"):
         (out / name).unlink(missing_ok=True)
-
-
-def parse() -> argparse.Namespace:
-    """Read and check the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    files = parser.add_argument_group("files")
-    files.add_argument("--data", type=Path, help="data in the MicroLens layout (synthetic data)")
-    files.add_argument("--out", type=Path, default=Path("out"), help="where all results go (out)")
-    files.add_argument("--restart", action="store_true", help="begin anew instead of going on")
-    files.add_argument("--column", default="Task1&2", help="prediction column (Task1&2)")
-    content = parser.add_argument_group("content")
-    content.add_argument("--model", help="open_clip model name or config .json (ViT-B-32)")
-    content.add_argument("--pretrained", help="its pretrained tag or weights file (openai)")
-    content.add_argument(
-        "--features", type=Path, help="ready-made feature parquet (DATA/features.parquet if there)"
-    )
-    content.add_argument(
-        "--image-column", default="image_emb", help="its image vectors (image_emb)"
-    )
-    content.add_argument("--text-column", default="text_emb", help="its text vectors (text_emb)")
-    content.add_argument("--clip-precision", default="auto", help="auto, fp32, bf16 or fp16 (auto)")
-    content.add_argument("--workers", type=int, help="image decoding processes (one a core)")
-    ranker = parser.add_argument_group("ranker")
-    ranker.add_argument("--recipe", default="small", choices=sorted(RECIPES), help="sizes (small)")
-    ranker.add_argument("--fusion", choices=sorted(FUSIONS), help="how to fuse (the recipe's)")
-    ranker.add_argument("--epochs", type=int, help="passes over train, at most (the recipe's)")
-    ranker.add_argument("--batch-size", type=int, help="rows of a step (the recipe's)")
-    ranker.add_argument("--learning-rate", type=float, help="of Adam (the recipe's)")
-    ranker.add_argument(
-        "--monitor", default="auc", choices=("auc", "logloss"), help="selects (auc)"
-    )
-    ranker.add_argument("--seed", type=int, default=0, help="of everything (0)")
-    ranker.add_argument("--precision", default="auto", help="auto, float32, bfloat16 or float16")
-    ranker.add_argument("--device", default="auto", help="auto, cpu or cuda (auto)")
-    ranker.add_argument("--loader-workers", type=int, default=0, help="reading processes (0)")
-    ranker.add_argument(
-        "--save-every", type=float, default=60.0, help="seconds between checkpoints (60)"
-    )
-    what = parser.add_argument_group("what to leave out")
-    what.add_argument("--no-audit", action="store_true", help="do not audit the data first")
-    what.add_argument(
-        "--no-ablation", action="store_true", help="do not train the ranker without content"
-    )
-    what.add_argument("--quiet", action="store_true", help="no progress bars")
-    given = parser.parse_args()
-    for name in ("epochs", "batch_size", "learning_rate"):
-        value = getattr(given, name)
-        if value is not None and value <= 0:
-            raise InputError(f"--{name.replace('_', '-')} must be positive, got {value}")
-    return given
 
 
 if __name__ == "__main__":

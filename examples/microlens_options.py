@@ -1,0 +1,69 @@
+"""The command line of `microlens_1m.py`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mmrec.errors import InputError
+from mmrec.models.recipes import RECIPES
+from mmrec.nn.fusion.registry import FUSIONS
+
+
+def parse(description: str) -> argparse.Namespace:
+    """Read and check the command line."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    files = parser.add_argument_group("files")
+    files.add_argument("--data", type=Path, help="data in the MicroLens layout (synthetic data)")
+    files.add_argument("--out", type=Path, default=Path("out"), help="where all results go (out)")
+    files.add_argument("--restart", action="store_true", help="begin anew instead of going on")
+    files.add_argument("--column", default="Task1&2", help="prediction column (Task1&2)")
+    content = parser.add_argument_group("content")
+    content.add_argument("--model", help="open_clip model name or config .json (ViT-B-32)")
+    content.add_argument("--pretrained", help="its pretrained tag or weights file (openai)")
+    content.add_argument(
+        "--features", type=Path, help="ready-made feature parquet (DATA/features.parquet if there)"
+    )
+    content.add_argument(
+        "--image-column", default="image_emb", help="its image vectors (image_emb)"
+    )
+    content.add_argument("--text-column", default="text_emb", help="its text vectors (text_emb)")
+    content.add_argument("--clip-precision", default="auto", help="auto, fp32, bf16 or fp16 (auto)")
+    content.add_argument("--workers", type=int, help="image decoding processes (one a core)")
+    ranker = parser.add_argument_group("ranker")
+    ranker.add_argument("--recipe", default="small", choices=sorted(RECIPES), help="sizes (small)")
+    ranker.add_argument("--fusion", choices=sorted(FUSIONS), help="how to fuse (the recipe's)")
+    ranker.add_argument(
+        "--fusion-training",
+        default="end-to-end",
+        choices=("end-to-end", "two-stage"),
+        help="train the fusion on clicks, or before and without them (end-to-end)",
+    )
+    ranker.add_argument("--pretrain-epochs", type=int, default=3, help="of two-stage (3)")
+    ranker.add_argument("--epochs", type=int, help="passes over train, at most (the recipe's)")
+    ranker.add_argument("--batch-size", type=int, help="rows of a step (the recipe's)")
+    ranker.add_argument("--learning-rate", type=float, help="of Adam (the recipe's)")
+    ranker.add_argument(
+        "--monitor", default="auc", choices=("auc", "logloss"), help="selects (auc)"
+    )
+    ranker.add_argument("--seed", type=int, default=0, help="of everything (0)")
+    ranker.add_argument("--precision", default="auto", help="auto, float32, bfloat16 or float16")
+    ranker.add_argument("--device", default="auto", help="auto, cpu or cuda (auto)")
+    ranker.add_argument("--loader-workers", type=int, default=0, help="reading processes (0)")
+    ranker.add_argument(
+        "--save-every", type=float, default=60.0, help="seconds between checkpoints (60)"
+    )
+    what = parser.add_argument_group("what to leave out")
+    what.add_argument("--no-audit", action="store_true", help="do not audit the data first")
+    what.add_argument(
+        "--no-ablation", action="store_true", help="do not train the ranker without content"
+    )
+    what.add_argument("--quiet", action="store_true", help="no progress bars")
+    given = parser.parse_args()
+    for name in ("epochs", "batch_size", "learning_rate"):
+        value = getattr(given, name)
+        if value is not None and value <= 0:
+            raise InputError(f"--{name.replace('_', '-')} must be positive, got {value}")
+    return given
