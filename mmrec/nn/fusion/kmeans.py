@@ -36,17 +36,23 @@ def kmeans(x: Tensor, *, clusters: int, seed: int = 0, rounds: int = 20) -> Tens
 def nearest(x: Tensor, centres: Tensor) -> Tensor:
     """(..., X) and (K, X) -> (...) int64, the nearest centre; ties go to the first."""
     # ‖x‖² is the same for all centres and leaves the comparison.
-    return (centres.square().sum(-1) - 2 * x @ centres.T).argmin(-1)
+    return (centres.square().sum(-1) - x @ (2 * centres).T).argmin(-1)
 
 
 def _spread_out(x: Tensor, clusters: int, generator: torch.Generator) -> Tensor:
     """k-means++: each start is drawn by its squared distance to those drawn before."""
+    length = x.square().sum(-1)
     chosen = [x[0]]
-    gap = (x - chosen[0]).square().sum(-1)
+    gap = _squared_distance(x, length, x[0])
     for _ in range(1, clusters):
         total = gap.double().cumsum(0)
         draw = torch.rand((), generator=generator, dtype=torch.float64).to(x.device) * total[-1]
         index = torch.searchsorted(total, draw).clamp(max=len(x) - 1)
         chosen.append(x[index])
-        gap = torch.minimum(gap, (x - chosen[-1]).square().sum(-1))
+        gap = torch.minimum(gap, _squared_distance(x, length, x[index]))
     return torch.stack(chosen)
+
+
+def _squared_distance(x: Tensor, length: Tensor, point: Tensor) -> Tensor:
+    """‖x - point‖² of rows with squared lengths (N,), in one pass over x."""
+    return (length - 2 * (x @ point) + point.square().sum()).clamp(min=0)
