@@ -93,7 +93,14 @@ def _columns(axis: Axes, facts: dict[str, Any]) -> None:
     _forest(axis, measured, "What knows the label by itself (train)")
 
 
-def _bars(axis: Axes, groups: dict[str, list[float]], title: str, ylabel: str) -> None:
+def _by_split(facts: dict[str, Any], what: str) -> dict[str, list[float | None]]:
+    """Split to its figure in each tenth."""
+    rows = list(facts["shift"]["popularity"].values())
+    splits = [name.removesuffix(f" {what}") for name in rows[0] if name.endswith(what)]
+    return {split: [row[f"{split} {what}"] for row in rows] for split in splits}
+
+
+def _bars(axis: Axes, groups: dict[str, list[float | None]], title: str, ylabel: str) -> None:
     width = 0.8 / max(1, len(groups))
     for number, (name, values) in enumerate(groups.items()):
         shown = [np.nan if value is None else value for value in values]
@@ -105,14 +112,12 @@ def _bars(axis: Axes, groups: dict[str, list[float]], title: str, ylabel: str) -
 
 
 def _popularity(axis: Axes, facts: dict[str, Any]) -> None:
-    popularity = facts["shift"]["popularity"]
-    groups = {n.split()[0]: v for n, v in popularity.items() if n.endswith("shares")}
+    groups = _by_split(facts, "share")
     _bars(axis, groups, "Which items are asked about", "share of rows")
 
 
 def _rates(axis: Axes, facts: dict[str, Any]) -> None:
-    popularity = facts["shift"]["popularity"]
-    groups = {n.split()[0]: v for n, v in popularity.items() if n.endswith("rates") and v}
+    groups = _by_split(facts, "positive")
     _bars(axis, groups, "Positive rate by popularity", "positive rate")
 
 

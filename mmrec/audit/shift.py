@@ -87,7 +87,7 @@ def _unseen(context: Context, tags: Array | None, facts: dict[str, Any]) -> list
         seen_tags = np.zeros(int(tags.max(initial=0)) + 1, dtype=np.bool_)
         seen_tags[tags[met].ravel()] = True
         seen_tags[0] = True
-    facts["unseen in train"] = {}
+    facts["seen in train"] = {}
     findings = []
     for name in ("valid", "test"):
         split = context.splits.get(name)
@@ -97,12 +97,15 @@ def _unseen(context: Context, tags: Array | None, facts: dict[str, Any]) -> list
         rows[0] = 0
         total = max(1, int(rows.sum()))
         new, never = int(rows[~seen].sum()), int(rows[~met].sum())
-        group = {"rows with a target new to train": new / total}
+        shown = np.flatnonzero(rows)
+        group: dict[str, Any] = {"items asked about": len(shown)}
+        group["of them, asked about in train too"] = float(seen[shown].mean()) if len(shown) else 0
+        group["rows with a target new to train"] = new / total
         group["rows with an item train never shows at all"] = never / total
         if tags is not None and seen_tags is not None:
             bare = ~seen_tags[tags].all(axis=1)
             group[f"rows whose {TAGS} hold one new to train"] = int(rows[bare].sum()) / total
-        facts["unseen in train"][name] = group
+        facts["seen in train"][name] = group
         if context.standard.share(new, total):
             findings.append(
                 Finding(
@@ -260,13 +263,15 @@ def _deciles(context: Context) -> dict[str, Any]:
     tenth = np.full(len(counts), 9)
     tenth[order] = np.minimum(9, (10 * before / max(1.0, counts.sum())).astype(int))
     tenth[counts == 0] = 10  # never asked about in train
-    groups: dict[str, Any] = {}
+    names = [*(f"tenth {number}" for number in range(1, 11)), "new to train"]
+    table: dict[str, dict[str, float | None]] = {name: {} for name in names}
     for name, split in context.splits.items():
         negative, positive = split.targets.sum(axis=0)
         rows = np.bincount(tenth, weights=negative + positive, minlength=11)
         hits = np.bincount(tenth, weights=positive, minlength=11)
-        share = rows / max(1.0, rows.sum())
-        rate = np.where(rows > 0, hits / np.maximum(rows, 1), np.nan)
-        groups[f"{name} shares"] = share.tolist()
-        groups[f"{name} rates"] = rate.tolist() if split.labelled else []
-    return groups
+        for place, group in enumerate(table.values()):
+            group[f"{name} share"] = float(rows[place] / max(1.0, rows.sum()))
+            if split.labelled:
+                some = rows[place] > 0
+                group[f"{name} positive"] = float(hits[place] / rows[place]) if some else None
+    return table
