@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from mmrec.errors import InputError
 
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
 RESIZE = ("auto", "worker", "device")
+_LIGHT = 5_000_000  # parameters of an image tower that is faster on one thread beside decoders
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,8 @@ def embed_items(
         if mine:
             if workers is None:
                 workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-            run.shards(mine, batch_size or (256 if on_cuda else 64), workers, progress)
+            with _threads(1 if on_cuda or _is_light(encoder) else None):
+                run.shards(mine, batch_size or (256 if on_cuda else 64), workers, progress)
         wait_for_all()  # all shards are there
         seconds.total = time.perf_counter() - begin
         report = gather(
@@ -336,6 +339,31 @@ class _Shard:
             run._seconds.write += time.perf_counter() - start
 
         return write
+
+
+def _is_light(encoder: Encoder) -> bool:
+    """Whether a second thread would cost more than it gives.
+
+    On the CPU, threads of a small model spin at every barrier while decoding wants their cores;
+    measured, they made the tiny model's forward pass five times slower. The choice depends on
+    the model alone, never on timings: the number of threads can change the last bit.
+    """
+    model = getattr(encoder, "model", None)
+    tower = getattr(model, "visual", None)
+    if not isinstance(tower, torch.nn.Module):
+        return False
+    return sum(parameter.numel() for parameter in tower.parameters()) < _LIGHT
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _spread(vectors: np.ndarray[Any, Any], rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

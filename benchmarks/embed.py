@@ -1,0 +1,272 @@
+"""Does extraction run at the speed of the slower of decoding and the forward pass?
+
+    python benchmarks/embed.py --model ViT-B-32 --count 300 --json benchmarks/results/embed.json
+    python benchmarks/embed.py --model ViT-B-32 --count 91718 --device cuda     # on a card
+    python benchmarks/embed.py --model tiny --images DIR                        # real covers
+
+One run measures decoding alone (all workers, nothing done with the pixels), the forward pass
+alone (pixels and tokens ready), and `embed_items` from end to end, with randomly initialised
+weights, which take as long as trained ones. Covers are made up, 300 x 400, about 25 kB, unless
+`--images` names a folder. Then, on one core, the decoders; and what precision, channels_last and
+torch.compile do to the forward pass. Every timing is the best of `--repeat`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import platform
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+
+from mmrec.cli import run
+from mmrec.embed import Captions, OpenClipEncoder, TinyClip, embed_items, save_model
+from mmrec.embed.images import ReadOptions, read_picture
+from mmrec.embed.items import Items, read_items
+from mmrec.embed.pool import CHUNK, DecodePool, Task
+from mmrec.embed.preprocess import fit_batch, normalise
+from mmrec.embed.tiny import TINY_CONFIG, make_model
+from mmrec.files import write_json
+
+WORDS = ["cat", "dog", "city", "song", "cook", "goal", "lake", "night", "small", "funny", "best"]
+
+
+def make_covers(folder: Path, count: int) -> None:
+    """`count` JPEGs: 400 different ones, told apart beyond that by bytes after their end."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[0:400, 0:300]
+    different = []
+    for _ in range(min(count, 400)):
+        waves = [np.sin(x / rng.uniform(5, 60) + y / rng.uniform(5, 60)) for _ in range(3)]
+        pixels = 127 + 60 * np.stack(waves, axis=-1) + rng.normal(0, 12, (400, 300, 3))
+        buffer = io.BytesIO()
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=75)
+        different.append(buffer.getvalue())
+    for i in range(count):
+        (folder / f"{i + 1}.jpg").write_bytes(different[i % 400] + str(i).encode())
+
+
+def make_items(path: Path, ids: list[int]) -> None:
+    rng = np.random.default_rng(1)
+    titles = [" ".join(rng.choice(WORDS, rng.integers(3, 12))) + f" #{i}" for i in ids]
+    pq.write_table(pa.table({"item_id": ids, "item_title": titles}), path)
+
+
+def make_weights(model: str, folder: Path) -> TinyClip:
+    """Random weights of `model`, as files."""
+    import open_clip
+
+    config = TINY_CONFIG if model == "tiny" else open_clip.get_model_config(model)
+    return save_model(make_model(config), config, folder)
+
+
+def best(repeat: int, work: Callable[[], Any]) -> float:
+    times = []
+    for _ in range(repeat):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def decode_alone(items: Items, options: ReadOptions, encoder: OpenClipEncoder, workers: int) -> int:
+    tasks = (
+        Task(tag=start, sources=items.sources(start, min(start + CHUNK, len(items))))
+        for start in range(0, len(items), CHUNK)
+    )
+    with DecodePool(options=options, tokenize=encoder.tokenize, workers=workers) as pool:
+        return sum(len(done.pictures) for done in pool.run(tasks))
+
+
+def forward_alone(
+    encoder: OpenClipEncoder, pixels: torch.Tensor, tokens: torch.Tensor, count: int
+) -> None:
+    """`count` pictures and captions, from batches that lie ready on the device and the host."""
+    size = len(pixels)
+    for start in range(0, count, size):
+        rows = min(size, count - start)
+        encoder.encode_image(pixels[:rows])
+        encoder.encode_text(tokens[:rows])
+    if encoder.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def one_core(items: Items, options: ReadOptions) -> dict[str, float]:
+    """Pictures a second on one core: Pillow or torchvision, resized to the encoder's size."""
+    files = [f for f in (items.files or [])[:200] if f]
+    data = [Path(f).read_bytes() for f in files]
+    variants = {
+        "pillow": replace(options, torchvision=False, fit_here=True, draft=False),
+        "torchvision": replace(options, fit_here=True, draft=False),
+        "torchvision, resize left to the device": replace(options, fit_here=False, draft=False),
+    }
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    rates = {
+        name: len(data) / best(3, lambda o=o: [read_picture(d, o) for d in data])
+        for name, o in variants.items()
+    }
+    torch.set_num_threads(threads)
+    return rates
+
+
+def forward_variants(files: TinyClip, device: str, batch: int, repeat: int) -> dict[str, float]:
+    """Pictures a second of the image tower, relative to plain float32."""
+    variants: dict[str, dict[str, Any]] = {
+        "fp32": {"precision": "fp32"},
+        "bf16": {"precision": "bf16"},
+        "channels_last": {"precision": "fp32", "channels_last": True},
+        "compile": {"precision": "fp32", "compile": True},
+    }
+    if device.startswith("cuda"):
+        variants |= {
+            "fp16": {"precision": "fp16"},
+            "fp16, compile": {"precision": "fp16", "compile": True},
+            "fp16, channels_last": {"precision": "fp16", "channels_last": True},
+        }
+    seconds = {}
+    for name, options in variants.items():
+        encoder = OpenClipEncoder(
+            model_name=files.config, pretrained=files.weights, device=device, **options
+        )
+        pixels = torch.randn(batch, 3, *encoder.preprocessing.size, device=device)
+
+        def forward(e: OpenClipEncoder = encoder, x: torch.Tensor = pixels) -> None:
+            e.encode_image(x)
+            if device.startswith("cuda"):
+                torch.cuda.synchronize()
+
+        forward()
+        seconds[name] = best(max(3, repeat), forward)
+    return {name: seconds["fp32"] / value for name, value in seconds.items()}
+
+
+def hardware(device: str) -> dict[str, Any]:
+    cpu = platform.processor()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = [x for x in info.read_text().splitlines() if x.startswith("model name")]
+        cpu = lines[0].split(":", 1)[1].strip() if lines else cpu
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    return {
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "commit": commit,
+        "cpu": cpu,
+        "cores": len(os.sched_getaffinity(0)),
+        "load": round(os.getloadavg()[0], 1),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if device.startswith("cuda") else "cpu",
+        "torch": torch.__version__,
+    }
+
+
+def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    machine = hardware(given.device)
+    images = Path(given.images) if given.images else folder / "covers"
+    if given.images:
+        ids = sorted(int(p.stem) for p in images.iterdir() if p.stem.isdigit())[: given.count]
+    else:
+        images.mkdir()
+        make_covers(images, given.count)
+        ids = list(range(1, given.count + 1))
+    make_items(folder / "items.parquet", ids)
+    items = read_items(folder / "items.parquet", images=images, captions=Captions())
+    files = make_weights(given.model, folder / "weights")
+    encoder = OpenClipEncoder(
+        model_name=files.config, pretrained=files.weights, device=given.device,
+        precision=given.precision,
+    )  # fmt: skip
+    on_cuda = encoder.device.type == "cuda"
+    options = ReadOptions(encoder.preprocessing, fit_here=not on_cuda)
+    workers, batch = given.workers, given.batch_size or (256 if on_cuda else 64)
+    batch = min(batch, len(ids))
+
+    pictures = [read_picture(f, options).pixels for f in (items.files or [])[:batch]]
+    ready = [p.to(encoder.device) for p in pictures if p is not None]
+    pixels = normalise(fit_batch(ready, encoder.preprocessing), encoder.preprocessing)
+    tokens = encoder.tokenize(items.captions[: len(pixels)])
+    forward_alone(encoder, pixels, tokens, len(pixels))
+
+    repeat = given.repeat
+    decode = best(repeat, lambda: decode_alone(items, options, encoder, workers))
+    forward = best(repeat, lambda: forward_alone(encoder, pixels, tokens, len(ids)))
+    reports = [
+        embed_items(
+            encoder, items=folder / "items.parquet", images=images, out=folder / "out",
+            workers=workers, batch_size=batch, restart=True,
+        )
+        for _ in range(repeat)
+    ]  # fmt: skip
+    report = min(reports, key=lambda r: r.seconds.total)
+    slower = max(decode, forward)
+    result = {
+        **machine,
+        "model": given.model,
+        "precision": encoder.precision,
+        "items": len(ids),
+        "workers": workers,
+        "batch_size": batch,
+        "items_per_second": {
+            "decode alone": round(len(ids) / decode, 1),
+            "forward alone": round(len(ids) / forward, 1),
+            "end to end": round(report.rate, 1),
+        },
+        "end_to_end_of_the_slower": round(slower / report.seconds.total, 3),
+        # On one set of cores decoding and forward pass share the work: no order of doing them
+        # can be faster than their sum, unless one leaves cores idle.
+        "end_to_end_of_shared_cores": None
+        if on_cuda
+        else round((decode + forward) / report.seconds.total, 3),
+        "seconds": {k: round(v, 2) for k, v in vars(report.seconds).items()},
+        "one_core_per_second": {k: round(v) for k, v in one_core(items, options).items()},
+    }
+    if not given.no_variants:
+        batch = batch if on_cuda else min(batch, 16)
+        variants = forward_variants(files, given.device, batch, repeat)
+        result["forward_variants_batch"] = batch
+        result["forward_times_fp32"] = {k: round(v, 2) for k, v in variants.items()}
+    return result
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description="Extraction: decode, forward and end to end.")
+    p.add_argument("--model", default="ViT-B-32", help="tiny or an open_clip name; %(default)s")
+    p.add_argument("--count", type=int, default=300, help="items; default %(default)s")
+    p.add_argument("--images", metavar="DIR", help="real covers, <id>.jpg; default: made up")
+    p.add_argument("--device", default="cpu")
+    p.add_argument("--precision", default="auto")
+    p.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    p.add_argument("--batch-size", type=int)
+    p.add_argument("--repeat", type=int, default=2)
+    p.add_argument("--no-variants", action="store_true", help="leave out precision and compile")
+    p.add_argument("--json", metavar="FILE", help="also write the figures here")
+    given = p.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        result = measure(given, Path(folder))
+    width = max(len(key) for key in result)
+    for key, value in result.items():
+        rows = value.items() if isinstance(value, dict) else [("", value)]
+        for name, figure in rows:
+            print(f"{key:<{width}}  {name:<38} {figure}")
+            key = ""
+    if given.json:
+        write_json(given.json, result)
+
+
+if __name__ == "__main__":
+    run(main)
