@@ -145,6 +145,24 @@ def reference_fused() -> Recipe:
     return dataclasses.replace(reference(), fusion="attention", fusion_options={})
 
 
+def light() -> Recipe:
+    """The reference's item vectors with a twentieth of its weights.
+
+    The history goes out pooled instead of flattened, and the crosses run behind a bottleneck.
+    """
+    return dataclasses.replace(
+        reference_fused(),
+        standardize=True,
+        unknown_id=True,
+        id_dropout=0.1,
+        last=0,
+        width=256,
+        bottleneck=512,
+        mlp=(512, 256),
+        wide=True,
+    )
+
+
 def small() -> Recipe:
     """Trains in a minute on two cores; the default of the demo."""
     return Recipe()

@@ -11,7 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from mmrec import Batch, InputError
-from mmrec.models import RECIPES, Recipe, build_ranker, get_recipe, ranker_from_state, reference
+from mmrec.models import (
+    RECIPES,
+    Recipe,
+    build_ranker,
+    get_recipe,
+    light,
+    ranker_from_state,
+    reference,
+)
 from mmrec.models.recipes import SEQUENCES
 
 
@@ -52,6 +60,18 @@ def test_reference_has_the_published_parameter_count() -> None:
         assert sum(p.numel() for p in getattr(ranker, name).parameters()) == count, name
     total = sum(p.numel() for p in ranker.parameters())
     assert total == sum(expected.values()) == 267_882_497
+
+
+def test_light_is_a_twentieth_of_the_reference() -> None:
+    items, rows = 91_718, torch.zeros(91_718, dtype=torch.bool)
+    empty = torch.zeros(items, 1)
+    features = torch.zeros(items, 512).half()
+    table = Challenge(empty.long(), features, features, rows, rows)
+    with _no_init():
+        ranker = build_ranker(light(), table)
+    total = sum(p.numel() for p in ranker.parameters())
+    assert total < 267_882_497 / 20
+    assert sum(p.numel() for p in ranker.interaction.parameters()) < 2_000_000
 
 
 class _no_init:
