@@ -123,7 +123,7 @@ def newest_checkpoint(directory: Path, kind: Kind) -> Checkpoint | None:
     for path in checkpoint_files(directory, kind):
         try:
             return _read(path)
-        except InputError as error:  # noqa: PERF203 - a handful of files
+        except InputError as error:
             damage.append(str(error))
             print(f"passed over: {error}", file=sys.stderr)
     if damage:
@@ -152,18 +152,29 @@ def prune(directory: Path, kind: Kind, *, keep: Collection[Path]) -> None:
 
 
 def require_same(stored: Any, given: Any, *, what: str, where: Path) -> None:
-    """Refuse a checkpoint made with another `what`, naming the first keys that differ."""
-    there, here = _plain(stored), _plain(given)
-    if there == here:
+    """Refuse a checkpoint whose `what` (recipe, settings, data) is another, naming what differs."""
+    there, here = _flat(_plain(stored)), _flat(_plain(given))
+    keys = [key for key in {**there, **here} if there.get(key, "absent") != here.get(key, "absent")]
+    if not keys:
         return
-    if not isinstance(there, dict) or not isinstance(here, dict):
-        raise InputError(f"{where} was made with another {what}: {there!r}, now {here!r}")
-    missing = "(absent)"
-    keys = [k for k in {**there, **here} if there.get(k, missing) != here.get(k, missing)]
     shown = ", ".join(
-        f"{k} {there.get(k, missing)!r}, now {here.get(k, missing)!r}" for k in keys[:3]
+        f"{key} was {there.get(key, 'absent')!r} and is {here.get(key, 'absent')!r}"
+        for key in keys[:3]
     )
-    raise InputError(f"{where} was made with another {what}: {shown}; start anew or restore it")
+    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+    raise InputError(
+        f"{where} was made with another {what}: {shown}{more}; put it back, or begin anew"
+    )
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} as {"a.b": 1}."""
+    if not isinstance(value, dict) or not value:
+        return {prefix or "value": value}
+    flat: dict[str, Any] = {}
+    for key, part in value.items():
+        flat |= _flat(part, f"{prefix}.{key}" if prefix else key)
+    return flat
 
 
 def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:

@@ -100,7 +100,7 @@ class _Run:
         self.progress = Progress()
         identity = {
             "recipe": dict(recipe),
-            "settings": config.binding(),
+            "setting": config.binding(),
             "training data": train_loader.fingerprint(),
             "validation data": valid_loader.fingerprint(),
         }

@@ -15,6 +15,7 @@ from mmrec import Batch, InputError
 from mmrec.train import Diverged, FitResult, TrainConfig, fit, load_checkpoint, read_log
 from mmrec.train.checkpoint import is_finite
 from mmrec.train.precision import LossScale
+from mmrec.train.stepper import Stepper, click_loss
 
 
 def spoil(*rows: int) -> Callable[[Batch], Batch]:
@@ -151,6 +152,38 @@ def test_the_loss_scale_halves_on_overflow_and_grows_after_patience() -> None:
     idle = LossScale(torch.bfloat16, device)
     idle.update(bad)
     assert float(idle.scale) == 1.0
+
+
+class Brittle(ToyModel):
+    """Its gradients overflow where the scaled loss is above a limit, as float16 would."""
+
+    def forward(self, batch: Batch) -> Tensor:
+        logit = super().forward(batch)
+        if self.training:
+            logit.register_hook(lambda grad: torch.where(grad.abs().amax() > 50, torch.inf, grad))
+        return logit
+
+
+def test_scaled_steps_are_the_plain_ones_and_overflows_only_cost_steps() -> None:
+    config = toy_config(weight_decay=0.1, clip_norm=0.2, log_every=20)
+    plain, scaled = ToyModel(dropout=0.0), Brittle(dropout=0.0)
+    cpu = torch.device("cpu")
+    steppers = [Stepper(model, config, cpu, click_loss) for model in (plain, scaled)]
+    steppers[1].scale = LossScale(torch.float16, cpu)
+    batches = [(batch, batch.row) for batch in ToyLoader()]
+    for number in range(4):  # 2**10 is too much for it, and so are 512, 256, 128
+        steppers[1].step(batches[number : number + 1], step=number, factor=1.0)
+    records = steppers[1].records.take()
+    assert [record.skipped for record in records] == [True, True, True, True]
+    for mine, theirs in zip(scaled.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    for number in range(4, 10):
+        for stepper in steppers:
+            stepper.step(batches[number : number + 1], step=number, factor=1.0)
+    assert not any(record.skipped for record in steppers[1].records.take())
+    for mine, theirs in zip(scaled.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+    assert {"scaler/scale", "scaler/streak"} <= set(steppers[1].tensors())
 
 
 def test_out_of_memory_says_what_to_lower(tmp_path: Path) -> None:
