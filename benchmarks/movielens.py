@@ -1,0 +1,81 @@
+"""How well does the default recipe rank on MovieLens-small? The example, once a seed.
+
+    python benchmarks/movielens.py SOURCE      # ml-latest-small with features.parquet
+
+Prints a table of valid and test AUC a seed and their means, and writes results/movielens.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from machine import write_result
+
+from mmrec.cli import run
+from mmrec.train.metrics import auc
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "microlens_1m.py"
+
+
+def main() -> None:
+    """Prepare, train once a seed, print and write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", type=Path, help="ml-latest-small as GroupLens ships it")
+    parser.add_argument("--seeds", type=int, default=3, help="runs (3)")
+    parser.add_argument("--name", default="movielens", help="of the result file (movielens)")
+    parser.add_argument("options", nargs="*", help="more options of the example, after --")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "data"
+        prepare = [sys.executable, "-m", "mmrec.data.movielens", str(given.source), str(data)]
+        subprocess.run([*prepare, "--images", "none"], check=True)
+        runs = [one(data, Path(folder) / str(s), s, given.options) for s in range(given.seeds)]
+    print(
+        f"{'seed':>4} {'valid AUC':>10} {'logloss':>8} {'test AUC':>9} {'no content':>11} {'s':>5}"
+    )
+    for found in runs:
+        print(
+            f"{found['seed']:>4} {found['valid_auc']:>10.4f} {found['valid_logloss']:>8.4f} "
+            f"{found['test_auc']:>9.4f} {found['no_content_auc']:>11.4f} {found['seconds']:>5.0f}"
+        )
+    names = ("valid_auc", "valid_logloss", "test_auc", "no_content_auc", "no_content_unseen",
+             "valid_auc_unseen", "seconds")  # fmt: skip
+    means = {name: statistics.mean(found[name] for found in runs) for name in names}
+    print("mean " + ", ".join(f"{name} {value:.4f}" for name, value in means.items()))
+    print(write_result(given.name, {"mean": means, "runs": runs}))
+
+
+def one(data: Path, out: Path, seed: int, options: list[str]) -> dict[str, Any]:
+    """The figures of one seed."""
+    command = [sys.executable, str(EXAMPLE), "--data", str(data), "--out", str(out)]
+    subprocess.run([*command, "--seed", str(seed), "--no-audit", "--quiet", *options], check=True)
+    found = json.loads((out / "metrics.json").read_text())
+    label = pq.read_table(data / "test_labels.parquet")["label"].to_numpy()
+    predicted = np.loadtxt(out / "prediction.csv", delimiter=",", skiprows=1)[:, 1]
+    return {
+        "seed": seed,
+        "valid_auc": found["valid"]["auc"],
+        "valid_logloss": found["valid"]["logloss"],
+        "valid_auc_unseen": found["auc_unseen_items"],
+        "test_auc": auc(label, predicted),
+        "no_content_auc": found["no_content"]["auc"],
+        "no_content_unseen": found["no_content"]["auc_unseen_items"],
+        "parameters": found["parameters"],
+        "baselines": {name: value["auc"] for name, value in found["baselines"].items()},
+        "seconds": found["seconds"]["train"],
+    }
+
+
+if __name__ == "__main__":
+    run(main)
