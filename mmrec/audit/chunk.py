@@ -6,6 +6,7 @@ B rows, L entries of the longest history of the run.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ class Chunk:
 
     Attributes:
         start: number of the first row.
-        user: (B,) int64; the row number where the file has no user.
+        user: (B,) int64; a hash of names that are no numbers.
         target: (B,) int64, 0 where missing.
         label: (B,) int8 in {0, 1}, -1 where missing or neither.
         history: (B, L) int64, lists flush right, 0 where missing.
@@ -54,8 +55,11 @@ def is_scalar(kind: pa.DataType) -> bool:
     return bool(number or types.is_temporal(kind) or types.is_null(kind))
 
 
-def read_chunk(batch: pa.RecordBatch, start: int) -> Chunk:
-    """Turn an arrow batch into a `Chunk`; never refuses a value."""
+def read_chunk(batch: pa.RecordBatch, start: int, *, nobody: int = 0) -> Chunk:
+    """Turn an arrow batch into a `Chunk`; never refuses a value.
+
+    Where the file has no user, each row is one: `nobody` and the row's number.
+    """
     missing: dict[str, int] = {}
     rows = batch.num_rows
     columns = {name: batch.column(name) for name in batch.schema.names}
@@ -66,6 +70,8 @@ def read_chunk(batch: pa.RecordBatch, start: int) -> Chunk:
             continue
         if not is_scalar(array.type):
             missing[name] = array.null_count
+            if name == USER:
+                exact[name] = _hashed(array)
             continue
         if pa.types.is_temporal(array.type):
             array = _ticks(array)
@@ -86,7 +92,7 @@ def read_chunk(batch: pa.RecordBatch, start: int) -> Chunk:
         missing[HISTORY] = holes
     return Chunk(
         start=start,
-        user=exact.get(USER, start + np.arange(rows, dtype=np.int64)),
+        user=exact.get(USER, nobody + start + np.arange(rows, dtype=np.int64)),
         target=exact.get(TARGET, np.zeros(rows, dtype=np.int64)),
         label=np.where(valid, label, -1).astype(np.int8),
         history=history,
@@ -94,6 +100,15 @@ def read_chunk(batch: pa.RecordBatch, start: int) -> Chunk:
         missing=missing,
         odd_labels=int((~valid & ~np.isnan(label)).sum()),
         ragged=ragged,
+    )
+
+
+def _hashed(array: pa.Array) -> Ints:
+    """(B,) 63 bits of each name."""
+    names = (repr(name).encode() for name in array.to_pylist())
+    return np.array(
+        [int.from_bytes(blake2b(name, digest_size=8).digest(), "big") >> 1 for name in names],
+        dtype=np.int64,
     )
 
 

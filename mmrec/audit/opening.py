@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmrec.audit.chunk import is_scalar
-from mmrec.data.columns import is_list
-from mmrec.data.schema import LABEL, ROW_ID, TARGET, USER
+from mmrec.data.columns import INTEGER, INTEGERS, NUMBER, is_list
+from mmrec.data.schema import CONTEXT, HISTORY, LABEL, ROW_ID, TARGET, USER
 from mmrec.errors import InputError
 
 RUN = 16_384  # rows read at a time: 13 MB of int64 histories of length 100
@@ -32,6 +32,17 @@ def open_clicks(path: Path) -> pq.ParquetFile:
     if TARGET not in schema.names or not is_scalar(schema.field(TARGET).type):
         raise InputError(f"an audit needs a numeric column {TARGET}, {path} has {schema.names}")
     return file
+
+
+def odd_types(schema: pa.Schema) -> dict[str, str]:
+    """Columns of a type that the loaders refuse, and the type that they need."""
+    kinds = dict.fromkeys((USER, TARGET, ROW_ID, *CONTEXT), INTEGER)
+    kinds |= {HISTORY: INTEGERS, LABEL: NUMBER}
+    return {
+        name: f"{schema.field(name).type}, not {kind.name}"
+        for name, kind in kinds.items()
+        if name in schema.names and not kind.accepts(schema.field(name).type)
+    }
 
 
 def column_range(file: pq.ParquetFile, name: str) -> tuple[int, int] | None:

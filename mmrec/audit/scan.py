@@ -17,10 +17,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mmrec.audit.chunk import Chunk, read_chunk
-from mmrec.audit.opening import RUN, level_columns, open_clicks
+from mmrec.audit.opening import RUN, level_columns, odd_types, open_clicks
 from mmrec.audit.sample import ROWS, Table, chosen, mix, right_aligned, row_keys
 from mmrec.audit.statistics import FEWEST_CLUSTERS
 from mmrec.audit.watch import Watch
+from mmrec.data.microlens import SPLITS
 from mmrec.data.schema import ROW_ID
 from mmrec.errors import InputError
 
@@ -37,7 +38,7 @@ class Split:
 
     Attributes:
         name, path, rows: the split, its file, its number of rows.
-        types: column to arrow type.
+        types: column to arrow type; `odd_types` those that the loaders refuse, and why.
         width: entries of the longest history; `ragged` whether they differ.
         missing: column to rows with a null or NaN.
         lengths: (L + 1,) rows by number of real items.
@@ -61,6 +62,7 @@ class Split:
     rows: int
     types: dict[str, str]
     num_items: int
+    odd_types: dict[str, str] = field(default_factory=dict)
     width: int = 0
     ragged: bool = False
     missing: Counter[str] = field(default_factory=Counter)
@@ -129,7 +131,7 @@ def scan(
     with open_clicks(path) as file:
         rows = file.metadata.num_rows
         types = {field_.name: str(field_.type) for field_ in file.schema_arrow}
-        split = Split(name, path, rows, types, num_items)
+        split = Split(name, path, rows, types, num_items, odd_types(file.schema_arrow))
         split.levels = {
             column: np.zeros((num_items, values), dtype=np.int32)
             for column, values in level_columns(file, num_items).items()
@@ -138,9 +140,10 @@ def scan(
         keep = _Keep(split, close_users, time)
         reader = file.iter_batches(batch_size=RUN)
         start, last = 0, None
+        nobody = SPLITS.index(name) << 40  # rows without a user are nobody else's in other splits
         try:
             for batch in reader:
-                chunk = read_chunk(batch, start)
+                chunk = read_chunk(batch, start, nobody=nobody)
                 keys = _count(split, chunk)
                 last = _next_to(split, chunk, last)
                 for watch in watches:

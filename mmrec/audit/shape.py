@@ -87,6 +87,18 @@ def _columns(split: Split) -> list[Finding]:
                 {"split": split.name, "columns": absent},
             )
         )
+    if split.odd_types:
+        listed = ", ".join(f"{name} is {kind}" for name, kind in split.odd_types.items())
+        findings.append(
+            Finding(
+                "serious",
+                "column_type",
+                f"In {split.name}, {listed}: the loaders refuse it, and what here rests on the "
+                "column may be left out.",
+                "Write the column again in the type named.",
+                {"split": split.name, "columns": split.odd_types},
+            )
+        )
     missing = {name: n for name, n in split.missing.items() if n}
     if split.name == "test":
         missing.pop(LABEL, None)
