@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     a("--dtype", default="float16", choices=tuple(DTYPES), help="of vectors; default %(default)s")
     a("--resize", default="auto", choices=RESIZE, help="where; auto: on the device if CUDA")
     a("--exif-rotate", action="store_true", help="turn pictures as their EXIF says")
-    a("--no-draft", action="store_true", help="never let libjpeg scale large JPEGs at decode")
+    a("--draft", action="store_true", help="let libjpeg scale large JPEGs while decoding")
     a("--max-pixels", type=int, default=50_000_000, metavar="N", help="default %(default)s")
     a("--quiet", action="store_true", help="no progress bar")
     return p
@@ -101,7 +101,7 @@ def main(arguments: list[str] | None = None) -> None:
             resize=given.resize,
             dtype=given.dtype,
             exif=given.exif_rotate,
-            draft=not given.no_draft,
+            draft=given.draft,
             max_pixels=given.max_pixels,
             strict=given.strict,
             restart=given.restart,

@@ -60,7 +60,7 @@ def embed_items(
     resize: str = "auto",
     dtype: str = "float16",
     exif: bool = False,
-    draft: bool = True,
+    draft: bool = False,
     max_pixels: int = 50_000_000,
     strict: bool = False,
     restart: bool = False,
