@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from mmrec.data.decode import Array
@@ -45,13 +44,22 @@ class _Loaded:
 
 
 def read_batches(
-    table: Table, plan: Plan, reader: Reader, reads: Reads, buffers: Buffers
+    table: Table,
+    plan: Plan,
+    reader: Reader,
+    reads: Reads,
+    buffers: Buffers,
+    empty: Callable[[int], dict[str, Tensor]],
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
-    """Yield (number of the global batch, its slice for this reader as tensors)."""
+    """Yield (number of the global batch, its slice for this reader).
+
+    `empty` is asked for each batch's tensors, to be filled, with the number of its rows.
+    """
     work = _Work(table, plan, reader, buffers)
     try:
         for batch in range(reader.first, plan.num_batches, reader.step):
-            yield batch, work.gather(batch)
+            start, stop = plan.slice_of(batch, reader.rank, reader.world_size)
+            yield batch, work.gather(batch, empty(stop - start))
     finally:
         work.close(reads)
 
@@ -170,11 +178,10 @@ class _Work:
 
     # Gathering
 
-    def gather(self, batch: int) -> dict[str, Tensor]:
-        """This reader's slice of a global batch."""
+    def gather(self, batch: int, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Fill the tensors with this reader's slice of a global batch."""
         plan = self._plan
-        start, stop = plan.slice_of(batch, self._reader.rank, self._reader.world_size)
-        out = _Out(self._table, stop - start, self._scratch)
+        out = _Out(tensors, self._scratch)
         parts: list[Ints] = []
         takes = self._planned.popleft() if self._planned else self._takes(batch)
         for lane, tail, first, count in takes:
@@ -222,20 +229,11 @@ class _Work:
 
 
 class _Out:
-    """The tensors of one batch while they are being filled.
+    """The tensors of one batch while they are being filled."""
 
-    Scalar columns of one type share one storage: fewer pieces of memory to hand between processes.
-    """
-
-    def __init__(self, table: Table, rows: int, scratch: dict[str, Array]) -> None:
-        self._rows, self._filled, self._scratch = rows, 0, scratch
-        self.tensors: dict[str, Tensor] = {}
-        for dtype, names in table.scalars:
-            self.tensors.update(
-                zip(names, torch.empty((len(names), rows), dtype=dtype), strict=True)
-            )
-        for dtype, name, width in table.lists:
-            self.tensors[name] = torch.empty((rows, width), dtype=dtype)
+    def __init__(self, tensors: dict[str, Tensor], scratch: dict[str, Array]) -> None:
+        self._rows, self._filled, self._scratch = len(tensors["row"]), 0, scratch
+        self.tensors = tensors
         self._arrays = {name: tensor.numpy() for name, tensor in self.tensors.items()}
 
     def fill(self, blocks: dict[str, Array], index: Ints) -> None:

@@ -14,11 +14,12 @@ import torch
 
 from mmrec.data.decode import Array, BadColumn, Column, decode
 from mmrec.data.partition import Ints, Piece
+from mmrec.data.ring import Layout
 from mmrec.data.sources import READ_ERRORS, Source
 from mmrec.errors import InputError
 
 _BIG_GROUP = 4 << 20  # bytes from which a row group is read bit by bit instead of whole
-_FRAGMENT_BYTES = 1 << 20  # decoded at a time: what stays in the cache
+_FRAGMENT_BYTES = 1 << 19  # decoded at a time: what stays in the cache
 _FRAGMENT_ROWS = 8192
 
 
@@ -44,8 +45,7 @@ class Table:
         sizes: (G,) its rows that pass the filter; the same as `physical` without one.
         keep: for each row group the packed bits of the rows that pass; empty without a filter.
         checksums: verify page checksums where a file has them.
-        scalars: names of the scalar tensors of a batch, by type; "row" is one of them.
-        lists: type, name and width of the list tensors.
+        layout: the tensors of a batch; "row" is one of them.
     """
 
     sources: tuple[Source, ...]
@@ -57,8 +57,7 @@ class Table:
     sizes: Ints
     keep: tuple[npt.NDArray[np.uint8], ...] = field(repr=False)
     checksums: bool
-    scalars: tuple[tuple[torch.dtype, tuple[str, ...]], ...]
-    lists: tuple[tuple[torch.dtype, str, int], ...]
+    layout: Layout
 
     @classmethod
     def of(
@@ -84,8 +83,7 @@ class Table:
             sizes=sizes,
             keep=keep,
             checksums=checksums,
-            scalars=_scalars(columns),
-            lists=tuple((_torch_type(c), c.name, c.width) for c in columns if c.width is not None),
+            layout=Layout(_scalars(columns), _lists(columns)),
         )
 
     @property
@@ -108,9 +106,10 @@ class Table:
         return blocks
 
     def fragment_rows(self) -> int:
-        """Rows decoded at a time, so that a fragment is about 1 MiB."""
+        """Rows decoded at a time, a power of two, so that a fragment is at most about 512 KiB."""
         row_bytes = sum((c.width or 1) * c.stored.itemsize for c in self.columns)
-        return int(np.clip(_FRAGMENT_BYTES // max(1, row_bytes), 256, _FRAGMENT_ROWS))
+        rows = int(np.clip(_FRAGMENT_BYTES // max(1, row_bytes), 256, _FRAGMENT_ROWS))
+        return 1 << (rows.bit_length() - 1)
 
 
 def _torch_type(column: Column) -> torch.dtype:
@@ -124,6 +123,10 @@ def _scalars(columns: Iterable[Column]) -> tuple[tuple[torch.dtype, tuple[str, .
         if column.width is None:
             names.setdefault(_torch_type(column), []).append(column.name)
     return tuple((dtype, tuple(of_type)) for dtype, of_type in names.items())
+
+
+def _lists(columns: Iterable[Column]) -> tuple[tuple[torch.dtype, str, int], ...]:
+    return tuple((_torch_type(c), c.name, c.width) for c in columns if c.width is not None)
 
 
 def _kept_rows(source: Source, row_filter: Any) -> list[npt.NDArray[np.bool_]]:
@@ -309,7 +312,7 @@ class RowReader:
                 )
                 if sum(batch.num_rows for batch in batches) != source.group_rows[number]:
                     raise ValueError("another number of rows than the footer says")
-            except READ_ERRORS as alone:  # noqa: PERF203
+            except READ_ERRORS as alone:
                 reason = " ".join(str(alone).split()) or type(alone).__name__
                 return InputError(f"{self._place()}, column {name!r} cannot be read: {reason}")
         return InputError(f"{self._place()} cannot be read: {reason}")

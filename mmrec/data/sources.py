@@ -93,7 +93,7 @@ class Source:
             handle,
             metadata=self.metadata,
             buffer_size=_BUFFER if buffered else 0,
-            pre_buffer=not buffered,
+            pre_buffer=self.filesystem is not None and not buffered,  # slower where reads are near
             page_checksum_verification=checksums,
         )
 

@@ -15,6 +15,7 @@ from mmrec.data.batches import Reader, read_batches
 from mmrec.data.decode import plan_columns
 from mmrec.data.manifest import check_against_manifest
 from mmrec.data.partition import Plan, Spec, choose_lanes, lane_window
+from mmrec.data.ring import Ring, Written
 from mmrec.data.rows import Buffers, Reads, Table
 from mmrec.data.sources import Paths, find_files, open_source
 from mmrec.errors import InputError
@@ -160,10 +161,42 @@ class ParquetStream(IterableDataset[T], Generic[T]):
         return self._iterate(self.epoch, reader)
 
     def _iterate(self, epoch: int, reader: Reader) -> Iterator[T]:
-        plan = self._plan(epoch)
-        for batch, tensors in read_batches(self._table, plan, reader, self.reads, self._buffers):
+        for batch, tensors in self._read(epoch, reader, self._table.layout.empty):
             self._next = (epoch, batch + 1)
-            yield self._collate(tensors) if self._collate else cast(T, tensors)
+            yield self.finish(tensors)
+
+    def _read(
+        self, epoch: int, reader: Reader, empty: Callable[[int], dict[str, Tensor]]
+    ) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        plan = self._plan(epoch)
+        return read_batches(self._table, plan, reader, self.reads, self._buffers, empty)
+
+    def finish(self, tensors: dict[str, Tensor]) -> T:
+        """What the stream yields for these tensors: collated, when that was asked for."""
+        return self._collate(tensors) if self._collate else cast(T, tensors)
+
+    # For a loader whose workers write into shared memory: see `mmrec.data.loader`.
+
+    def ring(self, *, workers: int, slots: int) -> Ring:
+        """Shared memory for the batches of that many workers."""
+        rows = -(-self._spec.batch_size // self.world_size)
+        return Ring(self._table.layout, rows=rows, workers=workers, slots=slots)
+
+    def into(self, ring: Ring) -> Iterator[Written]:
+        """In a worker process: its batches, written into its slots of the ring in turn."""
+        info = get_worker_info()
+        if info is None:
+            raise RuntimeError("only worker processes write into a ring")
+        reader = Reader(self.rank, self.world_size, self.start + info.id, info.num_workers, 0)
+        written = Written(info.id, ring.slots - 1, 0)
+
+        def next_slot(rows: int) -> dict[str, Tensor]:
+            nonlocal written
+            written = Written(info.id, (written.slot + 1) % ring.slots, rows)
+            return ring.tensors(written)
+
+        for _ in self._read(self.epoch, reader, next_slot):
+            yield written
 
     # Position
 

@@ -82,7 +82,7 @@ def as_workers(stream: ParquetStream[Any], workers: int, patch: pytest.MonkeyPat
         for one in list(running):
             try:
                 yield next(one)
-            except StopIteration:  # noqa: PERF203
+            except StopIteration:
                 running.remove(one)
 
 

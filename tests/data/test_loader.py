@@ -1,0 +1,164 @@
+"""make_loader: what workers write into shared memory arrives whole, in order, and in time."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmrec.data.loader import make_loader
+from mmrec.data.ring import Layout, Ring, Written
+from mmrec.data.stream import ParquetStream
+from mmrec.errors import InputError
+
+ROWS = 500
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    number = np.arange(ROWS)
+    table = pa.table(
+        {
+            "n": number.astype(np.int32),
+            "odd": number % 2 == 1,
+            "half": number / 2,
+            "list": pa.array(
+                [[int(n), int(n) + 1, -int(n)] for n in number], pa.list_(pa.int32(), 3)
+            ),
+            "one": pa.array([[int(n)] for n in number], pa.list_(pa.int64(), 1)),
+        }
+    )
+    path = tmp_path_factory.mktemp("loader") / "a.parquet"
+    pq.write_table(table, path, row_group_size=20)
+    return path
+
+
+def check(batch: dict[str, torch.Tensor]) -> list[int]:
+    n = batch["row"]
+    assert batch["n"].tolist() == n.tolist()
+    assert batch["odd"].dtype == torch.bool
+    assert batch["odd"].tolist() == (n % 2 == 1).tolist()
+    assert batch["half"].dtype == torch.float32
+    assert batch["half"].tolist() == (n / 2).tolist()
+    assert torch.equal(batch["list"], torch.stack([n, n + 1, -n], dim=1))
+    assert torch.equal(batch["one"], n[:, None])
+    return n.tolist()
+
+
+def make(path: Path, **options: Any) -> ParquetStream[Any]:
+    return ParquetStream(path, **{"batch_size": 7, "shuffle": True, **options})
+
+
+@pytest.mark.parametrize("prefetch", [1, 3])
+@pytest.mark.parametrize("persistent", [False, True])
+def test_batches_stay_what_they_were(path: Path, prefetch: int, persistent: bool) -> None:
+    """A consumer that is slow, keeps every batch and writes into it sees no later batch in it."""
+    alone = [check(batch) for batch in make(path)]
+    loader = make_loader(make(path), num_workers=2, prefetch=prefetch, persistent=persistent)
+    for _ in range(2):
+        kept = []
+        for number, batch in enumerate(loader):
+            if number % 25 == 0:
+                time.sleep(0.05)  # workers run as far ahead as they may
+            kept.append(batch)
+        assert [check(batch) for batch in kept] == alone
+        for batch in kept:
+            batch["list"].zero_()
+
+
+def test_an_iteration_that_was_given_up(path: Path) -> None:
+    alone = [check(batch) for batch in make(path)]
+    for persistent in (False, True):
+        loader = make_loader(make(path), num_workers=2, prefetch=4, persistent=persistent)
+        given_up = iter(loader)
+        assert check(next(given_up)) == alone[0]
+        again = [check(batch) for batch in loader]
+        assert again == alone
+    del given_up
+
+
+def test_position_and_length(path: Path) -> None:
+    for workers in (0, 2):
+        loader = make_loader(make(path), num_workers=workers)
+        assert len(loader) == 72
+        assert loader.state_dict()["batch"] == 0
+        loader.set_epoch(3)
+        for number, _ in enumerate(loader, start=1):
+            state = loader.state_dict()
+            assert (state["epoch"], state["batch"]) == (3, number)
+        assert loader.epoch == 3
+        assert loader.fingerprint() == state["fingerprint"]
+        loader.seek(epoch=1, batch=70)
+        assert loader.state_dict()["batch"] == 70
+        assert len(list(loader)) == 2
+
+
+def test_ranks_stay_in_step_when_the_last_batch_is_short(path: Path) -> None:
+    """500 = 71 x 7 + 3: in the last batch one of four ranks has no row."""
+    lengths = []
+    for rank in range(4):
+        stream = make(path, rank=rank, world_size=4)
+        lengths.append([len(check(batch)) for batch in make_loader(stream, num_workers=2)])
+    assert {len(each) for each in lengths} == {72}
+    assert [each[-1] for each in lengths] == [0, 1, 1, 1]
+
+
+def test_collate_is_called(path: Path) -> None:
+    for workers in (0, 1):
+        stream = make(path, collate=lambda columns: int(columns["n"].sum()))
+        assert sum(make_loader(stream, num_workers=workers)) == ROWS * (ROWS - 1) // 2
+
+
+def test_pin_memory_without_a_gpu_changes_nothing(path: Path) -> None:
+    for workers in (0, 1):
+        batch = next(iter(make_loader(make(path), num_workers=workers, pin_memory=True)))
+        check(batch)
+        assert batch["list"].is_pinned() == torch.cuda.is_available()
+
+
+@pytest.mark.parametrize("options", [{"num_workers": -1}, {"num_workers": 1, "prefetch": 0}])
+def test_wrong_use(path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="at least"):
+        make_loader(make(path), **options)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    scalars=st.lists(st.sampled_from([torch.int64, torch.float32, torch.bool]), max_size=5),
+    widths=st.lists(st.integers(1, 9), max_size=3),
+    rows=st.integers(0, 13),
+)
+def test_tensors_of_a_slot_do_not_overlap(
+    scalars: list[torch.dtype], widths: list[int], rows: int
+) -> None:
+    by_type: dict[torch.dtype, list[str]] = {torch.int64: ["row"]}
+    for index, dtype in enumerate(scalars):
+        by_type.setdefault(dtype, []).append(f"s{index}")
+    layout = Layout(
+        tuple((dtype, tuple(names)) for dtype, names in by_type.items()),
+        tuple((torch.int64, f"l{index}", width) for index, width in enumerate(widths)),
+    )
+    ring = Ring(layout, rows=13, workers=2, slots=3)
+    everything = {}
+    for worker in range(2):
+        for slot in range(3):
+            written = Written(worker, slot, rows)
+            tensors = ring.tensors(written)
+            expected = layout.empty(rows)
+            assert {n: (t.shape, t.dtype) for n, t in tensors.items()} == {
+                n: (t.shape, t.dtype) for n, t in expected.items()
+            }
+            for name, tensor in tensors.items():
+                values = torch.randint(0, 2, tensor.shape).to(tensor.dtype)
+                tensor.copy_(values)
+                everything[written, name] = values
+    for (written, name), values in everything.items():
+        assert torch.equal(ring.copy_out(written, pin=False)[name], values)
