@@ -12,14 +12,14 @@ from mmrec.files import replacing
 
 class RunLog:
     """One JSON object a line. A continued run first drops the lines its checkpoint does not know,
-    so that every event stands in the file once.
+    so that every event stands in the file once; TensorBoard is told to hide what came after `step`.
 
     Events: "train" (mean loss of the last `log_every` steps, learning rate, rows per second,
     share of time spent waiting for data), "valid" (metrics), "skipped" (a step that went wrong,
     with its row numbers).
     """
 
-    def __init__(self, out: Path, *, keep: int, active: bool, tensorboard: bool) -> None:
+    def __init__(self, out: Path, *, keep: int, step: int, active: bool, tensorboard: bool) -> None:
         self.path = out / "log.jsonl"
         self.lines = keep
         self._active = active
@@ -30,7 +30,7 @@ class RunLog:
         with replacing(self.path) as temporary:
             temporary.write_text("".join(lines[:keep]))
         if tensorboard:
-            self._board = _summary_writer(out / "tensorboard")
+            self._board = _summary_writer(out / "tensorboard", step)
 
     def write(self, event: str, step: int, **values: Any) -> None:
         """Append one line; numbers also go to TensorBoard as `event/name`."""
@@ -58,11 +58,11 @@ def read_log(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def _summary_writer(directory: Path) -> Any:
+def _summary_writer(directory: Path, step: int) -> Any:
     try:
         from torch.utils.tensorboard.writer import SummaryWriter
     except ImportError as error:
         raise InputError(
             "TensorBoard is not installed: pip install 'mmrec[tensorboard]'"
         ) from error
-    return SummaryWriter(str(directory))
+    return SummaryWriter(str(directory), purge_step=step + 1)

@@ -133,6 +133,7 @@ class _Run:
             self.log = RunLog(
                 self.out,
                 keep=self.progress.log_lines,
+                step=self.progress.step,
                 active=self.world.is_first,
                 tensorboard=self.config.tensorboard,
             )
