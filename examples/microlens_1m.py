@@ -38,6 +38,7 @@ from mmrec.models.ranker import Ranker
 from mmrec.models.recipes import Recipe, build_items, build_ranker, get_recipe
 from mmrec.predict import predict, write_submission
 from mmrec.train.config import TrainConfig
+from mmrec.train.diagnose import diagnose
 from mmrec.train.evaluate import Scores, score
 from mmrec.train.precision import resolve_device
 from mmrec.train.pretrain import pretrain_fusion
@@ -95,6 +96,17 @@ def main() -> None:
         ranker, best = train(
             given, data, counts, items, recipe, config, known_users, out / "ranker"
         )
+    if not given.no_diagnosis:
+        with clock("diagnose"):
+            said = diagnose(
+                ranker,
+                loader(given, data, "valid", 4 * batch_size(given), shuffle=False),
+                device=given.device,
+                precision=given.precision,
+                progress=False,
+            )
+            write_json(out / "diagnosis.json", said.to_json())
+            print(f"what the ranker's AUC on valid rests on: {said.table()}")
     plain: Scores | None = None
     if not given.no_ablation:
         with clock("train without content"):
@@ -293,6 +305,11 @@ def shared_users(data: MicroLens, counts: ClickCounts) -> torch.Tensor | None:
     return torch.from_numpy(counts.users) if known else None
 
 
+def batch_size(given: argparse.Namespace) -> int:
+    """Rows of a step."""
+    return int(given.batch_size or TRAINING[given.recipe].batch_size)
+
+
 def loader(
     given: argparse.Namespace, data: MicroLens, split: str, batch_size: int, *, shuffle: bool
 ) -> Loader[Batch]:
@@ -325,7 +342,7 @@ def train(
     torch.manual_seed(given.seed)
     known_items = counts.known_items if recipe.unknown_id else None
     ranker = build_ranker(recipe, items, known_users=known_users, known_items=known_items)
-    size = given.batch_size or TRAINING[given.recipe].batch_size
+    size = batch_size(given)
     valid = loader(given, data, "valid", 4 * size, shuffle=False)
     fit(
         ranker,
@@ -348,8 +365,7 @@ def write_files(
 ) -> dict[str, Path]:
     """The embeddings (pretrained, or as the clicks have trained them), item_info, submission."""
     vectors = ranker.items.content_table() if vectors is None else vectors
-    size = 4 * (given.batch_size or TRAINING[given.recipe].batch_size)
-    test = loader(given, data, "test", size, shuffle=False)
+    test = loader(given, data, "test", 4 * batch_size(given), shuffle=False)
     _, probability = predict(
         ranker,
         test,
@@ -381,9 +397,9 @@ def clear(out: Path) -> None:
         "ranker_no_content",
     ):
         shutil.rmtree(out / name, ignore_errors=True)
-    for name in ("custom_item_embeddings.parquet", "item_info.parquet", "metrics.json"):
+    for name in ("custom_item_embeddings.parquet", "item_info.parquet"):
         (out / name).unlink(missing_ok=True)
-    for name in ("prediction.csv", "prediction.zip"):
+    for name in ("prediction.csv", "prediction.zip", "diagnosis.json", "metrics.json"):
         (out / name).unlink(missing_ok=True)
 
 

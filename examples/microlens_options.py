@@ -58,6 +58,9 @@ def parse(description: str) -> argparse.Namespace:
     what = parser.add_argument_group("what to leave out")
     what.add_argument("--no-audit", action="store_true", help="do not audit the data first")
     what.add_argument(
+        "--no-diagnosis", action="store_true", help="do not measure what each input carries"
+    )
+    what.add_argument(
         "--no-ablation", action="store_true", help="do not train the ranker without content"
     )
     what.add_argument("--quiet", action="store_true", help="no progress bars")
