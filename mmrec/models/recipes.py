@@ -64,7 +64,7 @@ class Recipe:
     tiers: int = 0
 
     sequence: str = "transformer"  # a name in SEQUENCES
-    newest: int | None = None  # items of a history that are read
+    newest: int | None = 30  # items of a history that are read; None = all
     layers: int = 1
     heads: int = 2
     ff_dim: int = 64
@@ -86,8 +86,8 @@ class Recipe:
 
     context_sizes: tuple[int, ...] = (11, 11)
     context_dim: int = 8
-    user_dim: int = 0
-    user_dropout: float = 0.0
+    user_dim: int = 16  # used where the ids of users are known
+    user_dropout: float = 0.1
     wide: bool = True
 
     deduplicate: bool | None = None
@@ -129,6 +129,7 @@ def reference() -> Recipe:
         layers=2,
         heads=1,
         ff_dim=256,
+        newest=None,
         last=16,
         width=None,
         cross_depth=3,
@@ -136,6 +137,7 @@ def reference() -> Recipe:
         mlp=(1024, 512, 256),
         head=(64, 32),
         context_dim=64,
+        user_dim=0,
         wide=False,
     )
 
