@@ -1,6 +1,6 @@
 """How long does the audit of 3.6 million rows take, and in how much memory?
 
-    python benchmarks/audit.py --out benchmarks/results/audit.json
+    python benchmarks/audit.py
 
 Writes a data set of the challenge's size (histories as long as asked, 91,717 items, 1 in 100 with
 a picture) into a temporary directory, audits it in a process of its own, prints and writes seconds,
@@ -10,10 +10,7 @@ peak memory, date, commit and hardware. `--rows 100000` for a quick look.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import os
-import platform
 import resource
 import subprocess
 import sys
@@ -24,8 +21,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-
-from mmrec.files import write_json
+from machine import write_result
 
 ITEMS, USERS, LEVELS, RUN = 91_718, 1_000_000, 10, 100_000
 
@@ -100,16 +96,6 @@ def write_data(root: Path, rows: int, length: int) -> None:
         Image.fromarray(pixels).save(images / f"{number}.jpg")
 
 
-def hardware() -> str:
-    """The processor and how many cores this process may use."""
-    model = platform.processor()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        model = names[0].split(":")[1].strip() if names else model
-    return f"{model}, {len(os.sched_getaffinity(0))} cores"
-
-
 def measure(root: Path) -> None:
     """Run in the child: audit, and tell seconds and peak memory."""
     from mmrec.audit import audit
@@ -130,7 +116,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=3_600_000)
     parser.add_argument("--length", type=int, default=100, help="entries of a history")
-    parser.add_argument("--out", type=Path, help="write the figures there as JSON")
     parser.add_argument("--data", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.data:
@@ -142,9 +127,6 @@ def main() -> None:
         child = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         figures = json.loads(child.stdout.splitlines()[-1])
         size = sum(f.stat().st_size for f in root.glob("*.parquet")) / 2**30
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
     result = {
         "rows": arguments.rows,
         "history_length": arguments.length,
@@ -153,16 +135,10 @@ def main() -> None:
         "cpu_seconds": round(figures["cpu"], 1),
         "peak_gib": round(figures["peak_gib"], 2),
         "findings": figures["findings"],
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "commit": commit,
-        "hardware": hardware(),
-        "command": "python benchmarks/audit.py " + " ".join(sys.argv[1:]),
     }
     for name, value in result.items():
         print(f"{name:16} {value}")
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(arguments.out, result)
+    print(write_result("audit", result))
     return None
 
 
