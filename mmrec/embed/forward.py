@@ -17,6 +17,8 @@ from mmrec.embed.encoder import Encoder
 from mmrec.embed.preprocess import fit_batch, normalise
 from mmrec.embed.report import Seconds
 
+_STAGE_BYTES = 1 << 26
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -38,7 +40,10 @@ class Forward:
         self._encoder, self._batch_size, self._dtype = encoder, batch_size, dtype
         self._seconds = seconds
         self._cuda = encoder.device.type == "cuda"
-        self._waiting: list[Tensor] = []
+        self._staged: list[Tensor] = []  # buffers of pixels, and how much of each is used
+        self._used: list[int] = []
+        self._shapes: list[list[torch.Size]] = []  # of the pictures in each buffer
+        self._waiting = 0
         self._image: list[Tensor] = []
         self._text: list[Tensor] = []
         self._marks: list[tuple[str, Any, Any]] = []
@@ -46,9 +51,19 @@ class Forward:
 
     def picture(self, pixels: Tensor) -> None:
         """(3, h, w) uint8, of any size; copied, so the caller may reuse its memory."""
-        self._waiting.append(pixels.clone())
+        size = pixels.numel()
+        if not self._staged or self._used[-1] + size > len(self._staged[-1]):
+            room = max(size, min(_STAGE_BYTES, self._batch_size * size))
+            self._staged.append(torch.empty(room, dtype=torch.uint8, pin_memory=self._cuda))
+            self._used.append(0)
+            self._shapes.append([])
+        start = self._used[-1]
+        self._staged[-1][start : start + size].view(pixels.shape).copy_(pixels)
+        self._used[-1] += size
+        self._shapes[-1].append(pixels.shape)
+        self._waiting += 1
         self.pictures_in += 1
-        if len(self._waiting) == self._batch_size:
+        if self._waiting == self._batch_size:
             self._flush()
 
     def captions(self, tokens: Tensor) -> None:
@@ -66,7 +81,7 @@ class Forward:
         back = [torch.empty(x.shape, dtype=x.dtype, pin_memory=True) for x in (image, text)]
         for target, source in zip(back, (image, text), strict=True):
             target.copy_(source, non_blocking=True)
-        ready = _event()
+        ready = _event(self._encoder.device)
         marks = self._marks
 
         def take() -> tuple[Array, Array]:
@@ -84,24 +99,24 @@ class Forward:
         preprocessing, device = self._encoder.preprocessing, self._encoder.device
         with torch.inference_mode():
             with self._timed("transfer"):
-                pictures = self._to_device(self._waiting, device)
+                pictures = self._to_device(device)
                 size = preprocessing.size
                 ready = all(picture.shape[1:] == size for picture in pictures)
                 pixels = torch.stack(pictures) if ready else fit_batch(pictures, preprocessing)
                 pixels = normalise(pixels, preprocessing)
             with self._timed("forward"):
                 self._image.append(self._encoder.encode_image(pixels).to(self._dtype))
-        self._waiting = []
+        # New buffers for the next batch: these may still be on their way.
+        self._staged, self._used, self._shapes, self._waiting = [], [], [], 0
 
-    def _to_device(self, pictures: list[Tensor], device: torch.device) -> list[Tensor]:
-        """One transfer for the whole batch, whatever the sizes in it."""
-        if not self._cuda:
-            return pictures
-        sizes = [picture.numel() for picture in pictures]
-        flat = torch.empty(sum(sizes), dtype=torch.uint8, pin_memory=True)
-        torch.cat([picture.reshape(-1) for picture in pictures], out=flat)
-        there = torch.split(flat.to(device, non_blocking=True), sizes)
-        return [x.view(p.shape) for x, p in zip(there, pictures, strict=True)]
+    def _to_device(self, device: torch.device) -> list[Tensor]:
+        """A few large transfers for the whole batch, whatever the sizes in it."""
+        pictures = []
+        for buffer, used, shapes in zip(self._staged, self._used, self._shapes, strict=True):
+            there = buffer[:used].to(device, non_blocking=True)
+            parts = torch.split(there, [shape.numel() for shape in shapes])
+            pictures += [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+        return pictures
 
     def _join(self, parts: list[Tensor], width: int) -> Tensor:
         if parts:
@@ -120,22 +135,23 @@ class _Timed:
 
     def __enter__(self) -> None:
         if self._forward._cuda:
-            self._start = _event()
+            self._start = _event(self._forward._encoder.device)
         else:
             self._clock = time.perf_counter()
 
     def __exit__(self, *_: object) -> None:
         seconds, name = self._forward._seconds, self._name
         if self._forward._cuda:
-            self._forward._marks.append((name, self._start, _event()))
+            stop = _event(self._forward._encoder.device)
+            self._forward._marks.append((name, self._start, stop))
         else:
             elapsed = time.perf_counter() - self._clock
             setattr(seconds, name, getattr(seconds, name) + elapsed)
 
 
-def _event() -> Any:
-    """A CUDA event, recorded now on the current stream."""
+def _event(device: torch.device) -> Any:
+    """A CUDA event, recorded now on the device's current stream."""
     cuda: Any = torch.cuda
     event = cuda.Event(enable_timing=True)
-    event.record()
+    event.record(cuda.current_stream(device))
     return event

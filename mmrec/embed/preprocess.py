@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -119,9 +120,16 @@ def fit_pillow(
 
 def normalise(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
     """(B, 3, H, W) uint8 -> (B, 3, H, W) float32, (x / 255 - mean) / std."""
-    mean = torch.tensor(preprocessing.mean, device=pixels.device).view(3, 1, 1)
-    std = torch.tensor(preprocessing.std, device=pixels.device).view(3, 1, 1)
+    mean, std = _statistics(preprocessing, pixels.device)
     return pixels.float().div_(255).sub_(mean).div_(std)
+
+
+@lru_cache(maxsize=16)
+def _statistics(preprocessing: Preprocessing, device: torch.device) -> tuple[Tensor, Tensor]:
+    # Kept: making a tensor on a CUDA device waits for everything that is under way there.
+    with torch.inference_mode(False):
+        mean = torch.tensor(preprocessing.mean, device=device).view(3, 1, 1)
+        return mean, torch.tensor(preprocessing.std, device=device).view(3, 1, 1)
 
 
 def fit_batch(pictures: Sequence[Tensor], preprocessing: Preprocessing) -> Tensor:

@@ -10,6 +10,7 @@ before: that is what makes a run that was killed end like one that was not.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -86,8 +87,17 @@ def write_shard(
             "note": pa.array(list(note), pa.string()),
         }
     )
-    with replacing(path) as temporary:
-        pq.write_table(table, temporary, compression="none", use_dictionary=["status", "note"])
+    try:
+        with replacing(path) as temporary:
+            pq.write_table(table, temporary, compression="none", use_dictionary=["status", "note"])
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(
+            error.errno or errno.EIO,
+            f"a shard could not be written ({reason}); finished shards are kept, the same command "
+            f"goes on from there",
+            str(path),
+        ) from None
 
 
 def read_statuses(out: Path) -> Iterator[tuple[list[int], list[bool], list[str], list[str]]]:

@@ -386,3 +386,25 @@ def test_a_shard_knows_its_rows() -> None:
     spread = extract._spread(vectors, np.array([2, -1, 0, 2]))
     assert spread.tolist() == [[4, 5], [0, 0], [0, 1], [4, 5]]
     assert replace(Captions(), longest=3)("abcdef", None) == "abc"
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_a_card_gives_the_same_vectors(
+    precision: str, clip: OpenClipEncoder, tiny: TinyClip, odd_folder: Path, tmp_path: Path
+) -> None:
+    items = write_items(tmp_path / "items.parquet", range(1, len(ODDITIES) + 1))
+    card = OpenClipEncoder(
+        model_name=tiny.config, pretrained=tiny.weights, device="cuda", precision=precision
+    )
+    outputs = {}
+    for name, encoder in (("cpu", clip), ("card", card)):
+        embed_items(encoder, items=items, images=odd_folder, out=tmp_path / name, workers=2)
+        outputs[name] = read_output(tmp_path / name)
+    assert outputs["cpu"]["status"] == outputs["card"]["status"]
+    for column in ("image_emb", "text_emb"):
+        for a, b in zip(outputs["cpu"][column], outputs["card"][column], strict=True):
+            if any(a):
+                x, y = torch.tensor(a), torch.tensor(b)
+                assert torch.cosine_similarity(x, y, dim=0) > 0.999
