@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch.utils.data import DataLoader, IterableDataset
 
 from mmrec import Batch, InputError
 from mmrec.predict import predict, write_submission
@@ -42,6 +44,32 @@ def test_training_mode_is_left_as_it_was() -> None:
     first, second = predict(model, loader)[1], predict(model, loader)[1]
     assert np.array_equal(first, second)  # dropout is off inside
     assert model.training
+
+
+class Sent(ToyLoader):
+    """The same batches, sent by a worker process."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(DataLoader(Rows(self.n), batch_size=None, num_workers=1))
+
+
+class Rows(IterableDataset[Batch]):
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(ToyLoader(self.n, batch_size=1, shuffle=False))
+
+
+def test_batches_of_workers_do_not_pile_up_open_files() -> None:
+    """What workers send lies in shared memory, one descriptor a tensor for as long as it lives."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (150, before[1]))
+    try:
+        rows, _ = predict(ToyModel(), Sent(150), device="cpu")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert len(rows) == 150
 
 
 def changed(number: int, value: int) -> Callable[[Batch], Batch]:

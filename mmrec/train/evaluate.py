@@ -93,7 +93,9 @@ def score(
                 with autocast(device, dtype):
                     logit = model(batch)
                 check_logits(logit, batch)
-                parts.append((batch.row, batch.user, logit.float(), batch.label))
+                # Copies: what a loader's workers send holds an open file each until it is freed.
+                label = None if batch.label is None else batch.label.clone()
+                parts.append((batch.row.clone(), batch.user.clone(), logit.float(), label))
                 if each_batch is not None:
                     each_batch(len(batch))
     finally:

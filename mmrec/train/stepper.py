@@ -73,7 +73,7 @@ class Stepper:
         Randomness (dropout) depends on (seed, step, rank) alone, so a continued run needs no
         generator states and no loader can disturb them.
         """
-        torch.manual_seed(_mixed(self.config.seed, step, self._world.rank))
+        self._seed(_mixed(self.config.seed, step, self._world.rank))
         total = torch.zeros(2, dtype=torch.float32, device=self.device)  # summed loss, rows
         for position, (batch, _) in enumerate(group):
             last = position == len(group) - 1
@@ -93,8 +93,14 @@ class Stepper:
         if self.average is not None:
             self.average.update(step + 1)
         self.records.add(
-            loss=loss, rows=rows, skipped=skipped, norm=norm, row=[row for _, row in group]
+            loss=loss, rows=rows, skipped=skipped, norm=norm, row=[row.clone() for _, row in group]
         )
+
+    def _seed(self, seed: int) -> None:
+        """`torch.manual_seed` for the devices in use; it would queue one for every other kind."""
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def _backward(self, batch: Batch, *, synchronise: bool) -> Tensor:
         """Add the gradient of the batch's summed loss; returns that loss, detached."""
