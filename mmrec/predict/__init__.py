@@ -7,7 +7,6 @@ needs nothing of the training but its checkpoint: the recipe is inside.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import zipfile
@@ -20,11 +19,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import nn
 from tqdm import tqdm
 
-from mmrec.cli import run
 from mmrec.errors import InputError
 from mmrec.files import replacing
 from mmrec.train.checkpoint import load_checkpoint
-from mmrec.train.distributed import process_group
 from mmrec.train.evaluate import score
 from mmrec.train.loaders import BatchLoader
 
@@ -154,61 +151,3 @@ def load_ranker(path: Path, items: ItemTable) -> Ranker:
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"{checkpoint.path} does not fit these items: {reason}") from error
-
-
-def main() -> None:
-    """Predict one split of a data set and write the submission."""
-    from mmrec.data.items import ItemTable
-    from mmrec.data.loader import make_loader
-    from mmrec.data.microlens import MicroLens, to_batch
-    from mmrec.data.stream import ParquetStream
-
-    given = _parse()
-    with process_group(given.device) as world:
-        data = MicroLens.open(given.data)
-        items = ItemTable.read(data.item_info, given.features or data.features)
-        stream = ParquetStream(
-            getattr(data, given.split),
-            batch_size=given.batch_size,
-            columns=data.columns(given.split),
-            list_widths={"item_seq": data.history_length},
-            collate=to_batch,
-            rank=world.rank,
-            world_size=world.size,
-        )
-        rows, probability = predict(
-            load_ranker(given.run, items),
-            make_loader(stream, num_workers=given.workers, pin_memory=torch.cuda.is_available()),
-            device=given.device,
-            precision=given.precision,
-            num_rows=data.rows[given.split],
-            progress=world.is_first,
-        )
-        if world.is_first:
-            ids = data.test_ids() if given.split == "test" else rows
-            for path in write_submission(ids, probability, given.out, column=given.column):
-                print(path)
-
-
-def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m mmrec.predict",
-        description="Write prediction.csv and its zip with a trained ranker.",
-    )
-    parser.add_argument("run", type=Path, help="`out` of the training, or one checkpoint's JSON")
-    parser.add_argument("--data", type=Path, required=True, help="data set in the MicroLens layout")
-    parser.add_argument("--features", type=Path, help="feature parquet (the data set's own)")
-    parser.add_argument("--out", type=Path, required=True, help="where to write")
-    parser.add_argument("--split", default="test", choices=("train", "valid", "test"))
-    parser.add_argument("--column", default="Task1&2", help="prediction column (Task1&2)")
-    parser.add_argument("--batch-size", type=int, default=2048, help="over all ranks (2048)")
-    parser.add_argument("--workers", type=int, default=0, help="processes that read (0)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto)")
-    parser.add_argument(
-        "--precision", default="auto", choices=("auto", "float32", "bfloat16", "float16")
-    )
-    return parser.parse_args()
-
-
-if __name__ == "__main__":
-    run(main)
