@@ -20,7 +20,14 @@ from mmrec.nn.fusion.registry import build_fusion
 from mmrec.nn.interaction import CrossAndDeep, Interaction
 from mmrec.nn.item_encoder import ItemEncoder
 from mmrec.nn.mlp import MLP
-from mmrec.nn.sequence import DINAttention, MeanPool, NoHistory, ReluAttention, SequenceEncoder
+from mmrec.nn.sequence import (
+    DINAttention,
+    MeanPool,
+    NoHistory,
+    ParallelSequences,
+    ReluAttention,
+    SequenceEncoder,
+)
 from mmrec.nn.simtier import SimTier
 from mmrec.nn.transformer import TargetTransformer
 from mmrec.nn.users import UserEncoder, UserIndex
@@ -53,7 +60,7 @@ class Recipe:
 
     id_dim: int = 16
     tag_dim: int = 8
-    content_dim: int = 32
+    content_dim: int = 128
     fusion: str = "attention"  # a name in mmrec.nn.FUSIONS, or "none"
     fusion_options: Mapping[str, Any] = field(default_factory=dict)
     standardize: bool = True
@@ -63,7 +70,7 @@ class Recipe:
     alignment: float = 0.0  # weight of the id-content InfoNCE
     tiers: int = 0
 
-    sequence: str = "transformer"  # a name in SEQUENCES
+    sequence: str = "transformer+mean"  # a name in SEQUENCES
     newest: int | None = 30  # items of a history that are read; None = all
     layers: int = 1
     heads: int = 2
@@ -79,7 +86,7 @@ class Recipe:
     cross_depth: int = 2
     cross_rank: int = 32
     cross_experts: int = 4
-    bottleneck: int | None = 128
+    bottleneck: int | None = None
     mlp: tuple[int, ...] = (128, 64)
     mlp_dropout: float = 0.2
     head: tuple[int, ...] = (32,)
@@ -126,6 +133,7 @@ def reference() -> Recipe:
         standardize=False,
         unknown_id=False,
         id_dropout=0.0,
+        sequence="transformer",
         layers=2,
         heads=1,
         ff_dim=256,
@@ -166,7 +174,11 @@ def light() -> Recipe:
 
 
 def small() -> Recipe:
-    """Trains in a minute on two cores; the default of the demo."""
+    """Trains in a minute on two cores; the default of the demo.
+
+    The crosses see the plain mean of the history beside the Transformer's output: products of
+    it with the target are what small data learn first.
+    """
     return Recipe()
 
 
@@ -313,6 +325,9 @@ def _relu(recipe: Recipe, dim: int) -> SequenceEncoder:
 
 SEQUENCES: dict[str, Callable[[Recipe, int], SequenceEncoder]] = {
     "transformer": _transformer,
+    "transformer+mean": lambda recipe, dim: ParallelSequences(
+        encoders=[_transformer(recipe, dim), MeanPool(dim=dim)]
+    ),
     "din": _din,
     "relu": _relu,
     "mean": lambda recipe, dim: MeanPool(dim=dim),

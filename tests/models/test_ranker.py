@@ -20,6 +20,7 @@ TINY = Recipe(
     id_dim=4,
     tag_dim=2,
     content_dim=6,
+    sequence="transformer",
     id_dropout=0.0,
     layers=2,
     heads=2,
@@ -108,7 +109,7 @@ def test_batch_order_neighbours_and_padding_do_not_matter(table: Any, batch: Bat
     torch.testing.assert_close(ranker(longer), logits, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("sequence", ["transformer", "din", "relu", "mean"])
+@pytest.mark.parametrize("sequence", ["transformer", "transformer+mean", "din", "relu", "mean"])
 def test_history_matters_and_none_ignores_it(sequence: str, table: Any, batch: Batch) -> None:
     other = Batch(**{**vars(batch), "history": batch.history.roll(1, 0)})
     with_history = make(replace(TINY, sequence=sequence), table)
