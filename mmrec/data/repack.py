@@ -29,7 +29,7 @@ from mmrec.data.sources import READ_ERRORS, PathLike, Paths, Source, find_files,
 from mmrec.errors import InputError
 from mmrec.files import replacing, write_json
 
-GROUP_ROWS = 4096
+GROUP_ROWS = 2048
 FILE_ROWS = 1 << 19
 LANES = 16  # a multiple of the stream's lanes: no row group lies in two of them
 _STATE = ".repack.json"

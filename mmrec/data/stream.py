@@ -23,7 +23,7 @@ from mmrec.errors import InputError
 T = TypeVar("T")
 
 FORMAT = 1  # of the order; a change of it makes older positions unusable
-WINDOW = 1 << 17
+WINDOW = 1 << 18
 
 
 class ParquetStream(IterableDataset[T], Generic[T]):

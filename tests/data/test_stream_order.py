@@ -304,7 +304,7 @@ every = 3
 if state.exists():
     loader.load_state_dict(json.loads(state.read_text()))
 log = open(out / "rows.log", "a")
-for epoch in range(loader.epoch, 3):
+for epoch in range(loader.epoch, int(sys.argv[4])):
     loader.set_epoch(epoch)
     for batch in loader:
         done = loader.state_dict()
@@ -319,16 +319,18 @@ for epoch in range(loader.epoch, 3):
 @pytest.mark.parametrize("workers", [0, 2] if THOROUGH else [2])
 def test_kill_at_random_moments(folder: Path, tmp_path: Path, workers: int) -> None:
     """After any kill -9 the last saved state goes on with no row lost or doubled after it."""
+    kills = 25 if THOROUGH else 1
+    epochs = 2 + kills // 2
     expected = []
-    for epoch in range(3):
+    for epoch in range(epochs):
         stream = stream_of(folder)
         stream.set_epoch(epoch)
         expected += [[epoch, n, rows] for n, rows in enumerate(batches_of(stream))]
-    kills = 25 if THOROUGH else 1
     moments = random.Random(workers)
     script = tmp_path / "killed.py"
     script.write_text(KILLED)
     command = [sys.executable, str(script), str(folder), str(tmp_path), str(workers)]
+    command.append(str(epochs))
     environment = {**os.environ, "PYTHONPATH": str(Path(mmrec.data.stream.__file__).parents[2])}
     log, state = tmp_path / "rows.log", tmp_path / "state.json"
     killed = 0
@@ -351,7 +353,7 @@ def test_kill_at_random_moments(folder: Path, tmp_path: Path, workers: int) -> N
             assert entries[0][:2] == [saved["epoch"], saved["batch"]]  # exactly where it was saved
         for epoch, batch, rows in entries:
             assert found.setdefault((epoch, batch), rows) == rows
-    assert killed >= 1
+    assert killed == kills
     assert [[*at, rows] for at, rows in sorted(found.items())] == expected
 
 
