@@ -62,7 +62,14 @@ class Training:
 
 
 TRAINING = {
-    "small": Training(epochs=4, batch_size=512, learning_rate=3e-3, warmup_steps=50),
+    "small": Training(
+        epochs=4,
+        batch_size=512,
+        learning_rate=2e-3,
+        weight_decay=0.01,
+        embedding_weight_decay=0.01,
+        warmup_steps=50,
+    ),
     "reference": Training(epochs=5, batch_size=128, learning_rate=5e-4, schedule="constant"),
     "reference-fused": Training(epochs=5, batch_size=128, learning_rate=5e-4, schedule="constant"),
 }

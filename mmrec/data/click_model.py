@@ -32,10 +32,10 @@ class ClickModel:
         popularity_weight: w_o, of the item's popularity o_i (its views_level shows it).
     """
 
-    bias: float = -1.3
-    id_weight: float = 0.5
-    image_weight: float = 1.1
-    text_weight: float = 1.1
+    bias: float = -1.4
+    id_weight: float = 0.4
+    image_weight: float = 1.25
+    text_weight: float = 1.25
     interaction_weight: float = 0.9
     popularity_weight: float = 0.3
 
