@@ -15,6 +15,7 @@ import dataclasses
 import json
 import shutil
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from mmrec.predict import predict, write_submission
 from mmrec.train.config import TrainConfig
 from mmrec.train.diagnose import diagnose
 from mmrec.train.evaluate import Scores, score
+from mmrec.train.plots import plot_calibration, plot_training
 from mmrec.train.precision import resolve_device
 from mmrec.train.pretrain import pretrain_fusion
 from mmrec.train.trainer import fit
@@ -114,6 +116,10 @@ def main() -> None:
             )
             write_json(out / "diagnosis.json", said.to_json())
             print(f"what the ranker's AUC on valid rests on: {said.table()}")
+    if find_spec("matplotlib"):
+        plot_training(out / "ranker")
+        label = read_pairs(data.valid).label
+        plot_calibration(label, best.probability, out / "calibration.png")
     plain: Scores | None = None
     if not given.no_ablation:
         with clock("train without content"):
@@ -406,7 +412,13 @@ def clear(out: Path) -> None:
         shutil.rmtree(out / name, ignore_errors=True)
     for name in ("custom_item_embeddings.parquet", "item_info.parquet"):
         (out / name).unlink(missing_ok=True)
-    for name in ("prediction.csv", "prediction.zip", "diagnosis.json", "metrics.json"):
+    for name in (
+        "prediction.csv",
+        "prediction.zip",
+        "diagnosis.json",
+        "metrics.json",
+        "calibration.png",
+    ):
         (out / name).unlink(missing_ok=True)
 
 
