@@ -13,15 +13,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import shutil
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import torch
-from microlens_options import parse
+from microlens_options import TRAINING, clear, parse
 from microlens_report import Clock, measure, show
 from safetensors.torch import load_file, save_file
 
@@ -48,33 +46,6 @@ from mmrec.train.trainer import fit
 
 EMBEDDING_WIDTH = 128
 KNOWN_USERS_SHARE = 0.5  # users get biases of their own where train knows most of valid's users
-
-
-@dataclass(frozen=True)
-class Training:
-    """What goes with a recipe: how its ranker is trained where the user says nothing."""
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float = 0.0
-    embedding_weight_decay: float = 0.0
-    schedule: str = "cosine"
-    warmup_steps: int = 0
-
-
-TRAINING = {
-    "small": Training(
-        epochs=4,
-        batch_size=512,
-        learning_rate=2e-3,
-        weight_decay=0.01,
-        embedding_weight_decay=0.01,
-        warmup_steps=50,
-    ),
-    "reference": Training(epochs=5, batch_size=128, learning_rate=5e-4, schedule="constant"),
-    "reference-fused": Training(epochs=5, batch_size=128, learning_rate=5e-4, schedule="constant"),
-}
 
 
 def main() -> None:
@@ -396,30 +367,6 @@ def write_files(
         "prediction": csv,
         "submission": archive,
     }
-
-
-def clear(out: Path) -> None:
-    """Remove what this script writes, and nothing else."""
-    for name in (
-        "data",
-        "audit",
-        "encoder",
-        "features",
-        "pretrained",
-        "ranker",
-        "ranker_no_content",
-    ):
-        shutil.rmtree(out / name, ignore_errors=True)
-    for name in ("custom_item_embeddings.parquet", "item_info.parquet"):
-        (out / name).unlink(missing_ok=True)
-    for name in (
-        "prediction.csv",
-        "prediction.zip",
-        "diagnosis.json",
-        "metrics.json",
-        "calibration.png",
-    ):
-        (out / name).unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,61 @@
-"""The command line of `microlens_1m.py`."""
+"""The command line of `microlens_1m.py`, the training settings of each recipe, what it writes."""
 
 from __future__ import annotations
 
 import argparse
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from mmrec.errors import InputError
 from mmrec.models.recipes import RECIPES
 from mmrec.nn.fusion.registry import FUSIONS
+
+
+@dataclass(frozen=True)
+class Training:
+    """What goes with a recipe: how its ranker is trained where the user says nothing."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float = 0.0
+    embedding_weight_decay: float = 0.0
+    schedule: str = "cosine"
+    warmup_steps: int = 0
+
+
+TRAINING = {
+    "small": Training(
+        epochs=4,
+        batch_size=512,
+        learning_rate=2e-3,
+        weight_decay=0.01,
+        embedding_weight_decay=0.01,
+        warmup_steps=50,
+    ),
+    "reference": Training(epochs=5, batch_size=128, learning_rate=5e-4, schedule="constant"),
+    "reference-fused": Training(epochs=5, batch_size=128, learning_rate=5e-4, schedule="constant"),
+}
+
+FOLDERS = ("data", "audit", "encoder", "features", "pretrained", "ranker", "ranker_no_content")
+FILES = (
+    "custom_item_embeddings.parquet",
+    "item_info.parquet",
+    "prediction.csv",
+    "prediction.zip",
+    "diagnosis.json",
+    "calibration.png",
+    "metrics.json",
+)
+
+
+def clear(out: Path) -> None:
+    """Remove what the script writes, and nothing else."""
+    for name in FOLDERS:
+        shutil.rmtree(out / name, ignore_errors=True)
+    for name in FILES:
+        (out / name).unlink(missing_ok=True)
 
 
 def parse(description: str) -> argparse.Namespace:
