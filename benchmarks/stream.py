@@ -206,7 +206,8 @@ def memory_of(path: Path, epochs: int) -> dict[str, Any]:
 def print_resident(path: str, epochs: int) -> None:
     """The body of `memory_of`'s process."""
     me, most = psutil.Process(), []
-    stream = ParquetStream(path, batch_size=BATCH, shuffle=True)
+    # Both files must be larger than the window, or the smaller one would not fill it.
+    stream = ParquetStream(path, batch_size=BATCH, shuffle=True, window=1 << 16)
     before = me.memory_info().rss / 1e6
     for epoch in range(epochs):
         stream.set_epoch(epoch)
