@@ -71,11 +71,9 @@ def test_a_killed_run_ends_like_an_undisturbed_one(
     items, images = shop(ITEMS)
     base = {"items": items, "images": images, "shard_size": SHARD, "contact_sheet": 0}
     arguments = {**base, "workers": workers, "out": tmp_path / "whole"}
-    began = time.monotonic()
     for rank in _start(world, tmp_path / "log", arguments):
         rank.join(120)
         assert rank.exitcode == 0
-    lasts = time.monotonic() - began
     expected = shard_bytes(tmp_path / "whole")
     draw, in_the_middle = random.Random(world * 10 + workers), 0
     for number in range(KILLS):
@@ -83,7 +81,11 @@ def test_a_killed_run_ends_like_an_undisturbed_one(
         log.touch()
         arguments = {**base, "workers": workers, "out": out}
         ranks = _start(world, log, arguments)
-        time.sleep(draw.uniform(0.05, 1.0) * lasts)
+        # A random number of shards, then a random moment: no stopwatch, so load does not matter.
+        target, deadline = draw.randrange(len(expected)), time.monotonic() + 100
+        while len(list(out.glob("*.parquet"))) < target and time.monotonic() < deadline:
+            time.sleep(0.002)
+        time.sleep(draw.uniform(0.0, 0.15))
         for rank in ranks:
             rank.kill()
         for rank in ranks:

@@ -7,19 +7,20 @@ import os
 import resource
 import signal
 import time
+import weakref
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
-from odd_pictures import encoded
+from odd_pictures import encoded, photo
 from PIL import Image
 from toy_encoder import ToyEncoder, write_items
 
 import mmrec.embed.pool as pool_module
 from mmrec.embed import Preprocessing, embed_items
 from mmrec.embed.images import CRASHED, Picture, ReadOptions, StorageError
-from mmrec.embed.pool import DecodePool, Task
+from mmrec.embed.pool import CHUNK, DecodePool, Task
 
 OPTIONS = ReadOptions(Preprocessing(size=(8, 8)))
 
@@ -118,8 +119,7 @@ def _measure(answer: object, arguments: dict[str, object]) -> None:
     answer.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_memory_does_not_grow_with_the_number_of_pictures(workers: int, tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path: Path) -> None:
     """200 pictures more are 294 MB of pixels more; nothing near that may be held."""
     images = tmp_path / "images"
     images.mkdir()
@@ -133,11 +133,38 @@ def test_memory_does_not_grow_with_the_number_of_pictures(workers: int, tmp_path
         items = write_items(tmp_path / f"{count}.parquet", range(1, count + 1))
         here, there = context.Pipe()
         arguments = {
-            "items": items, "images": images, "out": tmp_path / f"out{count}", "workers": workers,
+            "items": items, "images": images, "out": tmp_path / f"out{count}", "workers": 2,
             "resize": "device", "batch_size": 16, "contact_sheet": 0,
         }  # fmt: skip
         process = context.Process(target=_measure, args=(there, arguments))
         process.start()
         peaks.append(here.recv())
         process.join(60)
-    assert peaks[1] - peaks[0] < 120e6
+    assert peaks[1] - peaks[0] < 150e6
+
+
+def test_pixels_in_memory_are_a_task_and_a_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without workers too: counted, picture by picture, as they come and go."""
+    alive, peak = 0, 0
+    read = pool_module.read_picture
+
+    def gone() -> None:
+        nonlocal alive
+        alive -= 1
+
+    def counting(source: str, options: ReadOptions) -> Picture:
+        nonlocal alive, peak
+        picture = read(source, options)
+        weakref.finalize(picture.pixels, gone)
+        alive += 1
+        peak = max(peak, alive)
+        return picture
+
+    monkeypatch.setattr(pool_module, "read_picture", counting)
+    for i in range(1, 201):
+        (tmp_path / f"{i}.jpg").write_bytes(encoded(photo(20, 20)) + str(i).encode())
+    items = write_items(tmp_path / "items.parquet", range(1, 201))
+    embed_items(ToyEncoder(), items=items, images=tmp_path, out=tmp_path / "out", workers=0)
+    assert CHUNK <= peak <= 2 * CHUNK
