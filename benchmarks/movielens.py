@@ -47,10 +47,9 @@ def main() -> None:
     for found in runs:
         print(
             f"{found['seed']:>4} {found['valid_auc']:>10.4f} {found['valid_logloss']:>8.4f} "
-            f"{found['test_auc']:>9.4f} {found['no_content_auc']:>11.4f} {found['seconds']:>5.0f}"
+            f"{found['test_auc']:>9.4f} {found['valid_auc_unseen']:>7.4f} {found['seconds']:>5.0f}"
         )
-    names = ("valid_auc", "valid_logloss", "test_auc", "no_content_auc", "no_content_unseen",
-             "valid_auc_unseen", "seconds")  # fmt: skip
+    names = ("valid_auc", "valid_logloss", "test_auc", "valid_auc_unseen", "seconds")
     means = {name: statistics.mean(found[name] for found in runs) for name in names}
     print("mean " + ", ".join(f"{name} {value:.4f}" for name, value in means.items()))
     print(write_result(given.name, {"mean": means, "runs": runs}))
@@ -69,8 +68,7 @@ def one(data: Path, out: Path, seed: int, options: list[str]) -> dict[str, Any]:
         "valid_logloss": found["valid"]["logloss"],
         "valid_auc_unseen": found["auc_unseen_items"],
         "test_auc": auc(label, predicted),
-        "no_content_auc": found["no_content"]["auc"],
-        "no_content_unseen": found["no_content"]["auc_unseen_items"],
+        "no_content": found["no_content"],
         "parameters": found["parameters"],
         "baselines": {name: value["auc"] for name, value in found["baselines"].items()},
         "seconds": found["seconds"]["train"],
