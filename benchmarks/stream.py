@@ -13,10 +13,8 @@ process in one. Workers stay over the epochs, so their start is not timed.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -33,6 +31,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from machine import provenance
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from mmrec.data.loader import make_loader
@@ -230,20 +229,6 @@ def measure_memory(folder: Path, rows: int, epochs: int) -> dict[str, Any]:
     return found
 
 
-def hardware() -> dict[str, Any]:
-    model = ""
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), "")
-    return {"cpu": model or platform.processor(), "cores": os.cpu_count()}
-
-
-def commit() -> str:
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=RESULT.parent)
-    return done.stdout.strip()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Rates and memory of ParquetStream.")
     parser.add_argument("--rows", type=int, default=600_000, help="rows of the click log")
@@ -265,15 +250,8 @@ def main() -> None:
         rates = measure_rates(Path(scratch), given.rows, given.rounds)
         memory = {} if given.no_memory else measure_memory(Path(scratch), 100_000, given.epochs)
     result: dict[str, Any] = {
-        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "commit": commit(),
-        "hardware": hardware(),
-        "versions": {
-            "python": platform.python_version(),
-            "pyarrow": pa.__version__,
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-        },
+        "provenance": provenance(),
+        "pyarrow": pa.__version__,
         "rows": given.rows,
         "rounds": given.rounds,
         "load_average_at_end": os.getloadavg(),

@@ -11,7 +11,6 @@ trained in that order, mean and standard deviation over seeds.
 from __future__ import annotations
 
 import argparse
-import datetime
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -22,8 +21,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from machine import provenance
 from sklearn.metrics import roc_auc_score
-from stream import commit, hardware
 from torch import Tensor, nn
 
 from mmrec.data.repack import repack
@@ -144,9 +143,7 @@ def main() -> None:
     expected = float(np.sqrt(share * (1 - share) / BATCH))
     print(f"binomial spread of the label's share: {expected:.3f}")
     result = {
-        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "commit": commit(),
-        "hardware": hardware(),
+        "provenance": provenance(),
         "rows": given.rows,
         "seeds": given.seeds,
         "epochs": given.epochs,

@@ -13,15 +13,11 @@ from __future__ import annotations
 
 import argparse
 import gc
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from fuxictr_peer import PeerLoader, PeerModel, import_fuxictr
+from machine import provenance
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -71,7 +68,7 @@ def main() -> None:
                     if device.type == "cuda":
                         torch.cuda.empty_cache()
     if given.out:
-        write_json(given.out, {"machine": machine(device), "results": results})
+        write_json(given.out, {"provenance": provenance(), "results": results})
 
 
 def write_data(root: Path, given: argparse.Namespace, *, rows: int, history: str) -> None:
@@ -223,23 +220,6 @@ def print_row(row: dict[str, Any], so_far: list[dict[str, Any]]) -> None:
         f"| {row['tflops_per_step']:.3f} | {against} |",
         flush=True,
     )
-
-
-def machine(device: torch.device) -> dict[str, Any]:
-    commit = ""
-    with suppress(OSError):
-        commit = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
-        ).stdout.strip()
-    cuda = device.type == "cuda"
-    return {
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "commit": commit,
-        "device": torch.cuda.get_device_name() if cuda else platform.processor() or "cpu",
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "command": " ".join(["python", *sys.argv]),
-    }
 
 
 def parse() -> argparse.Namespace:
