@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def main() -> None:
     )
     parser.add_argument("source", type=Path, help="ml-latest-small as GroupLens ships it")
     parser.add_argument("--seeds", type=int, default=3, help="runs (3)")
+    parser.add_argument("--jobs", type=int, default=1, help="seeds at a time (1)")
     parser.add_argument("--name", default="movielens", help="of the result file (movielens)")
     parser.add_argument("options", nargs="*", help="more options of the example, after --")
     given = parser.parse_args()
@@ -40,7 +42,13 @@ def main() -> None:
         data = Path(folder) / "data"
         prepare = [sys.executable, "-m", "mmrec.data.movielens", str(given.source), str(data)]
         subprocess.run([*prepare, "--images", "none"], check=True)
-        runs = [one(data, Path(folder) / str(s), s, given.options) for s in range(given.seeds)]
+        with ThreadPoolExecutor(given.jobs) as pool:
+            runs = list(
+                pool.map(
+                    lambda seed: one(data, Path(folder) / str(seed), seed, given.options),
+                    range(given.seeds),
+                )
+            )
     print(
         f"{'seed':>4} {'valid AUC':>10} {'logloss':>8} {'test AUC':>9} {'no content':>11} {'s':>5}"
     )
