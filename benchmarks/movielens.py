@@ -1,6 +1,6 @@
 """How well does the default recipe rank on MovieLens-small? The example, once a seed.
 
-    python benchmarks/movielens.py SOURCE      # ml-latest-small with features.parquet
+    python benchmarks/movielens.py SOURCE [--no-ablation …]   # ml-latest-small, features.parquet
 
 Prints a table of valid and test AUC a seed and their means, and writes results/movielens.json.
 """
@@ -36,8 +36,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="runs (3)")
     parser.add_argument("--jobs", type=int, default=1, help="seeds at a time (1)")
     parser.add_argument("--name", default="movielens", help="of the result file (movielens)")
-    parser.add_argument("options", nargs="*", help="more options of the example, after --")
-    given = parser.parse_args()
+    given, options = parser.parse_known_args()  # what is unknown here goes to the example
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
         prepare = [sys.executable, "-m", "mmrec.data.movielens", str(given.source), str(data)]
@@ -45,7 +44,7 @@ def main() -> None:
         with ThreadPoolExecutor(given.jobs) as pool:
             runs = list(
                 pool.map(
-                    lambda seed: one(data, Path(folder) / str(seed), seed, given.options),
+                    lambda seed: one(data, Path(folder) / str(seed), seed, options),
                     range(given.seeds),
                 )
             )
