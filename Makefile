@@ -10,7 +10,7 @@ demo: $(STAMP)
 	$(BIN)/python examples/microlens_1m.py
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: $(STAMP)
 	$(BIN)/ruff check .

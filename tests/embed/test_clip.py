@@ -189,6 +189,7 @@ def test_a_hub_tag_without_network_says_so_at_once(
 
     def silent(*_: object, **__: object) -> None:
         time.sleep(30)
+        raise TimeoutError  # as the real one does at its end
 
     monkeypatch.setattr(weights, "_cached", lambda known: None)
     monkeypatch.setattr(weights, "REACHABLE_WITHIN_S", 0.2)
