@@ -49,7 +49,7 @@ def main() -> None:
                 )
             )
     print(
-        f"{'seed':>4} {'valid AUC':>10} {'logloss':>8} {'test AUC':>9} {'no content':>11} {'s':>5}"
+        f"{'seed':>4} {'valid AUC':>10} {'logloss':>8} {'test AUC':>9} {'unseen':>7} {'s':>5}"
     )
     for found in runs:
         print(

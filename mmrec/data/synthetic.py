@@ -58,7 +58,7 @@ class SyntheticConfig:
 
     num_items: int = 800
     unseen_share: float = 0.1
-    rows: tuple[int, int, int] = (40_000, 6_000, 6_000)
+    rows: tuple[int, int, int] = (48_000, 6_000, 6_000)
     rows_per_user: int = 5
     history_length: int = 20
     missing_images: float = 0.03
@@ -310,10 +310,10 @@ def main() -> None:
     )
     parser.add_argument("dest", type=Path, help="directory to write")
     parser.add_argument("--items", type=int, default=800, help="number of items (800)")
-    parser.add_argument("--train-rows", type=int, default=40_000, help="rows of train (40000)")
+    parser.add_argument("--train-rows", type=int, default=48_000, help="rows of train (48000)")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything (0)")
     given = parser.parse_args()
-    rows = (given.train_rows, *[max(1, given.train_rows * 3 // 20)] * 2)
+    rows = (given.train_rows, *[max(1, given.train_rows // 8)] * 2)
     config = SyntheticConfig(
         num_items=given.items, rows=(rows[0], rows[1], rows[2]), seed=given.seed
     )
