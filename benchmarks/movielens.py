@@ -48,9 +48,7 @@ def main() -> None:
                     range(given.seeds),
                 )
             )
-    print(
-        f"{'seed':>4} {'valid AUC':>10} {'logloss':>8} {'test AUC':>9} {'unseen':>7} {'s':>5}"
-    )
+    print(f"{'seed':>4} {'valid AUC':>10} {'logloss':>8} {'test AUC':>9} {'unseen':>7} {'s':>5}")
     for found in runs:
         print(
             f"{found['seed']:>4} {found['valid_auc']:>10.4f} {found['valid_logloss']:>8.4f} "
