@@ -7,7 +7,13 @@ from mmrec.train.distributed import World, current_world, process_group
 from mmrec.train.evaluate import Scores, evaluate, score
 from mmrec.train.guard import Diverged
 from mmrec.train.interrupt import Interrupted
-from mmrec.train.intervals import Interval, interval, paired_difference
+from mmrec.train.intervals import (
+    Interval,
+    Replicates,
+    bootstrap,
+    interval,
+    paired_difference,
+)
 from mmrec.train.loaders import BatchLoader
 from mmrec.train.log import read_log
 from mmrec.train.metrics import (
@@ -31,10 +37,12 @@ __all__ = [
     "GroupAUC",
     "Interrupted",
     "Interval",
+    "Replicates",
     "Scores",
     "TrainConfig",
     "World",
     "auc",
+    "bootstrap",
     "calibration_curve",
     "calibration_error",
     "current_world",

@@ -35,6 +35,63 @@ class Interval:
         return self.low > 0 or self.high < 0
 
 
+@dataclass(frozen=True)
+class Replicates:
+    """A metric, and what it is in each of R resamplings of the users.
+
+    Attributes:
+        value: of the rows as they are.
+        drawn: (R,) float64, NaN where a resampling has one class only.
+    """
+
+    value: float
+    drawn: Floats
+
+    def __sub__(self, other: Replicates) -> Replicates:
+        """The difference of two models; both must come from the same users, seed and R."""
+        return Replicates(self.value - other.value, self.drawn - other.drawn)
+
+    def interval(self, level: float = 0.95) -> Interval:
+        """The percentile interval that leaves (1 - level) / 2 of the resamplings on each side."""
+        if not 0 < level < 1:
+            raise InputError(f"level must lie in (0, 1), got {level}")
+        drawn = self.drawn[np.isfinite(self.drawn)]
+        if not len(drawn):
+            raise InputError("no replicate has both classes: too few clicks for an interval")
+        tail = (1 - level) / 2
+        low, high = np.quantile(drawn, [tail, 1 - tail])
+        return Interval(self.value, float(low), float(high))
+
+
+def bootstrap(
+    metric: str,
+    user: ArrayLike,
+    label: ArrayLike,
+    score: ArrayLike,
+    *,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> Replicates:
+    """`metric` ("auc", "logloss" of logits, or "gauc") over R resamplings of the users.
+
+    The same users and seed give the same resamplings, so the replicates of two models can be
+    subtracted, averaged over training seeds and so on before an interval is taken.
+
+    Raises:
+        InputError: an unknown metric, input that the metric refuses, or fewer than two users.
+    """
+    if replicates < 1:
+        raise InputError(f"replicates must be > 0, got {replicates}")
+    index, users = _users(user)
+    statistic = _statistic(metric, index, label, score)
+    rng = np.random.default_rng(seed)
+    drawn = [
+        statistic(np.bincount(rng.integers(0, users, users), minlength=users))
+        for _ in range(replicates)
+    ]
+    return Replicates(statistic(np.ones(users, dtype=np.int64)), np.array(drawn))
+
+
 def interval(
     metric: str,
     user: ArrayLike,
@@ -45,14 +102,9 @@ def interval(
     replicates: int = 1000,
     seed: int = 0,
 ) -> Interval:
-    """`metric` ("auc", "logloss" of logits, or "gauc") with its user-cluster bootstrap interval.
-
-    Raises:
-        InputError: an unknown metric, input that the metric refuses, or fewer than two users.
-    """
-    index, users = _users(user)
-    statistic = _statistic(metric, index, label, score)
-    return _percentiles(statistic, users, level=level, replicates=replicates, seed=seed)
+    """`metric` with its user-cluster bootstrap interval; see `bootstrap`."""
+    found = bootstrap(metric, user, label, score, replicates=replicates, seed=seed)
+    return found.interval(level)
 
 
 def paired_difference(
@@ -67,16 +119,9 @@ def paired_difference(
     seed: int = 0,
 ) -> Interval:
     """metric(score) - metric(other) on the same rows, both resampled with the same users."""
-    index, users = _users(user)
-    mine = _statistic(metric, index, label, score)
-    theirs = _statistic(metric, index, label, other)
-    return _percentiles(
-        lambda draws: mine(draws) - theirs(draws),
-        users,
-        level=level,
-        replicates=replicates,
-        seed=seed,
-    )
+    mine = bootstrap(metric, user, label, score, replicates=replicates, seed=seed)
+    theirs = bootstrap(metric, user, label, other, replicates=replicates, seed=seed)
+    return (mine - theirs).interval(level)
 
 
 def _users(user: ArrayLike) -> tuple[NDArray[np.int64], int]:
@@ -85,26 +130,6 @@ def _users(user: ArrayLike) -> tuple[NDArray[np.int64], int]:
     if len(unique) < 2:
         raise InputError(f"resampling users needs at least two of them, got {len(unique)}")
     return index.astype(np.int64), len(unique)
-
-
-def _percentiles(
-    statistic: Statistic, users: int, *, level: float, replicates: int, seed: int
-) -> Interval:
-    if not 0 < level < 1 or replicates < 1:
-        raise InputError(f"level must lie in (0, 1), replicates be > 0, got {level}, {replicates}")
-    rng = np.random.default_rng(seed)
-    drawn = np.array(
-        [
-            statistic(np.bincount(rng.integers(0, users, users), minlength=users))
-            for _ in range(replicates)
-        ]
-    )
-    drawn = drawn[np.isfinite(drawn)]  # a replicate of one class has no AUC
-    if not len(drawn):
-        raise InputError("no replicate has both classes: too few clicks for an interval")
-    tail = (1 - level) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail])
-    return Interval(statistic(np.ones(users, dtype=np.int64)), float(low), float(high))
 
 
 def _statistic(
