@@ -37,6 +37,7 @@ from mmrec.files import replacing, write_json
 Ints = NDArray[np.int64]
 SPLITS = ("train", "valid", "test")
 DONE = "synthetic.json"
+CONTENTS = ("covers", "features")
 _TAGS = 40
 _CHUNK = 500  # users whose (users, N) table of weights is held at once
 
@@ -52,6 +53,9 @@ class SyntheticConfig:
         rows_per_user: rows of a user, all with the same history.
         history_length: L, the width of `item_seq`.
         missing_images, truncated_images: shares of items without a cover, or with half of one.
+        content: "covers" writes pictures and titles that tell the kinds; "features" writes
+            `features.parquet` in the pictures' place, ready-made vectors that tell them: image_emb
+            (64) of the cover's kind and text_emb (48) of the words' kind, with noise.
         model: the weights of the click model.
         seed: of everything.
     """
@@ -63,10 +67,13 @@ class SyntheticConfig:
     history_length: int = 20
     missing_images: float = 0.03
     truncated_images: float = 0.02
+    content: str = "covers"
     model: ClickModel = field(default_factory=ClickModel)
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.content not in CONTENTS:
+            raise InputError(f"content must be one of {CONTENTS}, got {self.content!r}")
         shown = self.num_items - round(self.unseen_share * self.num_items)
         if shown < 2 * self.history_length:
             raise InputError(
@@ -227,9 +234,25 @@ def _write_items(
     user, first = np.unique(np.concatenate([s.user for s in splits.values()]), return_index=True)
     history = np.concatenate([s.history for s in splits.values()])[first]
     _write(root / "item_seq.parquet", {"user_id": user, "item_seq": _lists(history)})
+    if config.content == "features":
+        write_features(root / "features.parquet", ids, items, config)
+        return
     images = root / "item_images" / "item_images"
     images.mkdir(parents=True, exist_ok=True)
     write_covers(images, ids, items.cover, config, rng)
+
+
+def write_features(path: Path, ids: Ints, items: Items, config: SyntheticConfig) -> None:
+    """Vectors as two frozen encoders would give them: each tells the kind of its own modality."""
+    rng = np.random.default_rng([config.seed, 2])
+    image, text = (
+        _noisy(np.eye(KINDS)[items.cover], 64, rng),
+        _noisy(np.eye(KINDS)[items.words], 48, rng),
+    )
+    has_image = rng.random(len(ids)) >= config.missing_images
+    image[~has_image] = 0
+    columns = {"item_id": ids, "image_emb": _lists(image), "text_emb": _lists(text)}
+    _write(path, columns | {"has_image": has_image, "has_text": np.ones(len(ids), dtype=bool)})
 
 
 def write_covers(
@@ -312,10 +335,27 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=800, help="number of items (800)")
     parser.add_argument("--train-rows", type=int, default=48_000, help="rows of train (48000)")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything (0)")
+    parser.add_argument(
+        "--content",
+        default="covers",
+        choices=CONTENTS,
+        help="pictures and titles, or ready-made features (covers)",
+    )
+    weight = ClickModel.interaction_weight
+    parser.add_argument(
+        "--interaction",
+        type=float,
+        default=weight,
+        help=f"weight of the image x text interaction in the click model ({weight})",
+    )
     given = parser.parse_args()
     rows = (given.train_rows, *[max(1, given.train_rows // 8)] * 2)
     config = SyntheticConfig(
-        num_items=given.items, rows=(rows[0], rows[1], rows[2]), seed=given.seed
+        num_items=given.items,
+        rows=(rows[0], rows[1], rows[2]),
+        content=given.content,
+        model=ClickModel(interaction_weight=given.interaction),
+        seed=given.seed,
     )
     oracle = make_synthetic(given.dest, config)
     for split, value in oracle.items():
