@@ -1,0 +1,275 @@
+"""Many small trainings, one a cell: resumable, in several processes, with the time left.
+
+A cell is one ranker trained on one data set with one learning rate and seed. Its figures and
+its test logits stand in `OUT/cells/<key>.npz` and `.json`, written whole and the JSON last, so a
+killed run repeats no finished cell; inside a cell `fit` goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from mmrec.batch import Batch
+from mmrec.data.counts import ClickCounts, count_clicks
+from mmrec.data.items import ItemTable
+from mmrec.data.loader import Loader, make_loader
+from mmrec.data.microlens import MicroLens, to_batch
+from mmrec.data.stream import ParquetStream
+from mmrec.errors import InputError
+from mmrec.files import replacing, write_json
+from mmrec.models.ranker import Ranker
+from mmrec.models.recipes import Recipe, build_ranker
+from mmrec.train.config import TrainConfig
+from mmrec.train.evaluate import score
+from mmrec.train.pretrain import pretrain_fusion
+from mmrec.train.trainer import fit
+
+DROPPED = {"image": "has_image", "text": "has_text"}
+PRETRAIN_EPOCHS = 3
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training.
+
+    Attributes:
+        name: what it is called in tables.
+        recipe: the whole recipe.
+        training: the whole training setting, seed and learning rate included.
+        batch_size: rows of a step.
+        history: "own", or "another": each row gets the history of another row of its batch.
+        pretrain: the fusion is first trained by co-engagement, without labels, and goes on
+            learning from clicks.
+    """
+
+    name: str
+    recipe: Recipe
+    training: TrainConfig
+    batch_size: int
+    history: str = "own"
+    pretrain: bool = False
+
+    @property
+    def key(self) -> str:
+        """Its file name: readable, and different for anything that differs."""
+        content = [self.recipe.to_dict(), self.training.binding(), self.training.epochs]
+        content += [self.batch_size, self.history, self.pretrain]
+        said = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+        words = re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
+        return f"{words}-{self.training.seed}-{said}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a cell gave.
+
+    Attributes:
+        figures: `valid` metrics of the best epoch, `parameters`, `seconds`, rates.
+        logit: (R,) of the test rows; under "image dropped" and "text dropped" those of the same
+            ranker when no item has that modality any more.
+    """
+
+    cell: Cell
+    figures: dict[str, Any]
+    logit: dict[str, NDArray[np.float32]] = field(repr=False)
+
+    @property
+    def valid_auc(self) -> float:
+        """Of the best epoch."""
+        return float(self.figures["valid"]["auc"])
+
+
+@dataclass(frozen=True)
+class Data:
+    """A prepared data set, read once a process."""
+
+    files: MicroLens
+    items: ItemTable
+    counts: ClickCounts
+    label: NDArray[np.float64]  # (R,) of the test rows
+    user: NDArray[np.int64]
+    target: NDArray[np.int64]
+
+    @property
+    def known_users(self) -> torch.Tensor | None:
+        """Train's users where they are most of test's too."""
+        share = self.counts.share_known(self.user)
+        return torch.from_numpy(self.counts.users) if share >= 0.5 else None
+
+
+@functools.lru_cache(maxsize=1)
+def read_data(root: Path) -> Data:
+    """Clicks, items with ready features, and labels of the test rows.
+
+    Raises:
+        InputError: there are no features or no test labels.
+    """
+    files = MicroLens.open(root, check=False)
+    labels = root / "test_labels.parquet"
+    if files.features is None or not labels.exists():
+        raise InputError(f"the benchmark needs features.parquet and test_labels.parquet in {root}")
+    test = pq.read_table(files.test, columns=["user_id", "item_id"])
+    return Data(
+        files=files,
+        items=ItemTable.read(files.item_info, files.features),
+        counts=count_clicks(files.train, files.num_items),
+        label=pq.read_table(labels)["label"].to_numpy().astype(np.float64),
+        user=test["user_id"].to_numpy(),
+        target=test["item_id"].to_numpy(),
+    )
+
+
+def run_cells(cells: Sequence[Cell], root: Path, out: Path, *, jobs: int) -> list[Result]:
+    """Train what has no result yet; all results, in the order of `cells`."""
+    folder = out / "cells"
+    folder.mkdir(parents=True, exist_ok=True)
+    open_cells = {c.key: c for c in cells if not (folder / f"{c.key}.json").exists()}
+    done = len({c.key for c in cells}) - len(open_cells)
+    context = multiprocessing.get_context("spawn")
+    with (
+        ProcessPoolExecutor(jobs, context, initializer=_alone, initargs=(os.getpid(),)) as pool,
+        tqdm(total=done + len(open_cells), initial=done, unit="cell", smoothing=0.1) as bar,
+    ):
+        futures = {pool.submit(train_cell, c, root, folder): c for c in open_cells.values()}
+        try:
+            for future in as_completed(futures):
+                future.result()
+                bar.set_postfix_str(futures[future].name)
+                bar.update()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [read_result(cell, folder) for cell in cells]
+
+
+def read_result(cell: Cell, folder: Path) -> Result:
+    """A finished cell."""
+    figures = json.loads((folder / f"{cell.key}.json").read_text())
+    with np.load(folder / f"{cell.key}.npz") as arrays:
+        return Result(cell, figures, {name.replace("_", " "): arrays[name] for name in arrays})
+
+
+def train_cell(cell: Cell, root: Path, folder: Path) -> None:
+    """Train, score test three times, write."""
+    data = read_data(root)
+    known_items = data.counts.known_items if cell.recipe.unknown_id else None
+    torch.manual_seed(cell.training.seed)
+    began = time.perf_counter()
+    ranker = build_ranker(
+        cell.recipe, data.items, known_users=data.known_users, known_items=known_items
+    )
+    if cell.pretrain:
+        pretrain(ranker, cell, data)
+    run = folder / cell.key
+    with contextlib.redirect_stderr(io.StringIO()):  # the bar over all cells says enough
+        fit(
+            ranker,
+            loader(cell, data, "train", shuffle=True),
+            loader(cell, data, "valid"),
+            config=cell.training,
+            out=run,
+            recipe={"cell": cell.key},
+        )
+    seconds = time.perf_counter() - began
+    valid = score(ranker, loader(cell, data, "valid"), device=cell.training.device)
+    logit = {"all": test_logits(ranker, cell, data)}
+    for name in DROPPED:
+        logit[f"{name}_dropped"] = without(name, ranker, cell, data)
+    fusion = ranker.items.fusion
+    figures = {
+        "name": cell.name,
+        "seed": cell.training.seed,
+        "learning_rate": cell.training.learning_rate,
+        "valid": valid.metrics(),
+        "parameters": sum(p.numel() for p in ranker.parameters()),
+        "fusion_parameters": 0 if fusion is None else sum(p.numel() for p in fusion.parameters()),
+        "seconds": seconds,
+    }
+    with replacing(folder / f"{cell.key}.npz") as temporary, temporary.open("wb") as file:
+        np.savez(file, **logit)
+    write_json(folder / f"{cell.key}.json", figures)
+    shutil.rmtree(run)
+
+
+def pretrain(ranker: Ranker, cell: Cell, data: Data) -> None:
+    """Co-engagement training of the fusion over train's histories."""
+    histories = ParquetStream(
+        data.files.train,
+        batch_size=1024,
+        columns=["item_seq"],
+        list_widths={"item_seq": data.files.history_length},
+        collate=lambda columns: columns["item_seq"],
+        shuffle=True,
+        seed=cell.training.seed,
+    )
+    pretrain_fusion(ranker.items, histories, epochs=PRETRAIN_EPOCHS, seed=cell.training.seed)
+
+
+def without(name: str, ranker: Ranker, cell: Cell, data: Data) -> NDArray[np.float32]:
+    """Test logits when no item has that modality."""
+    present = getattr(ranker.items, DROPPED[name])
+    before = present.clone()
+    present.fill_(False)
+    try:
+        return test_logits(ranker, cell, data)
+    finally:
+        present.copy_(before)
+
+
+def test_logits(ranker: Ranker, cell: Cell, data: Data) -> NDArray[np.float32]:
+    """(R,) in the order of the file."""
+    return score(ranker, loader(cell, data, "test"), device=cell.training.device).logit
+
+
+def loader(cell: Cell, data: Data, split: str, *, shuffle: bool = False) -> Loader[Batch]:
+    """Batches of one split."""
+    stream = ParquetStream(
+        getattr(data.files, split),
+        batch_size=cell.batch_size if shuffle else 2048,
+        columns=data.files.columns(split),
+        list_widths={"item_seq": data.files.history_length},
+        collate=to_batch if cell.history == "own" else another_history,
+        shuffle=shuffle,
+        seed=cell.training.seed,
+    )
+    return make_loader(stream)
+
+
+def another_history(columns: dict[str, torch.Tensor]) -> Batch:
+    """Each row with the history of the row half a batch away: of another user, as a rule."""
+    batch = to_batch(columns)
+    return dataclasses.replace(batch, history=batch.history.roll(len(batch) // 2, dims=0))
+
+
+def _alone(parent: int) -> None:
+    """One thread a process; and no process outlives the run that it works for."""
+    torch.set_num_threads(1)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
