@@ -15,7 +15,7 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 # What may change between a run and its continuation without changing what is computed.
 _FREE = frozenset(
     {"epochs", "patience", "keep_last", "max_bad_steps", "device", "progress", "tensorboard"}
-    | {"log_every", "save_every_steps", "save_every_seconds"}
+    | {"log_every", "save_every_steps", "save_every_seconds", "recompute"}
 )
 
 
@@ -46,6 +46,9 @@ class TrainConfig:
         precision: "auto" is bfloat16 on CUDA where the card has it, else float16 with loss
             scaling; float32 on the CPU.
         compile: run the model through `torch.compile`.
+        recompute: patterns of module names (`fnmatch`, e.g. `"sequence*.layers.*"`) whose
+            activations are computed again in the backward pass instead of kept: the same
+            gradients for less memory and more time.
         device: "auto" is CUDA where there is one.
         seed: of dropout, with the step and rank. (The order of rows is the loader's.)
         log_every: steps between looks at the device (loss, guards, log lines).
@@ -78,6 +81,7 @@ class TrainConfig:
     evaluate_every: int | None = None
     precision: str = "auto"
     compile: bool = False
+    recompute: tuple[str, ...] = ()
     device: str = "auto"
     seed: int = 0
     log_every: int = 50

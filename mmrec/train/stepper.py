@@ -24,6 +24,7 @@ from mmrec.train.optimizer import (
     set_learning_rates,
 )
 from mmrec.train.precision import LossScale, autocast, resolve_precision
+from mmrec.train.recompute import matching_modules, recomputing
 
 RowLoss = Callable[[Tensor, Batch], Tensor]
 
@@ -62,6 +63,7 @@ class Stepper:
         self.scale = LossScale(self.dtype, device)
         self.average = Average(model, config.ema_decay) if config.ema_decay is not None else None
         self.records = StepRecords(config.log_every, device)
+        self._recomputed = matching_modules(model, config.recompute)
         compiled: nn.Module = torch.compile(model) if config.compile else model  # type: ignore[assignment]
         self._forward = parallel(compiled, device)
         self._world = current_world()
@@ -115,7 +117,7 @@ class Stepper:
         if not synchronise and isinstance(self._forward, nn.parallel.DistributedDataParallel):
             quiet = self._forward.no_sync()
         with quiet:
-            with autocast(self.device, self.dtype):
+            with autocast(self.device, self.dtype), recomputing(self._recomputed):
                 logit = self._forward(batch)
             check_logits(logit, batch)
             loss = self.loss(logit.float(), batch).sum() * weight
