@@ -34,6 +34,14 @@ TRAINING = {
         embedding_weight_decay=0.01,
         warmup_steps=50,
     ),
+    "light": Training(
+        epochs=4,
+        batch_size=512,
+        learning_rate=1e-3,
+        weight_decay=0.01,
+        embedding_weight_decay=0.01,
+        warmup_steps=50,
+    ),
     "reference": Training(epochs=5, batch_size=128, learning_rate=5e-4, schedule="constant"),
     "reference-fused": Training(epochs=5, batch_size=128, learning_rate=5e-4, schedule="constant"),
 }

@@ -11,6 +11,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import pytest
 
 from mmrec.data.synthetic import SyntheticConfig, make_synthetic
 from mmrec.embed.tiny import TINY_CONFIG, make_model, save_model
+from mmrec.models import RECIPES
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "microlens_1m.py"
 ROWS = {"train": 1500, "valid": 400, "test": 300}
@@ -204,6 +206,11 @@ def test_another_seed_in_the_same_place_is_refused_and_restart_begins_anew(
         command(source, out, "--seed", "5", "--restart"), check=True, capture_output=True
     )
     assert metrics(out)["valid"] != before["valid"]
+
+
+def test_every_recipe_has_training_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    assert set(import_module("microlens_options").TRAINING) == set(RECIPES)
 
 
 def _set(table: pa.Table, column: str, row: int, value: int) -> pa.Table:

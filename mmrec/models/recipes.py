@@ -183,6 +183,7 @@ def small() -> Recipe:
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
+    "light": light,
     "reference": reference,
     "reference-fused": reference_fused,
     "small": small,

@@ -95,7 +95,7 @@ def test_json_and_back(name: str) -> None:
 def test_unknown_names_are_named(table: Any) -> None:
     with pytest.raises(InputError, match="got 'widht'"):
         Recipe.from_dict({"widht": 3})
-    with pytest.raises(InputError, match="one of reference, reference-fused, small"):
+    with pytest.raises(InputError, match="one of light, reference, reference-fused, small"):
         get_recipe("huge")
     for change in ({"fusion": "no"}, {"sequence": "no"}, {"cross": "no"}):
         with pytest.raises(InputError, match=f"^{next(iter(change))} must be one of .* got 'no'"):
