@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from mmrec.errors import InputError
+from mmrec.errors import FailedElsewhere, InputError
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -16,10 +16,12 @@ def run(main: Callable[[], None]) -> None:
 
     `InputError` and `OSError` (no space, no permission, no such file) become one sentence on
     stderr and exit code 2; Ctrl-C becomes one sentence and exit code 130. Any other exception is
-    a bug of ours and keeps its traceback.
+    a bug of ours and keeps its traceback. Of several ranks that fail together one speaks.
     """
     try:
         main()
+    except FailedElsewhere:
+        sys.exit(EXIT_BAD_INPUT)
     except InputError as error:
         _leave(str(error), EXIT_BAD_INPUT)
     except OSError as error:

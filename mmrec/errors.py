@@ -9,3 +9,7 @@ class InputError(ValueError):
     Command lines print the sentence and leave with exit code 2 (`mmrec.cli.run`); library users
     catch it as a `ValueError`.
     """
+
+
+class FailedElsewhere(InputError):
+    """Another rank has failed and says why; this one leaves in silence (`mmrec.cli.run`)."""

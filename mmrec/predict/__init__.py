@@ -22,6 +22,7 @@ from tqdm import tqdm
 from mmrec.errors import InputError
 from mmrec.files import replacing
 from mmrec.train.checkpoint import load_checkpoint
+from mmrec.train.distributed import current_world
 from mmrec.train.evaluate import score
 from mmrec.train.loaders import BatchLoader
 
@@ -53,7 +54,8 @@ def predict(
     Raises:
         InputError: a row is missing or comes twice, or a probability is not finite.
     """
-    with tqdm(total=num_rows, desc="predict", unit="row", leave=False, disable=not progress) as bar:
+    mine = None if num_rows is None else -(-num_rows // current_world().size)
+    with tqdm(total=mine, desc="predict", unit="row", leave=False, disable=not progress) as bar:
 
         def shown(rows: int) -> None:
             bar.update(rows)

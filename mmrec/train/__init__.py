@@ -3,7 +3,7 @@
 from mmrec.train.batch_size import largest_batch_size
 from mmrec.train.checkpoint import Checkpoint, load_checkpoint, load_weights, save_checkpoint
 from mmrec.train.config import TrainConfig
-from mmrec.train.distributed import World, current_world, process_group
+from mmrec.train.distributed import World, current_world, from_first, process_group
 from mmrec.train.evaluate import Scores, evaluate, score
 from mmrec.train.guard import Diverged
 from mmrec.train.interrupt import Interrupted
@@ -48,6 +48,7 @@ __all__ = [
     "current_world",
     "evaluate",
     "fit",
+    "from_first",
     "gauc",
     "interval",
     "largest_batch_size",

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mmrec.batch import Batch
 from mmrec.errors import InputError
 from mmrec.train.config import TrainConfig
+from mmrec.train.distributed import alone
 from mmrec.train.precision import resolve_device
 from mmrec.train.stepper import RowLoss, Stepper, click_loss
 
@@ -30,7 +31,8 @@ def largest_batch_size(
     did not fit is left as room for what fragments memory later. Weights stay as they were.
 
     Only a device that refuses memory can answer: a CPU's system kills the process instead, so
-    there `limit` should be what is known to fit.
+    there `limit` should be what is known to fit. Under torchrun the answer is one rank's share of
+    the global batch; any rank may ask without the others.
 
     Raises:
         InputError: not even `start` rows fit, or the sample is empty.
@@ -45,8 +47,9 @@ def largest_batch_size(
     state = model.state_dict()  # without the item table, which no step changes
     kept = {k: state[k].clone() for k, _ in model.named_buffers() if k in state}
     fits, size = 0, start
-    while size <= limit and _fits(model, _filled(sample, size), config, device, loss):
-        fits, size = size, size * 2
+    with alone():
+        while size <= limit and _fits(model, _filled(sample, size), config, device, loss):
+            fits, size = size, size * 2
     model.train(was_training)
     buffers = dict(model.named_buffers())
     for name, value in kept.items():

@@ -7,17 +7,26 @@ world_size); nothing here starts processes.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import timedelta
 from inspect import signature
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from mmrec.errors import InputError
+from mmrec.errors import FailedElsewhere, InputError
+
+T = TypeVar("T")
+# Seconds before the other ranks follow one that fails: torchrun ends all of them as soon as any
+# has left, and the one that knows why must have said it by then.
+_LAST_WORDS = 3.0
+_ALONE: ContextVar[bool] = ContextVar("alone", default=False)
 
 
 @dataclass(frozen=True)
@@ -41,17 +50,36 @@ class World:
 
 
 def current_world() -> World:
-    """This process's place; `World()` where no process group has been started."""
-    if not (dist.is_available() and dist.is_initialized()):
+    """This process's place; `World()` inside `alone` and where no process group was started."""
+    if _ALONE.get() or not (dist.is_available() and dist.is_initialized()):
         return World()
     return World(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", 0)))
 
 
 @contextmanager
-def process_group(device: str = "auto") -> Iterator[World]:
+def alone() -> Iterator[None]:
+    """Inside, this process is a world of its own and waits for no other."""
+    token = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(token)
+
+
+@contextmanager
+def process_group(device: str = "auto", *, timeout: timedelta | None = None) -> Iterator[World]:
     """Join the group that `torchrun` described in the environment, leave it at the end.
 
     NCCL where each local rank has a GPU, else gloo. Without torchrun: one process, no group.
+
+    Args:
+        timeout: how long a rank may wait for the others; None is torch's own, 10 minutes with NCCL
+            and 30 with gloo. Make it long where one rank works while the others wait: torchrun
+            ends all of them as soon as one dies.
+
+    Raises:
+        InputError: more local ranks than GPUs.
+        FailedElsewhere: inside, this rank failed after another one had, which says why.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1 or "RANK" not in os.environ:
         yield World()
@@ -65,11 +93,41 @@ def process_group(device: str = "auto") -> Iterator[World]:
                 f"for local rank {local}; lower torchrun --nproc-per-node or use the CPU"
             )
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if cuda else "gloo")
+    dist.init_process_group("nccl" if cuda else "gloo", timeout=timeout)
     try:
         yield current_world()
+    except Exception as error:
+        if _first_to_fail():
+            raise
+        time.sleep(_LAST_WORDS)
+        raise FailedElsewhere("another rank failed first") from error
     finally:
         dist.destroy_process_group()
+
+
+def _first_to_fail() -> bool:
+    """Whether no rank has failed before; asked while this one's connections still stand.
+
+    The store needs no answer of the other ranks. Where it is gone, so is the rank that held it.
+    """
+    try:
+        failed: int = dist.distributed_c10d._get_default_store().add("mmrec/failed", 1)
+    except RuntimeError:
+        return False
+    return failed == 1
+
+
+def from_first(make: Callable[[], T]) -> T:
+    """What `make` gives in the first rank, on every rank; it must be a plain value.
+
+    The others wait, as long as the `timeout` of `process_group` lets them.
+    """
+    world = current_world()
+    if world.size == 1:
+        return make()
+    values: list[Any] = [make() if world.is_first else None]
+    dist.broadcast_object_list(values, src=0)
+    return cast(T, values[0])
 
 
 def sum_over_ranks(tensor: Tensor) -> Tensor:
