@@ -2,10 +2,11 @@
 
     python examples/microlens_1m.py                        # synthetic data, no download
     python examples/microlens_1m.py --data DATA --out OUT  # real files, see docs/data_format.md
+    torchrun --nproc-per-node 8 examples/microlens_1m.py --data DATA --out OUT  # on 8 GPUs
 
 audit -> frozen CLIP over covers and captions -> fusion to 128 dimensions, trained -> ranker with
 Transformer, CrossNetV2 and MLP -> embeddings, item_info, prediction.csv and its zip. The same
-command goes on from where it was stopped.
+command goes on from where it was stopped, also on another number of ranks.
 """
 
 from __future__ import annotations
@@ -13,188 +14,120 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+from contextlib import nullcontext, redirect_stdout
+from datetime import timedelta
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import torch
-from microlens_options import TRAINING, clear, parse
+from microlens_options import TRAINING, parse
 from microlens_report import Clock, measure, show
-from safetensors.torch import load_file, save_file
+from microlens_stages import audit_data, prepare, pretrain, read_items, ready, shared_users
 
 from mmrec.batch import Batch
 from mmrec.cli import run
 from mmrec.data.artifacts import write_item_embeddings, write_item_info
-from mmrec.data.counts import ClickCounts, count_clicks, read_pairs
+from mmrec.data.counts import ClickCounts, read_pairs
 from mmrec.data.items import ItemTable
 from mmrec.data.loader import Loader, make_loader
 from mmrec.data.microlens import MicroLens, to_batch
 from mmrec.data.stream import ParquetStream
-from mmrec.errors import InputError
-from mmrec.files import replacing, write_json
+from mmrec.files import write_json
 from mmrec.models.ranker import Ranker
-from mmrec.models.recipes import Recipe, build_items, build_ranker, get_recipe
+from mmrec.models.recipes import Recipe, build_ranker, get_recipe
 from mmrec.predict import predict, write_submission
+from mmrec.train.batch_size import largest_batch_size
 from mmrec.train.config import TrainConfig
 from mmrec.train.diagnose import diagnose
+from mmrec.train.distributed import World, from_first, process_group
 from mmrec.train.evaluate import Scores, score
 from mmrec.train.plots import plot_calibration, plot_training
 from mmrec.train.precision import resolve_device
-from mmrec.train.pretrain import pretrain_fusion
 from mmrec.train.trainer import fit
 
 EMBEDDING_WIDTH = 128
-KNOWN_USERS_SHARE = 0.5  # users get biases of their own where train knows most of valid's users
+# While the first rank makes data, an audit or files, the others wait, for hours if they are large.
+# Nothing hangs for it: torchrun ends all ranks as soon as one dies.
+PATIENCE = timedelta(days=7)
+SMALLEST_BATCH, STEPS_AN_EPOCH = 128, 100  # what `--batch-size auto` stays within
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What the stages from training on share.
+
+    Attributes:
+        known_users: see `build_ranker`.
+        batch_size: rows of a step, over all ranks.
+    """
+
+    given: argparse.Namespace
+    world: World
+    data: MicroLens
+    counts: ClickCounts
+    items: ItemTable
+    known_users: torch.Tensor | None
+    batch_size: int = 0
 
 
 def main() -> None:
-    """Run every stage and report."""
+    """Every rank runs the pipeline, the first one talks."""
     given = parse(__doc__ or "")
+    with process_group(given.device, timeout=PATIENCE) as world:
+        given.quiet = given.quiet or not world.is_first
+        with nullcontext() if world.is_first else redirect_stdout(StringIO()):
+            pipeline(given, world)
+
+
+def pipeline(given: argparse.Namespace, world: World) -> None:
+    """Run every stage and report. `from_first`: by the first rank, while the others wait."""
     clock = Clock()
     out: Path = given.out
-    if given.restart:
-        clear(out)
-    out.mkdir(parents=True, exist_ok=True)
     with clock("data"):
-        root = given.data or synthetic_data(out / "data", given.seed)
-        data = MicroLens.open(root)
-        counts = count_clicks(data.train, data.num_items)
+        root, data, counts = from_first(lambda: prepare(given))
     if not given.no_audit:
         with clock("audit"):
-            audit_data(root, out / "audit")
+            from_first(lambda: audit_data(root, out / "audit"))
     with clock("embed"):
-        items = read_items(given, data, out)
+        items = read_items(given, data, world)
     recipe, config = choose(given, data)
     vectors: torch.Tensor | None = None
     if recipe.fusion == "precomputed" or given.fusion_training == "two-stage":
         with clock("pretrain"):
-            vectors = pretrain(given, data, items, recipe, out / "pretrained")
+            vectors = from_first(lambda: pretrain(given, data, items, recipe, out / "pretrained"))
             items, recipe = ready(items, vectors, recipe)
-    known_users = shared_users(data, counts)
+    known_users = from_first(lambda: shared_users(data, counts))
+    setup = Setup(given, world, data, counts, items, known_users)
+    size = from_first(lambda: batch_size(setup, recipe, config))
+    setup = dataclasses.replace(setup, batch_size=size)
     with clock("train"):
-        ranker, best = train(
-            given, data, counts, items, recipe, config, known_users, out / "ranker"
-        )
+        ranker, best = train(setup, recipe, config, out / "ranker")
     if not given.no_diagnosis:
         with clock("diagnose"):
-            said = diagnose(
-                ranker,
-                loader(given, data, "valid", 4 * batch_size(given), shuffle=False),
-                device=given.device,
-                precision=given.precision,
-                progress=False,
-            )
-            write_json(out / "diagnosis.json", said.to_json())
-            print(f"what the ranker's AUC on valid rests on: {said.table()}")
+            diagnose_ranker(setup, ranker)
     if find_spec("matplotlib"):
-        plot_training(out / "ranker")
-        label = read_pairs(data.valid).label
-        plot_calibration(label, best.probability, out / "calibration.png")
+        from_first(lambda: draw(data, best, out))
     plain: Scores | None = None
     if not given.no_ablation:
         with clock("train without content"):
             bare = dataclasses.replace(recipe, fusion="none", fusion_options={}, alignment=0.0)
             bare = dataclasses.replace(bare, modality_dropout=0.0, tiers=0)
-            _, plain = train(
-                given, data, counts, items, bare, config, known_users, out / "ranker_no_content"
-            )
+            _, plain = train(setup, bare, config, out / "ranker_no_content")
     with clock("predict"):
-        files = write_files(given, data, ranker, vectors, out)
-    result = measure(data, counts, ranker, best, plain)
-    result |= {"recipe": given.recipe, "seed": given.seed, "seconds": clock.seconds}
-    result["files"] = {name: str(path) for name, path in files.items()}
-    result["files"]["metrics"] = str(out / "metrics.json")
-    write_json(out / "metrics.json", result)
-    show(result, synthetic=given.data is None)
+        probability = predict_test(setup, ranker)
+        files = from_first(lambda: write_files(setup, ranker, vectors, probability))
 
+    def report() -> None:
+        result = measure(data, counts, ranker, best, plain)
+        result |= {"recipe": given.recipe, "seed": given.seed, "seconds": clock.seconds}
+        result["files"] = {name: str(path) for name, path in files.items()}
+        result["files"]["metrics"] = str(out / "metrics.json")
+        write_json(out / "metrics.json", result)
+        show(result, synthetic=given.data is None)
 
-def synthetic_data(root: Path, seed: int) -> Path:
-    """Data drawn from a known click model."""
-    from mmrec.data.synthetic import SyntheticConfig, make_synthetic
-
-    print("no --data given: synthetic data, drawn from a click model that is known")
-    make_synthetic(root, SyntheticConfig(seed=seed))
-    return root
-
-
-def audit_data(root: Path, out: Path) -> None:
-    """Say what is wrong with the data before anyone believes an AUC."""
-    from mmrec.audit import audit
-
-    report = audit(root, out=out)
-    for finding in report.serious:
-        print(f"audit, serious: {finding.sentence} {finding.advice}")
-    others = len(report.findings) - len(report.serious)
-    print(f"audit: {len(report.serious)} serious findings, {others} others in {out}")
-
-
-def read_items(given: argparse.Namespace, data: MicroLens, out: Path) -> ItemTable:
-    """Tags and frozen features: ready-made where there are some, else from pictures and titles."""
-    features = given.features or (None if given.model else data.features)
-    if features is None:
-        features = embed(given, data, out)
-    else:
-        print(f"features: ready-made, from {features}")
-    return ItemTable.read(
-        data.item_info,
-        features,
-        image_column=given.image_column,
-        text_column=given.text_column,
-    )
-
-
-def embed(given: argparse.Namespace, data: MicroLens, out: Path) -> Path:
-    """Every cover and caption through frozen CLIP, into feature parquet; resumable."""
-    from mmrec.embed import OpenClipEncoder, embed_items
-
-    if data.item_feature is None:
-        raise InputError(
-            f"titles are needed to embed the items, there is no item_feature.parquet in {data.root}"
-        )
-    model, weights = given.model or "ViT-B-32", given.pretrained or "openai"
-    if given.data is None and not given.model:
-        model, weights = tiny_clip(out, given.seed)
-        print(
-            "encoder: a tiny CLIP made on the spot, trained for a moment on 2,000 synthetic covers "
-            "and descriptions that are no items (real data takes ViT-B-32 of OpenAI)"
-        )
-    encoder = OpenClipEncoder(
-        model_name=model, pretrained=weights, device=given.device, precision=given.clip_precision
-    )
-    names = pq.read_schema(data.item_feature).names
-    words = "item_text" if "item_text" in names else "item_title"
-    report = embed_items(
-        encoder,
-        items=data.item_feature,
-        images=data.images,
-        out=out / "features",
-        title_column=words,
-        workers=given.workers,
-        restart=given.restart,
-        progress=not given.quiet,
-    )
-    print(report)
-    return out / "features"
-
-
-def tiny_clip(out: Path, seed: int) -> tuple[str, str]:
-    """A small encoder that carries signal on the synthetic covers and titles."""
-    from mmrec.data.synthetic import write_captioned_covers
-    from mmrec.embed import train_tiny_clip
-
-    folder, done = out / "encoder", out / "encoder" / "done.json"
-    if not done.exists():
-        pairs = write_captioned_covers(folder / "pairs", seed=seed)
-        files = train_tiny_clip(
-            items=pairs / "item_feature.parquet",
-            images=pairs / "item_images",
-            out=folder,
-            seed=seed,
-        )
-        write_json(done, {"config": str(files.config), "weights": str(files.weights)})
-    files_there = json.loads(done.read_text())
-    return files_there["config"], files_there["weights"]
+    from_first(report)
 
 
 def choose(given: argparse.Namespace, data: MicroLens) -> tuple[Recipe, TrainConfig]:
@@ -221,116 +154,66 @@ def choose(given: argparse.Namespace, data: MicroLens) -> tuple[Recipe, TrainCon
     return dataclasses.replace(recipe, **changes), config
 
 
-def pretrain(
-    given: argparse.Namespace, data: MicroLens, items: ItemTable, recipe: Recipe, folder: Path
-) -> torch.Tensor:
-    """Train the fusion alone, from what train's histories hold together and without labels."""
-    name = "attention" if recipe.fusion == "precomputed" else recipe.fusion
-    said = {"fusion": name, "seed": given.seed, "epochs": given.pretrain_epochs}
-    path, done = folder / "vectors.safetensors", folder / "done.json"
-    if done.exists():
-        if json.loads(done.read_text()) != said:
-            raise InputError(f"{folder} holds a fusion of another setting; use --restart")
-        return load_file(path)["vectors"]
-    alone = dataclasses.replace(recipe, fusion=name, fusion_options={}, id_dim=0, tag_dim=0)
-    torch.manual_seed(given.seed)
-    encoder = build_items(alone, items).to(resolve_device(given.device))
-    histories = ParquetStream(
-        data.train,
-        batch_size=1024,
-        columns=["item_seq"],
-        list_widths={"item_seq": data.history_length},
-        collate=history_alone,
-        shuffle=True,
-        seed=given.seed,
-    )
-    result = pretrain_fusion(encoder, histories, epochs=given.pretrain_epochs, seed=given.seed)
-    print(
-        "pretrained fusion: loss of items consumed together "
-        f"{result.together[0]:.3f} -> {result.together[-1]:.3f}, of image and text "
-        f"{result.modalities[0]:.3f} -> {result.modalities[-1]:.3f}"
-    )
-    vectors = encoder.content_table()
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        save_file({"vectors": vectors}, temporary)
-    write_json(done, said)
-    return vectors
-
-
-def history_alone(columns: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The histories (B, L) of a batch of columns."""
-    return columns["item_seq"]
-
-
-def ready(items: ItemTable, vectors: torch.Tensor, recipe: Recipe) -> tuple[ItemTable, Recipe]:
-    """Item table and recipe of a ranker that takes the fused vectors as they are."""
-    there = torch.ones(items.num_items, dtype=torch.bool)
-    there[0] = False
-    fused = dataclasses.replace(
-        items,
-        image=vectors.half(),
-        has_image=there,
-        text=torch.zeros(items.num_items, 1, dtype=torch.float16),
-        has_text=torch.zeros_like(there),
-    )
-    options = recipe.fusion_options if recipe.fusion == "precomputed" else {}
-    return fused, dataclasses.replace(recipe, fusion="precomputed", fusion_options=options)
-
-
-def shared_users(data: MicroLens, counts: ClickCounts) -> torch.Tensor | None:
-    """Train's users where they are also valid's; None where ids of users say nothing of valid."""
-    share = counts.share_known(read_pairs(data.valid).user)
-    known = share >= KNOWN_USERS_SHARE
-    print(
-        f"train knows the users of {share:.0%} of valid's rows: users "
-        f"{'have biases of their own' if known else 'are told apart by their histories alone'}"
-    )
-    return torch.from_numpy(counts.users) if known else None
-
-
-def batch_size(given: argparse.Namespace) -> int:
-    """Rows of a step."""
-    return int(given.batch_size or TRAINING[given.recipe].batch_size)
-
-
-def loader(
-    given: argparse.Namespace, data: MicroLens, split: str, batch_size: int, *, shuffle: bool
-) -> Loader[Batch]:
-    """Batches of ids of one split."""
+def loader(setup: Setup, split: str, batch_size: int, *, shuffle: bool) -> Loader[Batch]:
+    """This rank's slices of one split's batches of ids."""
     stream = ParquetStream(
-        getattr(data, split),
+        getattr(setup.data, split),
         batch_size=batch_size,
-        columns=data.columns(split),
-        list_widths={"item_seq": data.history_length},
+        columns=setup.data.columns(split),
+        list_widths={"item_seq": setup.data.history_length},
         collate=to_batch,
         shuffle=shuffle,
-        seed=given.seed,
+        seed=setup.given.seed,
+        rank=setup.world.rank,
+        world_size=setup.world.size,
     )
     return make_loader(
-        stream, num_workers=given.loader_workers, pin_memory=torch.cuda.is_available()
+        stream, num_workers=setup.given.loader_workers, pin_memory=torch.cuda.is_available()
     )
 
 
-def train(
-    given: argparse.Namespace,
-    data: MicroLens,
-    counts: ClickCounts,
-    items: ItemTable,
-    recipe: Recipe,
-    config: TrainConfig,
-    known_users: torch.Tensor | None,
-    out: Path,
-) -> tuple[Ranker, Scores]:
+def build(setup: Setup, recipe: Recipe) -> Ranker:
+    """A ranker with fresh weights, the same on every rank."""
+    torch.manual_seed(setup.given.seed)
+    known_items = setup.counts.known_items if recipe.unknown_id else None
+    return build_ranker(recipe, setup.items, known_users=setup.known_users, known_items=known_items)
+
+
+def batch_size(setup: Setup, recipe: Recipe, config: TrainConfig) -> int:
+    """Rows of a step, over all ranks: the recipe's, the user's, or the largest that fit.
+
+    What was found is written down, since a run goes on with the size that it began with.
+    """
+    given, ranks = setup.given, setup.world.size
+    usual: int = TRAINING[given.recipe].batch_size
+    if given.batch_size != "auto":
+        return int(given.batch_size or usual)
+    path = given.out / "batch_size.json"
+    if path.exists():
+        size = int(json.loads(path.read_text())["batch_size"])
+        print(f"batch size: {size:,} rows, as found at the start (--restart looks anew)")
+        return size
+    # Learning rates are not scaled: an epoch keeps enough steps to learn something.
+    limit = max(SMALLEST_BATCH, setup.data.rows["train"] // (STEPS_AN_EPOCH * ranks))
+    if resolve_device(given.device).type == "cpu":  # refuses no memory, so it cannot be asked
+        limit = max(1, usual // ranks)
+    start = min(SMALLEST_BATCH, limit)
+    rows = next(iter(loader(setup, "train", start * ranks, shuffle=False)))
+    ranker = build(setup, recipe)
+    found = largest_batch_size(ranker, rows, config=config, start=start, limit=limit)
+    write_json(path, {"batch_size": found * ranks})
+    print(f"batch size: {found * ranks:,} rows, the largest that fit on {ranks} rank(s)")
+    return found * ranks
+
+
+def train(setup: Setup, recipe: Recipe, config: TrainConfig, out: Path) -> tuple[Ranker, Scores]:
     """Train one ranker; returns it with its best weights, and its scores of valid."""
-    torch.manual_seed(given.seed)
-    known_items = counts.known_items if recipe.unknown_id else None
-    ranker = build_ranker(recipe, items, known_users=known_users, known_items=known_items)
-    size = batch_size(given)
-    valid = loader(given, data, "valid", 4 * size, shuffle=False)
+    given, size = setup.given, setup.batch_size
+    ranker = build(setup, recipe)
+    valid = loader(setup, "valid", 4 * size, shuffle=False)
     fit(
         ranker,
-        loader(given, data, "train", size, shuffle=True),
+        loader(setup, "train", size, shuffle=True),
         valid,
         config=config,
         out=out,
@@ -340,25 +223,48 @@ def train(
     return ranker, score(ranker, valid, device=given.device, precision=given.precision)
 
 
-def write_files(
-    given: argparse.Namespace,
-    data: MicroLens,
-    ranker: Ranker,
-    vectors: torch.Tensor | None,
-    out: Path,
-) -> dict[str, Path]:
-    """The embeddings (pretrained, or as the clicks have trained them), item_info, submission."""
-    vectors = ranker.items.content_table() if vectors is None else vectors
-    test = loader(given, data, "test", 4 * batch_size(given), shuffle=False)
-    _, probability = predict(
+def diagnose_ranker(setup: Setup, ranker: Ranker) -> None:
+    """Say what the ranker's AUC rests on; a rank draws its donors from its own rows."""
+    given = setup.given
+    said = diagnose(
         ranker,
-        test,
+        loader(setup, "valid", 4 * setup.batch_size, shuffle=False),
         device=given.device,
         precision=given.precision,
-        num_rows=data.rows["test"],
+        progress=False,
+    )
+    from_first(lambda: write_json(given.out / "diagnosis.json", said.to_json()))
+    print(f"what the ranker's AUC on valid rests on: {said.table()}")
+
+
+def draw(data: MicroLens, best: Scores, out: Path) -> None:
+    """Training curves and calibration."""
+    plot_training(out / "ranker")
+    plot_calibration(read_pairs(data.valid).label, best.probability, out / "calibration.png")
+
+
+def predict_test(setup: Setup, ranker: Ranker) -> Any:
+    """(n,) click probabilities of the test rows, in their order."""
+    given = setup.given
+    _, probability = predict(
+        ranker,
+        loader(setup, "test", 4 * setup.batch_size, shuffle=False),
+        device=given.device,
+        precision=given.precision,
+        num_rows=setup.data.rows["test"],
         progress=not given.quiet,
     )
-    csv, archive = write_submission(data.test_ids(), probability, out, column=given.column)
+    return probability
+
+
+def write_files(
+    setup: Setup, ranker: Ranker, vectors: torch.Tensor | None, probability: Any
+) -> dict[str, Path]:
+    """The embeddings (pretrained, or as the clicks have trained them), item_info, submission."""
+    data, out = setup.data, setup.given.out
+    vectors = ranker.items.content_table() if vectors is None else vectors
+    column = setup.given.column
+    csv, archive = write_submission(data.test_ids(), probability, out, column=column)
     return {
         "custom_item_embeddings": write_item_embeddings(
             out / "custom_item_embeddings.parquet", vectors

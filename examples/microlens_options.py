@@ -55,6 +55,7 @@ FILES = (
     "diagnosis.json",
     "calibration.png",
     "metrics.json",
+    "batch_size.json",
 )
 
 
@@ -67,7 +68,7 @@ def clear(out: Path) -> None:
 
 
 def parse(description: str) -> argparse.Namespace:
-    """Read and check the command line."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -99,7 +100,11 @@ def parse(description: str) -> argparse.Namespace:
     )
     ranker.add_argument("--pretrain-epochs", type=int, default=3, help="of two-stage (3)")
     ranker.add_argument("--epochs", type=int, help="passes over train, at most (the recipe's)")
-    ranker.add_argument("--batch-size", type=int, help="rows of a step (the recipe's)")
+    ranker.add_argument(
+        "--batch-size",
+        type=rows_of_a_step,
+        help="rows of a step over all ranks, or auto: the largest that fit the GPU (the recipe's)",
+    )
     ranker.add_argument("--learning-rate", type=float, help="of Adam (the recipe's)")
     ranker.add_argument(
         "--monitor", default="auc", choices=("auc", "logloss"), help="selects (auc)"
@@ -120,9 +125,17 @@ def parse(description: str) -> argparse.Namespace:
         "--no-ablation", action="store_true", help="do not train the ranker without content"
     )
     what.add_argument("--quiet", action="store_true", help="no progress bars")
-    given = parser.parse_args()
+    return parser.parse_args()
+
+
+def rows_of_a_step(text: str) -> int | str:
+    """A number, or auto."""
+    return text if text == "auto" else int(text)
+
+
+def check(given: argparse.Namespace) -> None:
+    """Refuse numbers that make no sense."""
     for name in ("epochs", "batch_size", "learning_rate"):
         value = getattr(given, name)
-        if value is not None and value <= 0:
+        if value not in (None, "auto") and value <= 0:
             raise InputError(f"--{name.replace('_', '-')} must be positive, got {value}")
-    return given

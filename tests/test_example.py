@@ -23,7 +23,9 @@ import pytest
 
 from mmrec.data.synthetic import SyntheticConfig, make_synthetic
 from mmrec.embed.tiny import TINY_CONFIG, make_model, save_model
+from mmrec.files import write_json
 from mmrec.models import RECIPES
+from mmrec.train import load_checkpoint
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "microlens_1m.py"
 ROWS = {"train": 1500, "valid": 400, "test": 300}
@@ -206,6 +208,28 @@ def test_another_seed_in_the_same_place_is_refused_and_restart_begins_anew(
         command(source, out, "--seed", "5", "--restart"), check=True, capture_output=True
     )
     assert metrics(out)["valid"] != before["valid"]
+
+
+def test_a_batch_size_found_is_kept_for_the_continued_run(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    quick = ["--batch-size", "auto", "--epochs", "1", "--no-audit", "--no-ablation"]
+    run = command(source, out, *quick, "--no-diagnosis")
+
+    def batch_size() -> tuple[Any, str]:
+        said = subprocess.run(run, capture_output=True, text=True, check=False)
+        assert said.returncode == 0, said.stderr
+        trained = load_checkpoint(out / "ranker").content["training data"]["batch_size"]
+        assert json.loads((out / "batch_size.json").read_text()) == {"batch_size": trained}
+        return trained, said.stdout
+
+    size, said = batch_size()
+    assert size == 512  # the recipe's: a CPU refuses no memory and is asked for no more
+    assert "batch size: 512 rows, the largest that fit" in said
+    shutil.rmtree(out / "ranker")
+    write_json(out / "batch_size.json", {"batch_size": 96})  # as on a card that holds no more
+    size, said = batch_size()
+    assert size == 96
+    assert "batch size: 96 rows, as found at the start" in said
 
 
 def test_every_recipe_has_training_settings(monkeypatch: pytest.MonkeyPatch) -> None:
