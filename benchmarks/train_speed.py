@@ -108,7 +108,11 @@ def measure_mmrec(
     items = ItemTable.read(data / "item_info.parquet")
     model = build_ranker(get_recipe(given.recipe), items)
     config = TrainConfig(
-        learning_rate=5e-4, compile=given.compile, precision=given.precision, log_every=10**6
+        learning_rate=5e-4,
+        compile=given.compile,
+        recompute=tuple(given.recompute),
+        precision=given.precision,
+        log_every=10**6,
     )
     stepper = Stepper(model, config, device, click_loss)
     stream = ParquetStream(
@@ -234,6 +238,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--recipe", default="reference")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--compile", action="store_true", help="mmrec through torch.compile")
+    parser.add_argument(
+        "--recompute", nargs="+", default=[], help="modules of mmrec whose activations are not kept"
+    )
     parser.add_argument("--workers", type=int, default=0, help="mmrec's reading processes (0)")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--skip-peer", action="store_true")
