@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import importlib
 import io
 import json
 import multiprocessing
@@ -141,15 +142,23 @@ def read_data(root: Path) -> Data:
     )
 
 
-def run_cells(cells: Sequence[Cell], root: Path, out: Path, *, jobs: int) -> list[Result]:
-    """Train what has no result yet; all results, in the order of `cells`."""
+def run_cells(
+    cells: Sequence[Cell], root: Path, out: Path, *, jobs: int, modules: Sequence[str] = ()
+) -> list[Result]:
+    """Train what has no result yet; all results, in the order of `cells`.
+
+    Args:
+        modules: imported in every process, for the fusions that they register.
+    """
     folder = out / "cells"
     folder.mkdir(parents=True, exist_ok=True)
     open_cells = {c.key: c for c in cells if not (folder / f"{c.key}.json").exists()}
     done = len({c.key for c in cells}) - len(open_cells)
     context = multiprocessing.get_context("spawn")
     with (
-        ProcessPoolExecutor(jobs, context, initializer=_alone, initargs=(os.getpid(),)) as pool,
+        ProcessPoolExecutor(
+            jobs, context, initializer=_alone, initargs=(os.getpid(), tuple(modules))
+        ) as pool,
         tqdm(total=done + len(open_cells), initial=done, unit="cell", smoothing=0.1) as bar,
     ):
         futures = {pool.submit(train_cell, c, root, folder): c for c in open_cells.values()}
@@ -263,9 +272,11 @@ def another_history(columns: dict[str, torch.Tensor]) -> Batch:
     return dataclasses.replace(batch, history=batch.history.roll(len(batch) // 2, dims=0))
 
 
-def _alone(parent: int) -> None:
+def _alone(parent: int, modules: Sequence[str]) -> None:
     """One thread a process; and no process outlives the run that it works for."""
     torch.set_num_threads(1)
+    for module in modules:
+        importlib.import_module(module)
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -3,8 +3,9 @@
     python -m mmrec.data.movielens SOURCE DATA     # or any data set with features.parquet and
     python benchmarks/fusion.py DATA               # test_labels.parquet, in the MicroLens layout
 
-    python benchmarks/fusion.py --synthetic 1.5    # clicks with an image x text interaction
-    python benchmarks/fusion.py --synthetic 0      # and without
+    python benchmarks/fusion.py --synthetic pairs      # users like combinations of image and text
+    python benchmarks/fusion.py --synthetic suits      # some images and texts suit each other
+    python benchmarks/fusion.py --synthetic separate   # image and text add up
 
 Each variant is trained with the same recipe, epochs and learning rates: for each rate once with
 seed 0, then with the rate of the best valid AUC for all other seeds. The best epoch is that of the
@@ -17,29 +18,20 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib
-import json
-from collections import defaultdict
-from pathlib import Path
 
-import torch
-from cells import Cell, Result, read_data, run_cells
+from cells import read_data
 from fusion_plots import plot_all
 from fusion_report import cost_of, summarise, to_markdown
-from machine import RESULTS, write_result
+from machine import write_result
+from sweep import Change, arguments, begin, train_all
 
 from mmrec.cli import run
-from mmrec.data.click_model import ClickModel
-from mmrec.data.synthetic import SyntheticConfig, make_synthetic
 from mmrec.errors import InputError
-from mmrec.files import write_json
 from mmrec.models.recipes import Recipe, small
 from mmrec.nn.fusion.registry import FUSIONS
-from mmrec.train.config import TrainConfig
 
 BASELINE = "concat"
 FITTED = ("pca", "pca_each")  # nothing to train
-IMAGES = Path(__file__).parents[1] / "docs" / "img"
 
 OPTIONS = {
     "tiers": {"recipe": {"tiers": 8}},
@@ -75,9 +67,9 @@ def base_recipe(given: argparse.Namespace, context_sizes: tuple[int, ...]) -> Re
     )
 
 
-def plan(given: argparse.Namespace) -> dict[str, dict[str, object]]:
+def plan(given: argparse.Namespace) -> dict[str, Change]:
     """Name in the table -> what it changes of the base."""
-    rows: dict[str, dict[str, object]] = {BASELINE: {}}
+    rows: dict[str, Change] = {BASELINE: {}}
     for option in given.options:
         if option not in ("plain", *OPTIONS):
             raise InputError(f"option must be one of plain, {', '.join(OPTIONS)}, got {option!r}")
@@ -90,7 +82,7 @@ def plan(given: argparse.Namespace) -> dict[str, dict[str, object]]:
                 continue
             if option == "pretrain" and variant in FITTED:
                 continue
-            change["recipe"] = {**change.get("recipe", {}), "fusion": variant}  # type: ignore[dict-item]
+            change["recipe"] = {**change.get("recipe", {}), "fusion": variant}
             rows[variant if option == "plain" else f"{variant}, {option}"] = change
     for control in given.controls:
         if control not in CONTROLS:
@@ -99,112 +91,10 @@ def plan(given: argparse.Namespace) -> dict[str, dict[str, object]]:
     return rows
 
 
-def cell(
-    name: str,
-    change: dict[str, object],
-    base: Recipe,
-    given: argparse.Namespace,
-    rate: float,
-    seed: int,
-) -> Cell:
-    """One training of a row of the table."""
-    training = TrainConfig(
-        epochs=given.epochs,
-        learning_rate=rate,
-        weight_decay=0.01,
-        embedding_weight_decay=0.01,
-        schedule="cosine",
-        warmup_steps=20,
-        monitor=str(change.get("monitor", "auc")),
-        patience=None,
-        save_every_seconds=None,
-        keep_last=1,
-        progress=False,
-        device=given.device,
-        seed=seed,
-    )
-    return Cell(
-        name=name,
-        recipe=dataclasses.replace(base, **change.get("recipe", {})),  # type: ignore[arg-type]
-        training=training,
-        batch_size=given.batch_size,
-        history=str(change.get("history", "own")),
-        pretrain=bool(change.get("pretrain", False)),
-    )
-
-
-def train_all(
-    rows: dict[str, dict[str, object]], base: Recipe, root: Path, given: argparse.Namespace
-) -> dict[str, list[Result]]:
-    """Name -> the results of all seeds, at the learning rate that seed 0 found best on valid."""
-
-    def cells(rates: dict[str, list[float]], seeds: range) -> list[Cell]:
-        return [
-            cell(name, change, base, given, rate=rate, seed=seed)
-            for seed in seeds
-            for name, change in rows.items()
-            for rate in rates[name]
-        ]
-
-    tried = cells(dict.fromkeys(rows, given.rates), range(1))
-    later = len(rows) * (given.seeds - 1)
-    print(
-        f"{len(rows)} rows: {len(tried)} cells to choose learning rates, then {later}", flush=True
-    )
-    best: dict[str, Result] = {}
-    for result in run_cells(tried, root, given.out, jobs=given.jobs):
-        name = result.cell.name
-        if name not in best or result.valid_auc > best[name].valid_auc:
-            best[name] = result
-    found = defaultdict(list, {name: [result] for name, result in best.items()})
-    chosen = {name: [result.cell.training.learning_rate] for name, result in best.items()}
-    for result in run_cells(cells(chosen, range(1, given.seeds)), root, given.out, jobs=given.jobs):
-        found[result.cell.name].append(result)
-    return dict(found)
-
-
-def prepare(given: argparse.Namespace) -> Path:
-    """The data set's directory, drawn first where it is a synthetic one."""
-    if (given.data is None) == (given.synthetic is None):
-        raise InputError("name either a directory of DATA or --synthetic WEIGHT")
-    if given.data is not None:
-        return Path(given.data)
-    root = given.out / "data"
-    config = SyntheticConfig(
-        num_items=given.items,
-        rows=(given.train_rows, given.train_rows // 4, given.train_rows // 2),
-        content="features",
-        model=ClickModel(interaction_weight=given.synthetic),
-    )
-    for split, value in make_synthetic(root, config).items():
-        print(f"{split}: AUC of the true probabilities {value['auc']:.4f}")
-    return root
-
-
-def bind(out: Path, root: Path, *, restart: bool) -> None:
-    """Refuse cells of other data in `out`."""
-    info = root / "synthetic.json"
-    said = json.loads(info.read_text()) if info.exists() else {"data": str(root.resolve())}
-    place = out / "plan.json"
-    if restart and place.exists():
-        for path in (out / "cells").glob("*"):
-            path.unlink() if path.is_file() else None
-        place.unlink()
-    if place.exists() and json.loads(place.read_text()) != said:
-        raise InputError(f"{out} holds cells of other data; use --restart or another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(place, said)
-
-
 def main() -> None:
     """Train, summarise, write, draw."""
     given = parse()
-    given.out.mkdir(parents=True, exist_ok=True)
-    for module in given.import_:
-        importlib.import_module(module)  # it puts fusions of its own into FUSIONS
-    root = prepare(given)
-    bind(given.out, root, restart=given.restart)
-    torch.set_num_threads(1)
+    root = begin(given)
     data = read_data(root)
     base = base_recipe(given, data.files.context_sizes)
     rows = plan(given)
@@ -213,24 +103,15 @@ def main() -> None:
     costs = cost_of({name: found[0].cell.recipe for name, found in results.items()}, data)
     for row in summary["rows"]:
         row["us_per_item"] = costs[row["name"]]
-    path = write_result(given.name, summary)
-    (RESULTS / f"{given.name}.md").write_text(to_markdown(summary, path))
-    plot_all(summary, IMAGES, given.name)
+    path = write_result(given.name, summary, folder=given.results)
+    path.with_suffix(".md").write_text(to_markdown(summary, path))
+    plot_all(summary, given.images, given.name)
     print(to_markdown(summary, path))
 
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", nargs="?", type=Path, help="data set in the MicroLens layout")
-    parser.add_argument("--synthetic", type=float, metavar="WEIGHT", help="of the interaction")
-    parser.add_argument("--items", type=int, default=4000, help="synthetic items (4000)")
-    parser.add_argument("--train-rows", type=int, default=40_000, help="synthetic (40000)")
-    parser.add_argument("--out", type=Path, default=Path("out/fusion"), help="cells (out/fusion)")
-    parser.add_argument("--restart", action="store_true", help="throw away the cells in OUT")
-    parser.add_argument("--name", default="fusion", help="of the result files (fusion)")
+    parser = arguments(__doc__ or "", name="fusion")
     what = parser.add_argument_group("what is compared")
     usual = [name for name in FUSIONS if name != "precomputed"]
     what.add_argument("--variants", nargs="*", default=usual, help="fusions (all but precomputed)")
@@ -241,20 +122,11 @@ def parse() -> argparse.Namespace:
         "--options-of", nargs="*", default=[BASELINE], help="fusions that get options (concat)"
     )
     what.add_argument("--controls", nargs="*", default=list(CONTROLS), help=", ".join(CONTROLS))
-    what.add_argument("--seeds", type=int, default=5, help="trainings of each (5)")
-    what.add_argument("--import", nargs="*", default=[], dest="import_", help="modules of fusions")
-    how = parser.add_argument_group("how all are trained")
-    how.add_argument("--epochs", type=int, default=3, help="at most; the best counts (3)")
-    how.add_argument("--rates", nargs="+", type=float, default=[2e-3, 5e-3], help="to try")
-    how.add_argument("--batch-size", type=int, default=1024)
-    how.add_argument("--width", type=int, default=64, help="of the fused vector (64)")
-    how.add_argument("--newest", type=int, default=20, help="items of a history that are read (20)")
-    how.add_argument("--jobs", type=int, default=2, help="cells at a time, a thread each (2)")
-    how.add_argument("--device", default="cpu")
-    given = parser.parse_args()
-    if given.seeds < 2:
-        raise InputError(f"--seeds must be at least 2, got {given.seeds}")
-    return given
+    what.add_argument("--width", type=int, default=64, help="of the fused vector (64)")
+    what.add_argument(
+        "--newest", type=int, default=10, help="items of a history that are read (10)"
+    )
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

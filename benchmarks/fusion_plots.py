@@ -15,7 +15,6 @@ INK, SOFT, GOOD, BAD = "#1f4e79", "#9aa7b5", "#2e7d32", "#b23b3b"
 
 def plot_all(summary: dict[str, Any], folder: Path, name: str) -> None:
     """`<name>_auc.png`, `<name>_difference.png`, `<name>_cost.png`, `<name>_slices.png`."""
-    folder.mkdir(parents=True, exist_ok=True)
     rows = sorted(summary["rows"], key=lambda row: row["auc"]["all"]["value"])
     drawn = {
         "auc": plot_intervals(rows, "auc", "test AUC, 95 % interval", None),
@@ -29,9 +28,7 @@ def plot_all(summary: dict[str, Any], folder: Path, name: str) -> None:
         "slices": plot_slices(rows, summary),
     }
     for kind, figure in drawn.items():
-        with replacing(folder / f"{name}_{kind}.png") as temporary:
-            FigureCanvasAgg(figure)
-            figure.savefig(temporary, dpi=110, format="png")
+        save(figure, folder / f"{name}_{kind}.png")
 
 
 def plot_intervals(rows: list[dict[str, Any]], key: str, title: str, zero: float | None) -> Figure:
@@ -57,27 +54,35 @@ def plot_cost(rows: list[dict[str, Any]]) -> Figure:
     plain = [row for row in rows if row["name"] == row["fusion"]]
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
+    names = [row["name"] for row in plain]
     for axes, key, title in zip(
         panels,
         ("fusion_parameters", "us_per_item"),
         ("parameters of the fusion", "µs an item, one thread"),
         strict=True,
     ):
-        for row in plain:
-            x = max(row[key] or 0, 1e-2 if key == "us_per_item" else 1)
-            axes.plot(x, row["auc"]["all"]["value"], "o", color=INK, ms=4)
-            axes.annotate(
-                row["name"],
-                (x, row["auc"]["all"]["value"]),
-                textcoords="offset points",
-                xytext=(4, 3),
-                fontsize=7,
-            )
-        axes.set_xscale("log")
-        axes.set_xlabel(title)
-        axes.grid(lw=0.3)
+        auc = [row["auc"]["all"]["value"] for row in plain]
+        label_points(axes, [max(row[key], 0.01) for row in plain], auc, names, title)
     panels[0].set_ylabel("test AUC, mean over seeds")
     return figure
+
+
+def label_points(axes: Any, x: list[float], y: list[float], names: list[str], title: str) -> None:
+    """A dot with its name for each, x on a logarithmic scale."""
+    for name, place in zip(names, zip(x, y, strict=True), strict=True):
+        axes.plot(*place, "o", color=INK, ms=4)
+        axes.annotate(name, place, textcoords="offset points", xytext=(4, 3), fontsize=7)
+    axes.set_xscale("log")
+    axes.set_xlabel(title)
+    axes.grid(lw=0.3)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """As PNG, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    FigureCanvasAgg(figure)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
 
 
 def plot_slices(rows: list[dict[str, Any]], summary: dict[str, Any]) -> Figure:

@@ -114,6 +114,7 @@ def _row(
         key: over_seeds([a - b for a, b in zip(values, against[key], strict=True)])
         for key, values in each.items()
     }
+    lost = {m: over_seeds([p["all"] - p[f"{m} dropped"] for p in drawn]) for m in DROPPED}
     gap = difference["all"]
     spread = float(np.nanstd(gap.drawn))
     return {
@@ -128,6 +129,7 @@ def _row(
         "auc": {key: _figures(over_seeds(values)) for key, values in each.items()},
         "auc_sd": statistics.stdev(part["all"].value for part in drawn),
         "difference": {key: _figures(value) for key, value in difference.items()},
+        "lost": {modality: _figures(value) for modality, value in lost.items()},
         "p": float(2 * ndtr(-abs(gap.value) / spread)) if spread else 1.0,
         "gauc": mean(lambda logit: gauc(data.user, data.label, logit).auc),
         "gauc_users": gauc(data.user, data.label, logits[0]).user_coverage,
@@ -205,11 +207,13 @@ def to_markdown(summary: dict[str, Any], path: Path) -> str:
     keys = [key for key in rows[0]["auc"] if key != "all"]
     sizes = {key: f" ({n:,} rows)" for key, n in summary["slices"].items()}
     lines += ["", "AUC, mean over seeds, of slices of the test rows:", ""]
-    lines += ["| | " + " | ".join(f"{key}{sizes.get(key, '')}" for key in keys) + " |"]
-    lines += ["|---" * (len(keys) + 1) + "|"]
+    heads = [f"{key}{sizes.get(key, '')}" for key in keys]
+    heads += [f"lost without {modality}" for modality in DROPPED]
+    lines += ["| | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
     for row in rows:
-        values = " | ".join(f"{row['auc'][key]['value']:.4f}" for key in keys)
-        lines.append(f"| {row['name']} | {values} |")
+        values = [f"{row['auc'][key]['value']:.4f}" for key in keys]
+        values += [f"{row['lost'][modality]['value']:.4f}" for modality in DROPPED]
+        lines.append(f"| {row['name']} | " + " | ".join(values) + " |")
     return (
         "\n".join(lines) + f"\n\nFrom `{path.name}`, which says by what command, where and when.\n"
     )

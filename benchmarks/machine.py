@@ -53,10 +53,10 @@ def commit() -> str:
     return head + ("+" if dirty else "")
 
 
-def write_result(name: str, content: dict[str, Any]) -> Path:
-    """`results/<name>.json`, the provenance first."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+def write_result(name: str, content: dict[str, Any], *, folder: Path = RESULTS) -> Path:
+    """`<folder>/<name>.json`, the provenance first."""
+    folder.mkdir(exist_ok=True, parents=True)
+    path = folder / f"{name}.json"
     path.write_text(json.dumps({"provenance": provenance(), **content}, indent=2) + "\n")
     return path
 

@@ -1,0 +1,165 @@
+"""How much cheaper can the reference model be? AUC against parameters and samples a second.
+
+    python benchmarks/models.py DATA                   # see fusion.py for what DATA must hold
+    python benchmarks/models.py --synthetic separate
+
+248 of the reference's 267.9 million parameters are three cross layers over 9,088 inputs: the last
+16 positions of the history, flattened, beside all the rest. Here its shape stands at an eighth of
+every width, so that it trains on two cores, and is changed one piece at a time: low-rank crosses,
+mixtures of them, a bottleneck before them, the history pooled instead of flattened. Rates are
+chosen and differences taken as in fusion.py. Writes NAME.json, NAME.md and NAME_cost.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from cells import Cell, Data, loader, read_data
+from fusion_plots import label_points, save
+from fusion_report import summarise, verdict
+from machine import write_result
+from matplotlib.figure import Figure
+from sweep import Change, arguments, begin, train_all
+
+from mmrec.cli import run
+from mmrec.models.recipes import Recipe, build_ranker, reference_fused
+from mmrec.train.stepper import Stepper, click_loss
+
+BASELINE = "flattened, full"
+POOLED: dict[str, Any] = {"last": 0}
+ROWS: dict[str, dict[str, Any]] = {
+    BASELINE: {},
+    "flattened, low-rank 64": {"cross": "low_rank", "cross_rank": 64},
+    "flattened, mixture of 4 x 16": {"cross": "mix", "cross_rank": 16, "cross_experts": 4},
+    "flattened, bottleneck 128": {"bottleneck": 128},
+    "pooled, full": POOLED,
+    "pooled, low-rank 16": {**POOLED, "cross": "low_rank", "cross_rank": 16},
+    "pooled, mixture of 4 x 8": {**POOLED, "cross": "mix", "cross_rank": 8, "cross_experts": 4},
+    "pooled, bottleneck 64": {**POOLED, "bottleneck": 64},
+    "pooled and mean, full": {**POOLED, "sequence": "transformer+mean"},
+    "mean, full": {"sequence": "mean"},
+}
+
+
+def eighth(context_sizes: tuple[int, ...]) -> Recipe:
+    """The reference at an eighth of its widths, with what makes it learn from little data."""
+    return dataclasses.replace(
+        reference_fused(),
+        fusion="concat",
+        standardize=True,
+        unknown_id=True,
+        id_dropout=0.1,
+        id_dim=8,
+        tag_dim=8,
+        content_dim=16,
+        ff_dim=32,
+        mlp=(128, 64, 32),
+        head=(16,),
+        context_dim=8,
+        context_sizes=context_sizes,
+        user_dim=8,
+        wide=True,
+        newest=20,
+    )
+
+
+def samples_per_second(cells: dict[str, Cell], data: Data, *, rounds: int = 9) -> dict[str, float]:
+    """Name -> rows a second of training steps, one thread: medians, all in turn."""
+    steppers, batches = {}, {}
+    for name, cell in cells.items():
+        ranker = build_ranker(cell.recipe, data.items, known_users=data.known_users)
+        steppers[name] = Stepper(ranker.train(), cell.training, torch.device("cpu"), click_loss)
+        batches[name] = iter(loader(cell, data, "train", shuffle=True))
+    rates: dict[str, list[float]] = {name: [] for name in cells}
+    for step in range(rounds):
+        for name, stepper in steppers.items():
+            batch = next(batches[name])
+            began = time.perf_counter()
+            stepper.step([(batch, batch.row)], step=step, factor=1.0)
+            if step:  # the first one warms up
+                rates[name].append(len(batch) / (time.perf_counter() - began))
+    return {name: statistics.median(each) for name, each in rates.items()}
+
+
+def to_markdown(summary: dict[str, Any], path: Path) -> str:
+    """One row a model."""
+    base = summary["baseline"]
+    lines = [
+        f"{summary['test_rows']:,} test rows of {summary['test_users']:,} users; AUC is the mean "
+        f"over {summary['rows'][0]['seeds']} seeds; intervals (95 %) resample users and seeds.",
+        "",
+        f"| | parameters | of crosses and MLP | rows/s | AUC | AUC less `{base}`'s | | logloss |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in summary["rows"]:
+        gap = row["difference"]["all"]
+        against = f"{gap['value']:+.4f} [{gap['low']:+.4f}, {gap['high']:+.4f}]"
+        lines.append(
+            f"| {row['name']} | {row['parameters']:,} | {row['interaction_parameters']:,} "
+            f"| {row['rows_per_second']:,.0f} | {row['auc']['all']['value']:.4f} "
+            f"| {'' if row['name'] == base else against} | {verdict(row)} "
+            f"| {row['logloss']:.4f} |"
+        )
+    lines += ["", f"From `{path.name}`, which says by what command, where and when."]
+    return "\n".join(lines) + "\n"
+
+
+def plot_cost(rows: list[dict[str, Any]]) -> Figure:
+    """AUC against parameters of the interaction and against samples a second."""
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    names = [row["name"] for row in rows]
+    auc = [row["auc"]["all"]["value"] for row in rows]
+    for axes, key, title in zip(
+        panels,
+        ("interaction_parameters", "rows_per_second"),
+        ("parameters of crosses and MLP", "training rows a second, one thread"),
+        strict=True,
+    ):
+        label_points(axes, [row[key] for row in rows], auc, names, title)
+    panels[0].set_ylabel("test AUC, mean over seeds")
+    return figure
+
+
+def interaction_parameters(recipe: Recipe, data: Data) -> int:
+    """Of crosses, bottleneck and MLP."""
+    ranker = build_ranker(recipe, data.items, known_users=data.known_users)
+    return sum(p.numel() for p in ranker.interaction.parameters())
+
+
+def main() -> None:
+    """Train, time, write, draw."""
+    given = parse()
+    root = begin(given)
+    data = read_data(root)
+    rows: dict[str, Change] = {name: {"recipe": ROWS[name]} for name in given.rows}
+    results = train_all(rows, eighth(data.files.context_sizes), root, given)
+    summary = summarise(results, data, baseline=BASELINE, jobs=given.jobs)
+    cells = {name: found[0].cell for name, found in results.items()}
+    rates = samples_per_second(cells, data)
+    for row in summary["rows"]:
+        row["rows_per_second"] = rates[row["name"]]
+        row["interaction_parameters"] = interaction_parameters(cells[row["name"]].recipe, data)
+    path = write_result(given.name, summary, folder=given.results)
+    path.with_suffix(".md").write_text(to_markdown(summary, path))
+    save(plot_cost(summary["rows"]), given.images / f"{given.name}_cost.png")
+    print(to_markdown(summary, path))
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = arguments(__doc__ or "", name="models")
+    parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=ROWS, help="(all)")
+    given = parser.parse_args()
+    given.rows = list(dict.fromkeys([BASELINE, *given.rows]))
+    return given
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,98 @@
+"""`benchmarks/fusion.py` as it is run: killed and gone on with, and with a fusion of one's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "fusion.py"
+
+OWN = """
+import torch
+from mmrec.nn import FUSIONS, TwoModalFusion
+
+
+class MaximumFusion(TwoModalFusion):
+    def __init__(self, *, image_dim, text_dim, out_dim=128):
+        super().__init__(image_dim=image_dim, text_dim=text_dim, out_dim=out_dim)
+        self.image = torch.nn.Linear(image_dim, out_dim)
+        self.text = torch.nn.Linear(text_dim, out_dim)
+
+    def fuse(self, image, text):
+        return torch.maximum(self.image(image), self.text(text))
+
+
+FUSIONS["maximum"] = MaximumFusion
+"""
+
+
+def start(folder: Path, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, str(SCRIPT), *more, "--out", str(folder / "out"), "--jobs", "1"]
+    command += ["--results", str(folder / "results"), "--images", str(folder / "img")]
+    command += ["--seeds", "2", "--epochs", "1", "--rates", "3e-3"]
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(folder)},
+    )
+
+
+@pytest.mark.timeout(400)
+def test_killed_and_run_again_it_repeats_no_finished_cell(tmp_path: Path) -> None:
+    (tmp_path / "own_fusion.py").write_text(OWN)
+    what = ["--synthetic", "pairs", "--items", "200", "--train-rows", "2400"]
+    what += ["--variants", "concat", "maximum", "--import", "own_fusion"]
+    what += ["--options", "plain", "--controls", "no content"]
+    cells = tmp_path / "out" / "cells"
+    first = start(tmp_path, *what)
+    try:
+        deadline = time.monotonic() + 180
+        while len(list(cells.glob("*.json"))) < 2:
+            assert first.poll() is None, first.stderr.read() if first.stderr else ""
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        os.kill(first.pid, signal.SIGKILL)
+        first.communicate()
+    before = {path.name: path.stat().st_mtime_ns for path in cells.glob("*.json")}
+    again = start(tmp_path, *what)
+    said, errors = again.communicate(timeout=200)
+    assert again.returncode == 0, errors
+    after = {path.name: path.stat().st_mtime_ns for path in cells.glob("*.json")}
+    assert len(after) == 6  # three rows, two seeds
+    assert {name: after[name] for name in before} == before
+    assert [path for path in cells.iterdir() if path.is_dir()] == []
+    found = json.loads((tmp_path / "results" / "fusion.json").read_text())
+    assert {row["name"] for row in found["rows"]} == {"concat", "maximum", "no content"}
+    assert "| maximum |" in said
+    assert (tmp_path / "results" / "fusion.md").read_text() in said
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ([], "name either a directory of data or --synthetic, one of the two"),
+        (
+            ["here", "--synthetic", "pairs"],
+            "name either a directory of data or --synthetic, one of the two",
+        ),
+        (
+            ["nowhere", "--variants", "concat"],
+            "a data directory is needed, there is none at nowhere",
+        ),
+    ],
+)
+def test_bad_input_is_one_sentence(tmp_path: Path, options: list[str], sentence: str) -> None:
+    given = start(tmp_path, *options)
+    _, errors = given.communicate(timeout=120)
+    assert given.returncode == 2
+    assert errors.strip().splitlines()[-1] == f"error: {sentence}"
