@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 KINDS = 5
+_FAVOURITE = float(np.sqrt(KINDS - 1))  # one kind of K; all others -1 / that: unit variance
 
 
 @dataclass(frozen=True)
 class ClickModel:
-    """logit(u, i) = b + w_id q_i + w_im a_u[c_i] + w_tx t_u[s_i] + w_x X[c_i, s_i] + w_o o_i.
+    """logit(u, i) = b + w_id q_i + w_im a_u[c_i] + w_tx t_u[s_i] + w_x X[c_i, s_i]
+                   + w_p P_u[c_i, s_i] + w_o o_i.
 
     Each term has zero mean and unit variance over items and users, so a weight is the standard
     deviation that the term gives to the logit.
@@ -29,6 +31,9 @@ class ClickModel:
         text_weight: w_tx, of the user's taste t_u for the kind s_i of the words.
         interaction_weight: w_x, of X, how well cover and words suit each other: a matrix whose
             rows and columns sum to zero, so neither modality alone says anything about it.
+        pair_weight: w_p, of P_u, the user's taste for combinations: words of kind c + d_u (mod K)
+            on covers of kind c. Neither modality alone says anything about it, nor do the means of
+            covers and of words over a history.
         popularity_weight: w_o, of the item's popularity o_i (its views_level shows it).
     """
 
@@ -37,6 +42,7 @@ class ClickModel:
     image_weight: float = 1.25
     text_weight: float = 1.25
     interaction_weight: float = 0.9
+    pair_weight: float = 0.0
     popularity_weight: float = 0.3
 
 
@@ -53,10 +59,14 @@ class Items:
 
 @dataclass(frozen=True)
 class Users:
-    """Tastes of U users: (U, K) each, sqrt(K - 1) for the favourite kind, -1/sqrt(K - 1) else."""
+    """Tastes of U users: (U, K) each, sqrt(K - 1) for the favourite kind, -1/sqrt(K - 1) else.
+
+    `pair_shift` (U,) is d_u, which words a user likes on a cover.
+    """
 
     cover_taste: Floats
     words_taste: Floats
+    pair_shift: Ints
 
 
 def draw_items(count: int, rng: np.random.Generator) -> Items:
@@ -78,17 +88,24 @@ def draw_items(count: int, rng: np.random.Generator) -> Items:
 
 def draw_users(count: int, rng: np.random.Generator) -> Users:
     """Draw `count` users, each with one favourite kind of cover and one of words."""
-    return Users(cover_taste=_tastes(count, rng), words_taste=_tastes(count, rng))
+    (apart,) = rng.spawn(1)  # what was drawn before there were shifts stays as it was
+    return Users(
+        cover_taste=_tastes(count, rng),
+        words_taste=_tastes(count, rng),
+        pair_shift=apart.integers(0, KINDS, count),
+    )
 
 
 def logits(model: ClickModel, items: Items, users: Users, user: Ints, item: Ints) -> Floats:
     """The true click logits of pairs: `user` and `item` are index arrays of one shape."""
+    suits_user = (items.words[item] - items.cover[item] - users.pair_shift[user]) % KINDS == 0
     return (
         model.bias
         + model.id_weight * items.quality[item]
         + model.image_weight * users.cover_taste[user, items.cover[item]]
         + model.text_weight * users.words_taste[user, items.words[item]]
         + model.interaction_weight * items.suits[item]
+        + model.pair_weight * np.where(suits_user, _FAVOURITE, -1.0 / _FAVOURITE)
         + model.popularity_weight * items.popularity[item]
     )
 
@@ -108,6 +125,5 @@ def draw_distinct(weights: Floats, size: int, rng: np.random.Generator) -> Ints:
 
 def _tastes(count: int, rng: np.random.Generator) -> Floats:
     favourite = np.arange(KINDS) == rng.integers(0, KINDS, count)[:, None]  # (U, K)
-    spread = np.sqrt(KINDS - 1.0)
-    tastes: Floats = np.where(favourite, spread, -1.0 / spread)
+    tastes: Floats = np.where(favourite, _FAVOURITE, -1.0 / _FAVOURITE)
     return tastes

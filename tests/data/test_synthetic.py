@@ -18,11 +18,13 @@ from sklearn.metrics import log_loss, roc_auc_score
 from mmrec.data.click_model import (
     KINDS,
     ClickModel,
+    Items,
     draw_distinct,
     draw_items,
     draw_users,
     logits,
 )
+from mmrec.data.items import ItemTable
 from mmrec.data.microlens import MicroLens
 from mmrec.data.synthetic import SyntheticConfig, make_synthetic, write_captioned_covers
 from mmrec.errors import InputError
@@ -118,10 +120,15 @@ def test_some_covers_are_missing_some_cut_off_and_the_rest_of_many_sizes(root: P
     assert len(sizes) > 3
 
 
+def pair_taste(shift: int, items: Items, item: int) -> float:
+    """2 where the words are those that go with the cover, else -1/2."""
+    return 2.0 if items.words[item] == (items.cover[item] + shift) % KINDS else -0.5
+
+
 def test_the_click_model_is_the_sum_it_says() -> None:
     rng = np.random.default_rng(1)
     items, users = draw_items(13, rng), draw_users(7, rng)
-    model = ClickModel()
+    model = ClickModel(pair_weight=0.7)
     for user in range(7):
         for item in range(13):
             expected = (
@@ -130,6 +137,7 @@ def test_the_click_model_is_the_sum_it_says() -> None:
                 + model.image_weight * users.cover_taste[user][items.cover[item]]
                 + model.text_weight * users.words_taste[user][items.words[item]]
                 + model.interaction_weight * items.suits[item]
+                + model.pair_weight * pair_taste(int(users.pair_shift[user]), items, item)
                 + model.popularity_weight * items.popularity[item]
             )
             got = logits(model, items, users, np.array([user]), np.array([item]))
@@ -143,6 +151,45 @@ def test_neither_modality_alone_tells_how_well_they_suit() -> None:
     np.testing.assert_allclose(matrix.mean(axis=0), 0, atol=1e-12)
     np.testing.assert_allclose(matrix.mean(axis=1), 0, atol=1e-12)
     assert matrix.std() == pytest.approx(1.0)
+
+
+def test_neither_modality_alone_tells_which_combinations_a_user_likes() -> None:
+    cover, words = np.divmod(np.arange(KINDS * KINDS), KINDS)
+    nothing = np.zeros(KINDS * KINDS)
+    items = Items(cover, words, quality=nothing, popularity=nothing, suits=nothing)
+    users = draw_users(40, np.random.default_rng(3))
+    assert len(set(users.pair_shift.tolist())) == KINDS
+    model = ClickModel(0.0, 0.0, 0.0, 0.0, 0.0, pair_weight=1.0)
+    every = np.arange(KINDS * KINDS)[None, :]
+    matrix = logits(model, items, users, np.arange(40)[:, None], every).reshape(40, KINDS, KINDS)
+    np.testing.assert_allclose(matrix.mean(axis=1), 0, atol=1e-12)
+    np.testing.assert_allclose(matrix.mean(axis=2), 0, atol=1e-12)
+    np.testing.assert_allclose(matrix.std(axis=(1, 2)), 1, atol=1e-12)
+
+
+def test_ready_features_tell_the_kinds_and_come_in_the_pictures_place(tmp_path: Path) -> None:
+    config = dataclasses.replace(SMALL, content="features", missing_images=0.2)
+    make_synthetic(tmp_path, config)
+    assert not (tmp_path / "item_images").exists()
+    data = MicroLens.open(tmp_path)
+    assert data.features is not None
+    table = ItemTable.read(data.item_info, data.features)
+    assert 0.05 < 1 - table.has_image[1:].float().mean() < 0.4
+    assert table.has_text[1:].all()
+    drawn = draw_items(config.num_items, np.random.default_rng(config.seed))
+    there = table.has_image[1:].numpy()
+    for vectors, kinds in (
+        (table.image[1:].float().numpy()[there], drawn.cover[there]),
+        (table.text[1:].float().numpy(), drawn.words),
+    ):
+        centres = np.stack([vectors[kinds == kind].mean(0) for kind in range(KINDS)])
+        nearest = ((vectors[:, None] - centres) ** 2).sum(-1).argmin(1)
+        assert (nearest == kinds).mean() > 0.95
+
+
+def test_content_is_one_of_two() -> None:
+    with pytest.raises(InputError, match=r"content must be one of .*, got 'pictures'"):
+        SyntheticConfig(content="pictures")
 
 
 def test_tastes_have_zero_mean_and_unit_variance_over_kinds() -> None:
