@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from mmrec.nn.checks import positive
 
+_SHORTEST = 1e-12
+
 
 class SimTier(nn.Module):
     """y_k = log(1 + #{l valid : cos(h_l, t) in tier k}), tiers of equal width over [-1, 1].
@@ -34,10 +36,10 @@ class SimTier(nn.Module):
     @torch.no_grad()
     def forward(self, history: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         """history (B, L, W), target (B, W), valid (B, L) -> (B, tiers)."""
-        history = history.masked_fill(~valid.unsqueeze(-1), 0)
-        cosine = torch.einsum(
-            "blw,bw->bl", F.normalize(history, dim=-1), F.normalize(target, dim=-1)
-        )
+        # Nothing here copies the history, (B, L, W): on a CPU touching fresh memory costs most.
+        length = torch.linalg.vector_norm(history, dim=-1).clamp(min=_SHORTEST)
+        product = torch.einsum("blw,bw->bl", history, F.normalize(target, dim=-1))
+        cosine = (product / length).masked_fill(~valid, 0)
         tier = ((cosine + 1) / 2 * self.out_dim).long().clamp(0, self.out_dim - 1)
         count = torch.zeros(len(valid), self.out_dim, dtype=cosine.dtype, device=cosine.device)
         return count.scatter_add(1, tier, valid.to(cosine.dtype)).log1p()
