@@ -23,7 +23,7 @@ from cells import read_data
 from fusion_plots import plot_all
 from fusion_report import cost_of, summarise, to_markdown
 from machine import write_result
-from sweep import Change, arguments, begin, train_all
+from sweep import Change, arguments, begin, spent, train_all
 
 from mmrec.cli import run
 from mmrec.errors import InputError
@@ -103,6 +103,7 @@ def main() -> None:
     costs = cost_of({name: found[0].cell.recipe for name, found in results.items()}, data)
     for row in summary["rows"]:
         row["us_per_item"] = costs[row["name"]]
+    summary |= spent(given.out)
     path = write_result(given.name, summary, folder=given.results)
     path.with_suffix(".md").write_text(to_markdown(summary, path))
     plot_all(summary, given.images, given.name)

@@ -182,6 +182,14 @@ def verdict(row: dict[str, Any]) -> str:
     return "better" if row["difference"]["all"]["value"] > 0 else "worse"
 
 
+def origin(summary: dict[str, Any], path: Path) -> str:
+    """The line below every table."""
+    return (
+        f"{summary['cells']} trainings, {summary['cell_seconds'] / 60:.0f} core minutes; "
+        f"`{path.name}` says by what command, where and when."
+    )
+
+
 def to_markdown(summary: dict[str, Any], path: Path) -> str:
     """Two tables: all test rows, and slices."""
     base = summary["baseline"]

@@ -22,10 +22,10 @@ from typing import Any
 import torch
 from cells import Cell, Data, loader, read_data
 from fusion_plots import label_points, save
-from fusion_report import summarise, verdict
+from fusion_report import origin, summarise, verdict
 from machine import write_result
 from matplotlib.figure import Figure
-from sweep import Change, arguments, begin, train_all
+from sweep import Change, arguments, begin, spent, train_all
 
 from mmrec.cli import run
 from mmrec.models.recipes import Recipe, build_ranker, reference_fused
@@ -106,7 +106,7 @@ def to_markdown(summary: dict[str, Any], path: Path) -> str:
             f"| {'' if row['name'] == base else against} | {verdict(row)} "
             f"| {row['logloss']:.4f} |"
         )
-    lines += ["", f"From `{path.name}`, which says by what command, where and when."]
+    lines += ["", origin(summary, path)]
     return "\n".join(lines) + "\n"
 
 
@@ -146,6 +146,7 @@ def main() -> None:
     for row in summary["rows"]:
         row["rows_per_second"] = rates[row["name"]]
         row["interaction_parameters"] = interaction_parameters(cells[row["name"]].recipe, data)
+    summary |= spent(given.out)
     path = write_result(given.name, summary, folder=given.results)
     path.with_suffix(".md").write_text(to_markdown(summary, path))
     save(plot_cost(summary["rows"]), given.images / f"{given.name}_cost.png")

@@ -171,3 +171,9 @@ def begin(given: argparse.Namespace) -> Path:
     root = prepare(given)
     bind(given.out, root, restart=given.restart)
     return root
+
+
+def spent(out: Path) -> dict[str, float]:
+    """How many cells there are in `out`, and the seconds of training them one after another."""
+    cells = [json.loads(path.read_text()) for path in (out / "cells").glob("*.json")]
+    return {"cells": len(cells), "cell_seconds": round(sum(cell["seconds"] for cell in cells))}

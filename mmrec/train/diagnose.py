@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -272,7 +272,7 @@ class _Seams:
             for module in model.modules()
             if all(isinstance(getattr(module, name, None), Tensor) for name in wanted)
         ]
-        rows = len(self.tables[0].image) if self.tables else 0  # type: ignore[arg-type]
+        rows = len(cast(Tensor, self.tables[0].image)) if self.tables else 0
         self.num_items = num_items or rows
         self.embeddings = [
             module
@@ -315,14 +315,18 @@ class _Seams:
     @contextmanager
     def _without_ids(self) -> Iterator[None]:
         weights = [(e, e.weight.detach().clone()) for e in self.embeddings]
-        known = [(t, t.known) for t in self.tables if isinstance(getattr(t, "known", None), Tensor)]
+        known = [
+            (table, mask)
+            for table in self.tables
+            if isinstance(mask := getattr(table, "known", None), Tensor)
+        ]
         try:
             with torch.no_grad():
                 for embedding, weight in weights:
                     embedding.weight[1:] = weight[1:].mean(dim=0)
                 for table, mask in known:
-                    nobody = torch.zeros_like(mask)  # type: ignore[arg-type]
-                    nobody[0] = mask[0]  # type: ignore[index]
+                    nobody = torch.zeros_like(mask)
+                    nobody[0] = mask[0]
                     table.known = nobody
             yield
         finally:
