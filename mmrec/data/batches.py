@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -14,6 +15,7 @@ from torch import Tensor
 from mmrec.data.decode import Array
 from mmrec.data.partition import READ_AHEAD, Ints, Plan, Take
 from mmrec.data.rows import Buffers, Reads, RowReader, Table
+from mmrec.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Reader:
     Attributes:
         rank, world_size: which slice of each global batch.
         first, step: which batches: first, first + step, …
-        threads: that decode ahead; 0 decodes when a window is needed.
+        threads: that decode ahead; with 0 each batch decodes some rows ahead.
     """
 
     rank: int
@@ -41,6 +43,35 @@ class _Loaded:
     start: int
     slot: int
     index: Ints
+
+
+class _Loading:
+    """A window that is decoded ahead by the one thread there is, some rows with each batch."""
+
+    def __init__(self, steps: Generator[int, None, _Loaded]) -> None:
+        self._steps = steps
+        self._loaded: _Loaded | None = None
+        self._error: InputError | None = None
+        self._rows = 0.0  # that may be decoded
+
+    def advance(self, rows: float) -> None:
+        """Decode `rows` rows more, on average; an error waits for whoever needs the window."""
+        self._rows += rows
+        while self._rows > 0 and self._loaded is None and self._error is None:
+            try:
+                self._rows -= next(self._steps)
+            except StopIteration as stop:
+                self._loaded = stop.value
+            except InputError as error:
+                self._error = error
+
+    def result(self) -> _Loaded:
+        """The window, the rest of it decoded now."""
+        self.advance(math.inf)
+        if self._error is not None:
+            raise self._error
+        assert self._loaded is not None
+        return self._loaded
 
 
 def read_batches(
@@ -65,9 +96,10 @@ def read_batches(
 
 
 class _Work:
-    """The windows of the lanes that this reader needs, the next ones being decoded by threads.
+    """The windows of the lanes that this reader needs, the next ones being decoded.
 
-    The pool holds one slot a lane and one a thread; a slot is a window's rows of every column.
+    The pool holds one slot a lane, and one for each window that is being decoded: one a thread,
+    and one without threads. A slot is a window's rows of every column.
     """
 
     def __init__(self, table: Table, plan: Plan, reader: Reader, buffers: Buffers) -> None:
@@ -78,7 +110,8 @@ class _Work:
         self._tail_lanes = {t.lane for b in tails for t in self._takes(b)}
         # A lane's windows are decoded one after the other, so more threads than lanes are idle.
         self._threads = min(reader.threads, len(lanes), READ_AHEAD)
-        slots = len(lanes) + self._threads
+        self._at_once = max(1, self._threads)
+        slots = len(lanes) + self._at_once
         self._slot_rows = max((plan.longest_window(lane) for lane in lanes), default=0)
         self._buffers = buffers
         self._pool = buffers.take(table, slots * self._slot_rows)
@@ -86,7 +119,7 @@ class _Work:
         self._planned: deque[list[Take]] = deque()  # of batches from the next one on
         self._loads = self._schedule(mains)
         self._following = next(self._loads, None)
-        self._ahead: deque[tuple[int, int, Future[_Loaded]]] = deque()
+        self._ahead: deque[tuple[int, int, Future[_Loaded] | _Loading]] = deque()
         self._current: dict[int, _Loaded] = {}
         self._tails: dict[int, tuple[dict[str, Array], Ints]] = {}
         self._readers: dict[int, RowReader] = {}
@@ -127,20 +160,32 @@ class _Work:
                         yield lane, window
 
     def _load_ahead(self) -> None:
-        """Have the threads decode the windows that are needed next, as far as there are slots."""
+        """Begin to decode the windows that are needed next, as far as there are slots."""
         while (
-            self._executor is not None
-            and self._free
+            self._free
             and self._following is not None
-            and len(self._ahead) < self._threads
+            and len(self._ahead) < self._at_once
             and all(lane != self._following[0] for lane, _, _ in self._ahead)
         ):
             lane, window = self._following
-            future = self._executor.submit(self._load, lane, window, self._free.pop())
-            self._ahead.append((lane, window, future))
+            steps = self._steps(lane, window, self._free.pop())
+            loading: Future[_Loaded] | _Loading = _Loading(steps)
+            if self._executor is not None:
+                loading = self._executor.submit(loading.result)
+            self._ahead.append((lane, window, loading))
             self._following = next(self._loads, None)
 
-    def _load(self, lane: int, window: int, slot: int) -> _Loaded:
+    def _advance(self, rows: int) -> None:
+        """Without threads: decode some rows ahead, so that no batch waits for a whole window.
+
+        Lanes need their next windows at uneven times, at least half the mean distance apart: hence
+        twice as many rows as were used.
+        """
+        for _, _, loading in self._ahead:
+            if isinstance(loading, _Loading):
+                loading.advance(2 * rows)
+
+    def _steps(self, lane: int, window: int, slot: int) -> Generator[int, None, _Loaded]:
         """Decode one window into a slot (in a thread; never two of one lane at a time)."""
         plan = self._plan
         if lane not in self._readers:
@@ -151,7 +196,7 @@ class _Work:
         start, stop = plan.window_bounds(lane, window)
         base = slot * self._slot_rows
         pieces = plan.pieces(lane, False, start, stop - start)
-        self._readers[lane].read(pieces, self._pool, base)
+        yield from self._readers[lane].steps(pieces, self._pool, base)
         if stop == plan.main_rows[lane] and plan.spec.shuffle:
             self._readers[lane].close()
         return _Loaded(window, start, slot, plan.window_order(lane, window) + base)
@@ -202,6 +247,7 @@ class _Work:
                 first += len(index)
                 count -= len(index)
         self._flush(out, parts)
+        self._advance(len(out.tensors["row"]))
         return out.tensors
 
     def _flush(self, out: _Out, parts: list[Ints]) -> None:
@@ -214,15 +260,11 @@ class _Work:
         old = self._current.pop(lane, None)
         if old is not None:
             self._free.append(old.slot)
-        if self._executor is None:
-            loaded = self._load(lane, window, self._free.pop())
-            self._following = next(self._loads, None)
-        else:
-            self._load_ahead()
-            expected_lane, expected_window, future = self._ahead.popleft()
-            if (expected_lane, expected_window) != (lane, window):
-                raise RuntimeError("windows are decoded in another order than they are used")
-            loaded = future.result()
+        self._load_ahead()
+        expected_lane, expected_window, loading = self._ahead.popleft()
+        if (expected_lane, expected_window) != (lane, window):
+            raise RuntimeError("windows are decoded in another order than they are used")
+        loaded = loading.result()
         self._current[lane] = loaded
         self._load_ahead()
         return loaded

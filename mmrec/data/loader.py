@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
+from itertools import count
 from typing import Any, Generic, TypeVar
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from mmrec.data.ring import Ring, Written
@@ -15,18 +18,20 @@ from mmrec.errors import InputError
 T = TypeVar("T")
 
 
-class _InWorkers(IterableDataset[Written]):
+_READ_AHEAD_BYTES = 16 << 20  # of one worker, by default
+_READ_AHEAD = (2, 16)  # batches, at least and at most
+_MESSAGES = 4  # that the batches read ahead come in: a message costs both processes some 0.2 ms
+
+
+class _InWorkers(IterableDataset[list[Written]]):
     """What worker processes iterate: the stream, writing into a ring."""
 
-    def __init__(self, stream: ParquetStream[Any], ring: Ring) -> None:
+    def __init__(self, stream: ParquetStream[Any], ring: Ring, together: int) -> None:
         super().__init__()
-        self._stream, self._ring = stream, ring
+        self._stream, self._ring, self._together = stream, ring, together
 
-    def __iter__(self) -> Iterator[Written]:
-        return self._stream.into(self._ring)
-
-    def __len__(self) -> int:
-        return len(self._stream)
+    def __iter__(self) -> Iterator[list[Written]]:
+        return self._stream.into(self._ring, together=self._together)
 
 
 class Loader(Generic[T]):
@@ -42,13 +47,15 @@ class Loader(Generic[T]):
         *,
         num_workers: int,
         pin_memory: bool,
-        prefetch: int,
+        prefetch: int | None,
         persistent: bool,
     ) -> None:
         self.stream = stream
-        self._workers, self._prefetch, self._persistent = num_workers, prefetch, persistent
+        self._workers, self._persistent = num_workers, persistent
+        self._prefetch = prefetch or _read_ahead(stream.batch_bytes)
         self._pin = pin_memory and torch.cuda.is_available()
-        self._kept: tuple[Ring, DataLoader[Written]] | None = None
+        self._kept: tuple[Ring, DataLoader[list[Written]]] | None = None
+        self._iterations = 0
         self._next: tuple[int, int] | None = None
 
     def __len__(self) -> int:
@@ -69,18 +76,42 @@ class Loader(Generic[T]):
         ring, loader = self._kept or self._start()
         if self._persistent:
             self._kept = ring, loader
-        written = iter(loader)
-        batches = (self.stream.finish(ring.copy_out(w, pin=self._pin)) for w in written)
+        self._iterations += 1
+        handed_out = self._handed_out(ring, iter(loader), self._iterations)
+        batches = map(self.stream.finish, handed_out)
         return map(_pinned, batches) if self._pin else batches
 
-    def _start(self) -> tuple[Ring, DataLoader[Written]]:
-        ring = self.stream.ring(workers=self._workers, slots=self._prefetch + 2)
+    def _handed_out(
+        self, ring: Ring, messages: Iterator[list[Written]], iteration: int
+    ) -> Iterator[dict[str, Tensor]]:
+        """The workers' batches in turn: batch i of the iteration is worker i mod W's next."""
+        waiting: list[deque[Written]] = [deque() for _ in range(self._workers)]
+        for batch in count():
+            if self._persistent and iteration != self._iterations:
+                raise InputError(
+                    "persistent workers serve one iteration at a time: this one was given up "
+                    "when another began"
+                )
+            mine = waiting[batch % self._workers]
+            while not mine:
+                message = next(messages, None)
+                if message is None:
+                    return
+                waiting[message[0].worker].extend(message)
+            yield ring.hand_out(mine.popleft(), pin=self._pin)
+
+    def _start(self) -> tuple[Ring, DataLoader[list[Written]]]:
+        together = max(1, self._prefetch // _MESSAGES)
+        messages = -(-self._prefetch // together)
+        # A worker is asked for one more message as soon as one arrives, before it is handed out.
+        ring = self.stream.ring(workers=self._workers, live=(messages + 1) * together)
         loader = DataLoader(
-            _InWorkers(self.stream, ring),
+            _InWorkers(self.stream, ring, together),
             batch_size=None,
             num_workers=self._workers,
-            prefetch_factor=self._prefetch,
+            prefetch_factor=messages,
             persistent_workers=self._persistent,
+            collate_fn=_as_it_is,
         )
         return ring, loader
 
@@ -123,27 +154,29 @@ def make_loader(
     *,
     num_workers: int = 0,
     pin_memory: bool = False,
-    prefetch: int = 2,
+    prefetch: int | None = None,
     persistent: bool = False,
 ) -> Loader[T]:
     """Read a stream in `num_workers` processes (0: in this one).
 
-    Workers write into shared memory that is used again and again (`mmrec.data.ring`); the stream's
-    `collate` is called in this process. Not for streams of `memory://` URLs, which other processes
-    cannot see.
+    Workers write into shared memory that is used again and again (`mmrec.data.ring`). A batch lies
+    there until the last of its tensors is gone; whoever keeps many gets copies, so a batch stays
+    what it was however long it is kept. The stream's `collate` is called in this process. Not for
+    streams of `memory://` URLs, which other processes cannot see.
 
     Args:
         stream: what to read.
         num_workers: processes; the batches and their order stay the same.
         pin_memory: hand out batches in page-locked memory, for copies to a GPU that do not wait;
             without a GPU it changes nothing.
-        prefetch: batches that each worker reads ahead.
+        prefetch: batches that each worker reads ahead; by default as many as fit into 16 MiB,
+            2 to 16. Workers decode many batches' rows at a time: reading ahead evens that out.
         persistent: keep the workers between epochs.
 
     Raises:
         InputError: for numbers that make no sense.
     """
-    if num_workers < 0 or prefetch < 1:
+    if num_workers < 0 or (prefetch is not None and prefetch < 1):
         raise InputError(
             f"num_workers must be at least 0 and prefetch at least 1, got {num_workers}, {prefetch}"
         )
@@ -154,6 +187,15 @@ def make_loader(
         prefetch=prefetch,
         persistent=persistent and num_workers > 0,
     )
+
+
+def _read_ahead(batch_bytes: int) -> int:
+    least, most = _READ_AHEAD
+    return min(max(_READ_AHEAD_BYTES // max(1, batch_bytes), least), most)
+
+
+def _as_it_is(message: list[Written]) -> list[Written]:
+    return message
 
 
 def _pinned(batch: Any) -> Any:

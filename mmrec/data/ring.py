@@ -1,16 +1,20 @@
 """Shared memory that worker processes write batches into, again and again.
 
 Handing tensors from one process to another makes new shared memory for each, and its first touch is
-dear in both processes. Here each worker has a few slots that stay; what travels is the slot's
-number, and the reader copies the tensors out.
+dear in both processes. Here each worker has slots that stay; what travels is the slot's number, and
+the reader hands out the slot itself. A slot has a flag in shared memory that says that the consumer
+holds its batch. It falls when the last tensor that lies there is gone. Of a worker's slots at most
+`spare` may be held: a consumer that keeps more batches gets copies.
 
-A `torch.utils.data.DataLoader` asks a worker for at most `prefetch` batches at a time, and asks for
-the next one before it hands one out: with prefetch + 2 slots used in turn, no slot is written again
-before it was copied.
+The worker writes into a slot that is neither held nor among the `live` newest, which the reader may
+not have handed out yet. So live + spare slots always leave one to write into.
 """
 
 from __future__ import annotations
 
+import os
+import weakref
+from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -79,21 +83,80 @@ class Layout:
 
 
 class Ring:
-    """Slots for every worker, in shared memory."""
+    """Slots for every worker, in shared memory.
 
-    def __init__(self, layout: Layout, *, rows: int, workers: int, slots: int) -> None:
-        self.layout, self.slots = layout, slots
-        self._memory = torch.empty((workers, slots, layout.bytes_for(rows)), dtype=torch.uint8)
+    Args:
+        layout: of a batch.
+        rows: of the largest batch.
+        workers: that write, each into slots of its own.
+        live: batches of one worker, at most, that are written or being written and not handed out.
+        spare: batches of one worker, at most, that the consumer holds where they lie.
+    """
+
+    def __init__(
+        self, layout: Layout, *, rows: int, workers: int, live: int, spare: int = 2
+    ) -> None:
+        self.layout, self.live, self.spare = layout, live, spare
+        self.slots = live + spare
+        self._memory = torch.empty((workers, self.slots, layout.bytes_for(rows)), dtype=torch.uint8)
         self._memory.share_memory_()  # type: ignore[no-untyped-call]
+        self._held = torch.zeros((workers, self.slots), dtype=torch.uint8)
+        self._held.share_memory_()  # type: ignore[no-untyped-call]
 
     def tensors(self, written: Written) -> dict[str, Tensor]:
         """The tensors of a slot, where they lie."""
         return self.layout.within(self._memory[written.worker, written.slot], written.rows)
 
-    def copy_out(self, written: Written, *, pin: bool) -> dict[str, Tensor]:
-        """The same in memory of this process."""
+    def held(self, worker: int) -> list[int]:
+        """The worker's slots whose batches the consumer holds."""
+        flags: list[int] = self._held[worker].tolist()
+        return [slot for slot, flag in enumerate(flags) if flag]
+
+    def hand_out(self, written: Written, *, pin: bool) -> dict[str, Tensor]:
+        """The batch, for the consumer to keep: in its slot, or copied (always for `pin`)."""
+        if pin or len(self.held(written.worker)) >= self.spare:
+            return self._copy_out(written, pin=pin)
+        flag = self._held[written.worker, written.slot]
+        flag.fill_(1)
+        # The tensors share one storage, which holds this array; both go with the last tensor.
+        slot = self._memory[written.worker, written.slot].numpy()
+        weakref.finalize(slot, _let_go, flag, os.getpid()).atexit = False
+        return self.layout.within(torch.from_numpy(slot), written.rows)
+
+    def _copy_out(self, written: Written, *, pin: bool) -> dict[str, Tensor]:
         found = self.tensors(written)
         out = self.layout.empty(written.rows, pin=pin)
         for name, tensor in out.items():
             tensor.copy_(found[name])
         return out
+
+
+def _let_go(flag: Tensor, process: int) -> None:
+    if os.getpid() == process:  # a fork's copy of the batch says nothing
+        flag.fill_(0)
+
+
+class Writer:
+    """In a worker process: chooses the slots of the ring that it writes into.
+
+    Args:
+        ring: shared with the reader.
+        worker: whose slots.
+    """
+
+    def __init__(self, ring: Ring, worker: int) -> None:
+        self._ring, self._worker, self._last = ring, worker, ring.slots - 1
+        self._newest: deque[int] = deque(maxlen=ring.live - 1)
+
+    def next(self, rows: int) -> Written:
+        """A slot to write a batch of `rows` rows into."""
+        slots = self._ring.slots
+        while True:
+            taken = {*self._newest, *self._ring.held(self._worker)}
+            for step in range(1, slots + 1):
+                slot = (self._last + step) % slots
+                if slot not in taken:
+                    self._newest.append(slot)
+                    self._last = slot
+                    return Written(self._worker, slot, rows)
+            # One batch was let go and another one taken while the flags were read: read again.

@@ -208,8 +208,15 @@ class RowReader:
         self._decoded = 0
         self._kept: Ints | None = None
 
-    def read(self, pieces: Iterable[Piece], blocks: dict[str, Array], at: int = 0) -> int:
-        """Fill the blocks from position `at` on with the pieces' rows; returns the end position."""
+    def read(self, pieces: Iterable[Piece], blocks: dict[str, Array], at: int = 0) -> None:
+        """Fill the blocks from position `at` on with the pieces' rows."""
+        for _ in self.steps(pieces, blocks, at):
+            pass
+
+    def steps(
+        self, pieces: Iterable[Piece], blocks: dict[str, Array], at: int = 0
+    ) -> Iterator[int]:
+        """As `read`, a fragment at a time; yields the rows of each."""
         for piece in pieces:
             if piece.group != self._group or piece.start < self._low:
                 self._open(piece.group)
@@ -219,11 +226,11 @@ class RowReader:
                     self._next_fragment()
                 stop = min(piece.stop, self._high)
                 self._copy(start, stop, blocks, at)
+                yield stop - start
                 at += stop - start
                 start = stop
             if self._high >= int(self._table.sizes[piece.group]) == piece.stop:
                 self._close_group()
-        return at
 
     def close(self) -> None:
         """Let go of the open file and what was decoded of it."""

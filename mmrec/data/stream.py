@@ -15,7 +15,7 @@ from mmrec.data.batches import Reader, read_batches
 from mmrec.data.decode import plan_columns
 from mmrec.data.manifest import check_against_manifest
 from mmrec.data.partition import Plan, Spec, choose_lanes, lane_window
-from mmrec.data.ring import Ring, Written
+from mmrec.data.ring import Ring, Writer, Written
 from mmrec.data.rows import Buffers, Reads, Table
 from mmrec.data.sources import Paths, find_files, open_source
 from mmrec.errors import InputError
@@ -177,25 +177,45 @@ class ParquetStream(IterableDataset[T], Generic[T]):
 
     # For a loader whose workers write into shared memory: see `mmrec.data.loader`.
 
-    def ring(self, *, workers: int, slots: int) -> Ring:
-        """Shared memory for the batches of that many workers."""
-        rows = -(-self._spec.batch_size // self.world_size)
-        return Ring(self._table.layout, rows=rows, workers=workers, slots=slots)
+    def ring(self, *, workers: int, live: int) -> Ring:
+        """Shared memory for the batches of that many workers; `live` as `Ring` has it."""
+        return Ring(self._table.layout, rows=self._most_rows, workers=workers, live=live)
 
-    def into(self, ring: Ring) -> Iterator[Written]:
-        """In a worker process: its batches, written into its slots of the ring in turn."""
+    @property
+    def batch_bytes(self) -> int:
+        """Size of this rank's part of a batch."""
+        return self._table.layout.bytes_for(self._most_rows)
+
+    @property
+    def _most_rows(self) -> int:
+        return -(-self._spec.batch_size // self.world_size)
+
+    def into(self, ring: Ring, *, together: int) -> Iterator[list[Written]]:
+        """In a worker process: its batches, written into the ring, named `together` at a time."""
         info = get_worker_info()
         if info is None:
             raise RuntimeError("only worker processes write into a ring")
         reader = Reader(self.rank, self.world_size, self.start + info.id, info.num_workers, 0)
-        written = Written(info.id, ring.slots - 1, 0)
+        writer = Writer(ring, info.id)
+        written: list[Written] = []
+        whole = 0
 
         def next_slot(rows: int) -> dict[str, Tensor]:
-            nonlocal written
-            written = Written(info.id, (written.slot + 1) % ring.slots, rows)
-            return ring.tensors(written)
+            slot = writer.next(rows)
+            written.append(slot)
+            return ring.tensors(slot)
 
-        for _ in self._read(self.epoch, reader, next_slot):
+        try:
+            for _ in self._read(self.epoch, reader, next_slot):
+                whole = len(written)
+                if whole == together:
+                    yield written
+                    written, whole = [], 0
+        except Exception:
+            if whole:
+                yield written[:whole]  # they come before the error, as in one process
+            raise
+        if written:
             yield written
 
     # Position

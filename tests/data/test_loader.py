@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmrec.data.loader import make_loader
-from mmrec.data.ring import Layout, Ring, Written
+from mmrec.data.loader import _read_ahead, make_loader
+from mmrec.data.ring import Layout, Ring, Writer, Written
 from mmrec.data.stream import ParquetStream
 from mmrec.errors import InputError
 
@@ -57,7 +59,7 @@ def make(path: Path, **options: Any) -> ParquetStream[Any]:
     return ParquetStream(path, **{"batch_size": 7, "shuffle": True, **options})
 
 
-@pytest.mark.parametrize("prefetch", [1, 3])
+@pytest.mark.parametrize("prefetch", [1, 3, 14])
 @pytest.mark.parametrize("persistent", [False, True])
 def test_batches_stay_what_they_were(path: Path, prefetch: int, persistent: bool) -> None:
     """A consumer that is slow, keeps every batch and writes into it sees no later batch in it."""
@@ -83,6 +85,120 @@ def test_an_iteration_that_was_given_up(path: Path) -> None:
         again = [check(batch) for batch in loader]
         assert again == alone
     del given_up
+
+
+def test_an_iteration_that_was_given_up_says_so(path: Path) -> None:
+    """Its slots belong to the next iteration, so it must not hand them out."""
+    loader = make_loader(make(path), num_workers=2, persistent=True)
+    given_up = iter(loader)
+    next(given_up)
+    assert len(list(loader)) == 72
+    with pytest.raises(InputError, match="one iteration at a time"):
+        next(given_up)
+
+
+@pytest.mark.parametrize("prefetch", [1, 16])
+def test_whole_batches_come_before_an_error(tmp_path: Path, prefetch: int) -> None:
+    """As many as without workers, though several come in one message."""
+    flags = [None if row == 200 else row for row in range(300)]
+    pq.write_table(pa.table({"n": flags}), tmp_path / "a.parquet", row_group_size=20)
+
+    def before_the_error(workers: int) -> list[list[int]]:
+        stream = ParquetStream(
+            tmp_path, batch_size=3, window=60, lanes=(2, 1), shuffle=True, threads=0
+        )
+        loader = make_loader(stream, num_workers=workers, prefetch=prefetch)
+        batches: list[list[int]] = []
+        with pytest.raises(InputError, match="a null"):
+            batches.extend(batch["row"].tolist() for batch in loader)
+        return batches
+
+    alone = before_the_error(0)
+    assert len(alone) > 16
+    assert before_the_error(1) == alone
+
+
+def test_reading_ahead_is_bounded_in_bytes() -> None:
+    assert _read_ahead(1000) == 16
+    assert _read_ahead(2 << 20) == 8
+    assert _read_ahead(1 << 30) == 2
+
+
+def make_ring(workers: int = 1) -> Ring:
+    layout = Layout(((torch.int64, ("row", "n")),), ((torch.int64, "list", 3),))
+    return Ring(layout, rows=5, workers=workers, live=3, spare=2)
+
+
+def test_a_slot_is_held_until_the_last_tensor_is_gone() -> None:
+    ring = make_ring()
+    batch = ring.hand_out(Written(0, 1, 5), pin=False)
+    assert ring.held(0) == [1]
+    assert batch["n"].data_ptr() == ring.tensors(Written(0, 1, 5))["n"].data_ptr()
+    part = batch["list"][2:, 1].numpy()
+    del batch
+    assert ring.held(0) == [1]
+    del part
+    assert ring.held(0) == []
+
+
+def test_who_keeps_many_batches_gets_copies() -> None:
+    ring = make_ring(workers=2)
+    kept = [ring.hand_out(Written(0, slot, 5), pin=False) for slot in range(3)]
+    assert ring.held(0) == [0, 1]
+    assert kept[2]["n"].data_ptr() != ring.tensors(Written(0, 2, 5))["n"].data_ptr()
+    other = ring.hand_out(Written(1, 0, 5), pin=False)  # another worker's slots are others
+    assert ring.held(1) == [0]
+    del other, kept
+    assert ring.held(0) == ring.held(1) == []
+
+
+def test_a_fork_does_not_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its copy of the batch may go while this process still holds it."""
+    ring = make_ring()
+    batch = ring.hand_out(Written(0, 3, 5), pin=False)
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    del batch
+    assert ring.held(0) == [3]
+
+
+def test_a_slot_that_was_skipped_does_not_shorten_the_round() -> None:
+    """Slots are used in turn; the turn passes a held one and must stop short of the newest."""
+    ring = make_ring()
+    writer = Writer(ring, 0)
+    first, second, third = (writer.next(5) for _ in range(3))
+    kept = [ring.hand_out(first, pin=False), ring.hand_out(second, pin=False)]
+    not_handed_out = [writer.next(5), writer.next(5)]
+    ring.hand_out(third, pin=False)  # a copy, for two are kept
+    not_handed_out.append(writer.next(5))
+    assert not_handed_out[-1].slot == third.slot
+    kept.clear()
+    kept.append(ring.hand_out(not_handed_out.pop(0), pin=False))
+    assert writer.next(5).slot not in {written.slot for written in not_handed_out}
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3)), max_size=60))
+def test_no_batch_is_written_over(moves: list[tuple[int, int]]) -> None:
+    """A worker that is at most `live` ahead; a consumer that keeps and drops as it likes."""
+    ring = make_ring()
+    writer = Writer(ring, 0)
+    sent: deque[tuple[Written, int]] = deque()
+    kept: list[tuple[dict[str, torch.Tensor], int]] = []
+    for number, (move, which) in enumerate(moves):
+        if move == 0 and len(sent) < ring.live:
+            written = writer.next(5)
+            for tensor in ring.tensors(written).values():
+                tensor.fill_(number)
+            sent.append((written, number))
+        elif move == 1 and sent:
+            written, content = sent.popleft()
+            kept.append((ring.hand_out(written, pin=False), content))
+        elif move == 2 and kept:
+            kept.pop(which % len(kept))
+        for batch, content in kept:
+            assert all(bool((tensor == content).all()) for tensor in batch.values())
+        for written, content in sent:
+            assert bool((ring.tensors(written)["list"] == content).all())
 
 
 def test_position_and_length(path: Path) -> None:
@@ -146,7 +262,7 @@ def test_tensors_of_a_slot_do_not_overlap(
         tuple((dtype, tuple(names)) for dtype, names in by_type.items()),
         tuple((torch.int64, f"l{index}", width) for index, width in enumerate(widths)),
     )
-    ring = Ring(layout, rows=13, workers=2, slots=3)
+    ring = Ring(layout, rows=13, workers=2, live=1, spare=2)
     everything = {}
     for worker in range(2):
         for slot in range(3):
@@ -161,4 +277,4 @@ def test_tensors_of_a_slot_do_not_overlap(
                 tensor.copy_(values)
                 everything[written, name] = values
     for (written, name), values in everything.items():
-        assert torch.equal(ring.copy_out(written, pin=False)[name], values)
+        assert torch.equal(ring.hand_out(written, pin=False)[name], values)
