@@ -272,7 +272,7 @@ def another_history(columns: dict[str, torch.Tensor]) -> Batch:
     return dataclasses.replace(batch, history=batch.history.roll(len(batch) // 2, dims=0))
 
 
-def _alone(parent: int, modules: Sequence[str]) -> None:
+def _alone(parent: int, modules: Sequence[str] = ()) -> None:
     """One thread a process; and no process outlives the run that it works for."""
     torch.set_num_threads(1)
     for module in modules:
