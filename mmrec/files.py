@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 @contextmanager
@@ -16,6 +19,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Readers see the old file or the new one, never half of either, also after `kill -9` or a full
     disk. When the block raises, the temporary file is removed and `path` is left as it was.
+
+    Raises:
+        OSError: what the block or the disk raised. It names `path` where it named the temporary
+            file, or no file though there was no room.
 
     >>> import tempfile
     >>> target = Path(tempfile.mkdtemp()) / "a.txt"
@@ -31,10 +38,19 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         with open(temporary, "rb+") as handle:
             os.fsync(handle.fileno())
         os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and _is_about(error, temporary):
+            error.filename, error.filename2 = str(target), None
         raise
     sync_directory(target.parent)
+
+
+def _is_about(error: OSError, file: Path) -> bool:
+    """Python names the file that it cannot open, but not the one that it cannot write on."""
+    if error.filename is None:
+        return error.errno in _NO_ROOM
+    return bool(os.fspath(error.filename) == str(file))
 
 
 def sync_directory(directory: str | os.PathLike[str]) -> None:

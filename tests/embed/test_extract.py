@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import multiprocessing
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,6 +23,7 @@ from toy_encoder import ToyEncoder, read_output, shard_bytes, write_items
 
 import mmrec.embed.extract as extract
 from mmrec import InputError
+from mmrec.cli import run
 from mmrec.embed import Captions, OpenClipEncoder, TinyClip, embed_items
 from mmrec.embed.clip import _register
 
@@ -249,14 +251,49 @@ def test_a_full_disk_is_one_sentence_and_finished_shards_stay(
         real(table, path, **options)
 
     monkeypatch.setattr("mmrec.embed.shards.pq.write_table", full)
-    with pytest.raises(OSError, match="No space left"):
-        embed_items(toy, **arguments)
     out = tmp_path / "out"
+    with pytest.raises(OSError, match="No space left") as caught:
+        embed_items(toy, **arguments)
+    assert caught.value.filename == str(out / "part-00002-of-00005.parquet")
     assert sorted(p.name for p in out.iterdir() if p.name != ".lock") == [
         "identity.json", "part-00000-of-00005.parquet", "part-00001-of-00005.parquet",
     ]  # fmt: skip
     assert embed_items(toy, **arguments).shards_before == 2
     assert read_output(out)["item_id"] == list(range(1, 61))
+
+
+@pytest.mark.parametrize(
+    "name", ["identity.json", "part-00000-of-00001.parquet", "report.json", "contact.png"]
+)
+def test_a_full_disk_is_named_with_the_file(
+    name: str,
+    toy: ToyEncoder,
+    shop: Shop,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One sentence with the file's name, not the temporary one's, also where Python names none."""
+    items, images = shop(5)
+    out = tmp_path / "out"
+
+    def full(descriptor: int) -> None:
+        asked = os.fstat(descriptor)
+        if any(os.path.samestat(asked, p.stat()) for p in out.glob(f".{name}.*.tmp")):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def embed() -> None:
+        embed_items(toy, items=items, images=images, out=out, workers=0)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(SystemExit) as caught:
+        run(embed)
+    assert caught.value.code == 2
+    sentence = capsys.readouterr().err
+    assert sentence.count("\n") == 1
+    assert "No space left on device" in sentence
+    assert sentence.endswith(f": {out / name}\n")
+    assert not list(out.glob(".*.tmp"))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
