@@ -1,0 +1,134 @@
+"""The choices that `choices.py` times: what is switched on and off, in which model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmrec.models.recipes import Recipe, light, reference_fused, small
+from mmrec.nn.tokens import Tokens
+from mmrec.nn.transformer import TargetTransformer
+from mmrec.train.config import TrainConfig
+from mmrec.train.optimizer import parameter_groups, set_learning_rates
+from mmrec.train.stepper import Stepper
+
+
+class PlainTransformer(TargetTransformer):
+    """Its first projection sees [h; t] whole at every position."""
+
+    def _enter(self, tokens: Tokens, item: Tensor, target: Tensor) -> tuple[Tensor, None]:
+        x = torch.cat([item, tokens.repeat(target)], dim=-1)
+        return (x if self.project is None else self.project(x)), None
+
+
+class LoopStepper(Stepper):
+    """torch's AdamW one tensor at a time, after a pass that scales the gradients."""
+
+    foreach = False
+
+    def __init__(self, model: Any, config: TrainConfig, *rest: Any) -> None:
+        super().__init__(model, config, *rest)
+        groups = parameter_groups(model, config)
+        self.optimizer = torch.optim.AdamW(
+            groups, betas=config.betas, eps=config.eps, foreach=self.foreach
+        )
+
+    def _update(self, divisor: Tensor, skipped: Tensor, factor: float) -> None:
+        set_learning_rates(self.optimizer, factor)
+        if not skipped:
+            for parameter in self.parameters:
+                if parameter.grad is not None:
+                    parameter.grad.div_(divisor)
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+
+class ForeachStepper(LoopStepper):
+    """torch's AdamW, one operation after the other over all tensors."""
+
+    foreach = True
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model, the widths of image and text vectors, and how long histories are."""
+
+    recipe: Recipe
+    widths: tuple[int, int] = (1280, 384)
+    history: str = "typical"  # or "full", or "cut": typical, to the longest of its batch
+
+
+@dataclass(frozen=True)
+class Side:
+    """With a choice or without: what differs from the recipe and the trainer's defaults."""
+
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    stepper: type[Stepper] = Stepper
+    plain: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Rows of the table, one a case; `group` is the name on the command line."""
+
+    group: str
+    name: str
+    against: str
+    cases: tuple[str, ...]
+    on: Side = Side()
+    off: Side = Side()
+
+
+READY: dict[str, Any] = {"fusion": "precomputed", "fusion_options": {"learn_absent": False}}
+READY_CASE = Case(replace(light(), **READY), (128, 0))
+QUARTER = replace(
+    reference_fused(),
+    **{"id_dim": 16, "tag_dim": 16, "content_dim": 32, "context_dim": 16},
+    **{"ff_dim": 64, "mlp": (256, 128, 64), "head": (16, 8)},
+)
+CASES = {
+    "light": Case(light()),
+    "light, full": Case(light(), history="full"),
+    "light, cut": Case(light(), history="cut"),
+    "light, ready": READY_CASE,
+    "light, ready, full": replace(READY_CASE, history="full"),
+    "light, ready, wide": replace(READY_CASE, recipe=replace(READY_CASE.recipe, bottleneck=4096)),
+    "reference/4": Case(QUARTER),
+    "reference/4, full": Case(QUARTER, history="full"),
+    "small": Case(replace(small(), newest=None), (512, 512)),
+}
+FOUR = ("light", "light, full", "reference/4", "reference/4, full")
+PAGED = ("light, ready", "reference/4", "light, ready, wide")
+HUGE = {"THP_MEM_ALLOC_ENABLE": "1"}
+KEPT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
+PADDED = Side(recipe={"compact": False, "deduplicate": False})
+CHOICES = [
+    Choice(
+        *("deduplicate", "each item encoded once", "at every position"),
+        tuple(name for name in CASES if name.startswith("light") and "wide" not in name),
+        off=Side(recipe={"deduplicate": False}),
+    ),
+    Choice("compact", "padding left out", "masked", FOUR, off=Side(recipe={"compact": False})),
+    Choice("target", "target projected once", "at every position", FOUR, off=Side(plain=True)),
+    Choice("fused", "fused AdamW", "for-loop", FOUR[::2], off=Side(stepper=LoopStepper)),
+    Choice("fused", "fused AdamW", "foreach", FOUR[::2], off=Side(stepper=ForeachStepper)),
+    Choice(
+        *("recompute", "layers recomputed", "activations kept", FOUR[:2]),
+        on=Side(training={"recompute": ("sequence*.layers.*",)}),
+    ),
+    Choice("compile", "compiled", "eager", ("small",), on=Side(training={"compile": True})),
+    Choice(
+        *("compile", "compiled", "eager, padding computed", ("small",)),
+        on=Side(training={"compile": True}),
+        off=PADDED,
+    ),
+    Choice("pages", "huge pages", "4 KB pages", PAGED, on=Side(environment=HUGE)),
+    Choice("pages", "memory kept by glibc", "given back", PAGED[2:], on=Side(environment=KEPT)),
+]
+ROWS = [(choice, case) for choice in CHOICES for case in choice.cases]
