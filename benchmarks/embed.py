@@ -1,6 +1,6 @@
 """Does extraction run at the speed of the slower of decoding and the forward pass?
 
-    python benchmarks/embed.py --model ViT-B-32 --count 300 --json benchmarks/results/embed.json
+    python benchmarks/embed.py --model ViT-B-32 --count 300 --name embed   # results/embed.json
     python benchmarks/embed.py --model ViT-B-32 --count 91718 --device cuda     # on a card
     python benchmarks/embed.py --model tiny --images DIR                        # real covers
 
@@ -16,13 +16,10 @@ from __future__ import annotations
 import argparse
 import io
 import os
-import platform
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +27,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from machine import write_result
 from PIL import Image
 
 from mmrec.cli import run
@@ -39,7 +37,6 @@ from mmrec.embed.items import Items, read_items
 from mmrec.embed.pool import CHUNK, DecodePool, Task
 from mmrec.embed.preprocess import fit_batch, normalise
 from mmrec.embed.tiny import TINY_CONFIG, make_model
-from mmrec.files import write_json
 
 WORDS = ["cat", "dog", "city", "song", "cook", "goal", "lake", "night", "small", "funny", "best"]
 
@@ -154,29 +151,12 @@ def forward_variants(files: TinyClip, device: str, batch: int, repeat: int) -> d
     return {name: seconds["fp32"] / value for name, value in seconds.items()}
 
 
-def hardware(device: str) -> dict[str, Any]:
-    cpu = platform.processor()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = [x for x in info.read_text().splitlines() if x.startswith("model name")]
-        cpu = lines[0].split(":", 1)[1].strip() if lines else cpu
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    return {
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "commit": commit,
-        "cpu": cpu,
-        "cores": len(os.sched_getaffinity(0)),
-        "load": round(os.getloadavg()[0], 1),
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name() if device.startswith("cuda") else "cpu",
-        "torch": torch.__version__,
-    }
-
-
 def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    machine = hardware(given.device)
+    before = {
+        "device": torch.cuda.get_device_name() if given.device.startswith("cuda") else "cpu",
+        "threads": torch.get_num_threads(),
+        "load_average_before": os.getloadavg()[0],
+    }
     images = Path(given.images) if given.images else folder / "covers"
     if given.images:
         ids = sorted(int(p.stem) for p in images.iterdir() if p.stem.isdigit())[: given.count]
@@ -215,7 +195,7 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     report = min(reports, key=lambda r: r.seconds.total)
     slower = max(decode, forward)
     result = {
-        **machine,
+        **before,
         "model": given.model,
         "precision": encoder.precision,
         "items": len(ids),
@@ -254,7 +234,7 @@ def main() -> None:
     p.add_argument("--batch-size", type=int)
     p.add_argument("--repeat", type=int, default=2)
     p.add_argument("--no-variants", action="store_true", help="leave out precision and compile")
-    p.add_argument("--json", metavar="FILE", help="also write the figures here")
+    p.add_argument("--name", help="also write the figures to results/NAME.json")
     given = p.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         result = measure(given, Path(folder))
@@ -264,8 +244,8 @@ def main() -> None:
         for name, figure in rows:
             print(f"{key:<{width}}  {name:<38} {figure}")
             key = ""
-    if given.json:
-        write_json(given.json, result)
+    if given.name:
+        write_result(given.name, result)
 
 
 if __name__ == "__main__":

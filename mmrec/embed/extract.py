@@ -1,6 +1,6 @@
 """All items through a frozen encoder, shard by shard, killed and resumed at any moment.
 
-Shapes: N items of a shard, U of its distinct pictures or captions, B rows of a batch.
+What comes in goes out as tasks to the pool; what comes back goes into the shard it belongs to.
 """
 
 from __future__ import annotations
@@ -12,20 +12,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
 from mmrec.embed.captions import Captions
 from mmrec.embed.encoder import Encoder
 from mmrec.embed.forward import Forward
-from mmrec.embed.images import MISSING, NO_IMAGE_SOURCE, OK, Picture, ReadOptions, StorageError
+from mmrec.embed.images import ReadOptions
 from mmrec.embed.items import Items, read_items, stored_bytes
 from mmrec.embed.pool import CHUNK, DecodePool, Done, Task
 from mmrec.embed.report import EmbedReport, Seconds, gather
-from mmrec.embed.shards import CONTACT, open_output, pending, shard_name, write_shard
+from mmrec.embed.shard import Shard, refuse_picture
+from mmrec.embed.shards import CONTACT, open_output, pending, shard_name
 from mmrec.embed.sheet import draw_sheet
 from mmrec.errors import InputError
 
@@ -162,7 +161,7 @@ def embed_items(
             seconds=seconds,
         )
         if strict and report.problems:
-            _refuse(*report.problems[0], len(report.problems))
+            refuse_picture(*report.problems[0], len(report.problems))
         if rank == 0:
             report.write()
             if contact_sheet:
@@ -197,12 +196,12 @@ class _Run:
         bar = tqdm(total=total, unit="item", desc="embed", disable=not progress, smoothing=0.1)
         with pool, bar, ThreadPoolExecutor(1, thread_name_prefix="shard-writer") as writer:
             writing: Future[None] | None = None
-            work: _Shard | None = None
+            work: Shard | None = None
             for done in self._wait(pool.run(self._tasks(mine, batch_size))):
                 tag = done.tag
                 assert isinstance(tag, _Tag)
                 if work is None:
-                    work = _Shard(self, tag.shard, batch_size)
+                    work = self._begin(tag.shard, batch_size)
                 if done.tokens is not None:
                     self._seconds.tokenize += done.seconds
                     work.add_captions(tag.rows, done.tokens)
@@ -211,13 +210,30 @@ class _Run:
                     work.add_pictures(tag.rows, done.pictures)
                     bar.update(len(tag.rows))
                 if tag.last:
-                    finish = work.finish()
+                    write = self._finish(work)
                     if writing is not None:
                         writing.result()  # at most one shard waits to be written
-                    writing = writer.submit(finish)
+                    writing = writer.submit(write)
                     work = None
             if writing is not None:
                 writing.result()
+
+    def _begin(self, index: int, batch_size: int) -> Shard:
+        return Shard(
+            self._table,
+            self._rows(index),
+            path=self._out / shard_name(index, self._count),
+            forward=Forward(self._encoder, batch_size, self._dtype, self._seconds),
+            strict=self._strict,
+            seconds=self._seconds,
+        )
+
+    def _finish(self, shard: Shard) -> Callable[[], None]:
+        write = shard.finish()
+        self.items_now += shard.items
+        self.encoded_images += shard.pictures
+        self.encoded_texts += shard.captions
+        return write
 
     def _wait(self, results: Iterator[Done]) -> Iterator[Done]:
         while True:
@@ -264,83 +280,6 @@ class _Run:
             yield start, self._table.sources(rows.start + start, rows.start + stop)
 
 
-class _Shard:
-    """One shard on its way: its statuses, and which vector each of its items gets."""
-
-    def __init__(self, run: _Run, index: int, batch_size: int) -> None:
-        self._run, self._rows = run, run._rows(index)
-        self._path = run._out / shard_name(index, run._count)
-        self._forward = Forward(run._encoder, batch_size, run._dtype, run._seconds)
-        n = len(self._rows)
-        self._status, self._note = [""] * n, [""] * n
-        self._image_row = np.full(n, -1)  # which distinct picture, -1 for none
-        self._text_row = np.full(n, -1)
-        self._seen: dict[bytes, int] = {}
-        self._caption_row: dict[str, int] = {}
-
-    def add_captions(self, rows: Sequence[int], tokens: np.ndarray[Any, Any]) -> None:
-        """(B, T) tokens of B distinct captions; `rows` are their first items in the shard."""
-        captions = self._run._table.captions
-        for row in rows:
-            self._caption_row[captions[self._rows.start + row]] = len(self._caption_row)
-        self._forward.captions(torch.from_numpy(tokens))
-
-    def add_pictures(self, rows: Sequence[int], pictures: Sequence[Picture]) -> None:
-        """Note what became of each picture, and encode those not seen before in this shard."""
-        table = self._run._table
-        for row, picture in zip(rows, pictures, strict=True):
-            status = picture.status
-            if status == MISSING:
-                status = self._missing()
-            self._status[row], self._note[row] = status, picture.note
-            if self._run._strict and status not in (OK, NO_IMAGE_SOURCE):
-                _refuse(int(table.ids[self._rows.start + row]), status, picture.note)
-            if picture.pixels is not None:
-                known = self._seen.setdefault(picture.digest, len(self._seen))
-                self._image_row[row] = known
-                if known == len(self._seen) - 1 and known == self._forward.pictures_in:
-                    self._forward.picture(picture.pixels)
-
-    def _missing(self) -> str:
-        """No picture here: because the item has none, or because the folder went away?"""
-        table = self._run._table
-        if table.picture_kind == "none":
-            return NO_IMAGE_SOURCE
-        if table.images is not None and not table.images.exists():
-            raise StorageError(
-                f"the images folder is no longer there: {table.images}; finished shards are kept, "
-                f"the same command goes on from there"
-            )
-        return MISSING
-
-    def finish(self) -> Callable[[], None]:
-        """Start what is left on the device; the result waits for it and writes, in any thread."""
-        run, rows = self._run, self._rows
-        take = self._forward.finish()
-        for row in range(len(rows)):
-            self._text_row[row] = self._caption_row.get(run._table.captions[rows.start + row], -1)
-        run.items_now += len(rows)
-        run.encoded_images += len(self._seen)
-        run.encoded_texts += len(self._caption_row)
-
-        def write() -> None:
-            image, text = take()
-            start = time.perf_counter()
-            write_shard(
-                self._path,
-                ids=run._table.ids[rows.start : rows.stop],
-                image=_spread(image, self._image_row),
-                text=_spread(text, self._text_row),
-                has_image=self._image_row >= 0,
-                has_text=self._text_row >= 0,
-                status=self._status,
-                note=self._note,
-            )
-            run._seconds.write += time.perf_counter() - start
-
-        return write
-
-
 def _is_light(encoder: Encoder) -> bool:
     """Whether a second thread would cost more than it gives.
 
@@ -364,19 +303,6 @@ def _threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _spread(vectors: np.ndarray[Any, Any], rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """(U, D) vectors of distinct contents -> (N, D) vectors of items, zero where there is none."""
-    result = np.zeros((len(rows), vectors.shape[1]), vectors.dtype)
-    result[rows >= 0] = vectors[rows[rows >= 0]]
-    return result
-
-
-def _refuse(item: int, status: str, note: str, count: int = 1) -> None:
-    words = f"{status} ({note})" if note else status
-    more = f", and {count - 1} more" if count > 1 else ""
-    raise InputError(f"every picture must be readable (strict); item {item}: {words}{more}")
 
 
 def _check(

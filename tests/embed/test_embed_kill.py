@@ -17,8 +17,8 @@ import pytest
 import torch
 from toy_encoder import ToyEncoder, read_output, shard_bytes
 
-import mmrec.embed.extract as extract
 from mmrec.embed import embed_items
+from mmrec.embed.shard import Shard
 
 THOROUGH = bool(os.environ.get("MMREC_THOROUGH"))
 KILLS = 30 if THOROUGH else 2
@@ -36,14 +36,14 @@ class SlowEncoder(ToyEncoder):
 def _run(rank: int, world: int, barrier: object, log: Path, arguments: dict[str, object]) -> None:
     """One rank; each shard whose forward pass is done leaves a line in `log`."""
     torch.set_num_threads(1)
-    finish = extract._Shard.finish
+    finish = Shard.finish
 
-    def noting(self: extract._Shard) -> Callable[[], None]:
+    def noting(self: Shard) -> Callable[[], None]:
         with open(log, "a") as handle:
-            handle.write(f"{self._path.name}\n")
+            handle.write(f"{self.path.name}\n")
         return finish(self)
 
-    extract._Shard.finish = noting  # type: ignore[method-assign]
+    Shard.finish = noting  # type: ignore[method-assign]
     embed_items(
         SlowEncoder(), rank=rank, world_size=world, batch_size=8,
         barrier=lambda: barrier.wait(60) and None,  # type: ignore[attr-defined]

@@ -21,11 +21,11 @@ from odd_pictures import ODDITIES, encoded, photo
 from PIL import Image
 from toy_encoder import ToyEncoder, read_output, shard_bytes, write_items
 
-import mmrec.embed.extract as extract
 from mmrec import InputError
 from mmrec.cli import run
 from mmrec.embed import Captions, OpenClipEncoder, TinyClip, embed_items
 from mmrec.embed.clip import _register
+from mmrec.embed.shard import spread
 
 Shop = Callable[..., tuple[Path, Path]]
 TITLES = [
@@ -420,8 +420,7 @@ def test_the_device_path_gives_nearly_the_same_vectors(
 def test_a_shard_knows_its_rows() -> None:
     """Distinct vectors spread to items; -1 stays zero."""
     vectors = np.arange(6.0).reshape(3, 2)
-    spread = extract._spread(vectors, np.array([2, -1, 0, 2]))
-    assert spread.tolist() == [[4, 5], [0, 0], [0, 1], [4, 5]]
+    assert spread(vectors, np.array([2, -1, 0, 2])).tolist() == [[4, 5], [0, 0], [0, 1], [4, 5]]
     assert replace(Captions(), longest=3)("abcdef", None) == "abc"
 
 
