@@ -14,15 +14,19 @@ class Tokens:
 
     Args:
         valid: (B, L) bool, True = a real item.
-        compact: keep the real items alone. Histories are mostly padding, so everything that works
-            token by token gets cheaper by as much; finding them waits for the device, so it pays
-            on the CPU always and on CUDA for long histories.
+        compact: keep the real items alone, where there is padding. Histories are mostly padding,
+            so everything that works token by token gets cheaper by as much; finding them waits for
+            the device, so it pays on the CPU always and on CUDA for long histories.
     """
 
     def __init__(self, valid: Tensor, *, compact: bool) -> None:
         self.valid = valid
         self.batch, self.length = valid.shape
-        self.place = valid.flatten().nonzero().squeeze(1) if compact else None
+        self.place: Tensor | None = None
+        if compact:
+            place = valid.flatten().nonzero().squeeze(1)
+            # Without padding there is nothing to leave out, and gathering all would only copy.
+            self.place = None if len(place) == valid.numel() else place
 
     def take(self, padded: Tensor) -> Tensor:
         """(B, L, W) -> (T, W)."""
