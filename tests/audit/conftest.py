@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+
+from mmrec.audit import Report, audit
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 ITEMS, WIDTH, DIM, KINDS = 241, 13, 16, 5
 SPLITS = ("train", "valid", "test")
@@ -145,3 +150,16 @@ def made() -> Callable[..., Made]:
 @pytest.fixture(scope="session")
 def picture() -> Callable[[np.random.Generator], bytes]:
     return jpeg
+
+
+@pytest.fixture
+def audited(made: Callable[..., Any], tmp_path: Path) -> Callable[..., Report]:
+    """Audit of the data that `plant` leaves behind."""
+
+    def run(plant: Callable[[Any], None] | None = None, **how: Any) -> Report:
+        data = made(**how)
+        if plant is not None:
+            plant(data)
+        return audit(data.write(tmp_path / f"data{len(list(tmp_path.iterdir()))}"))
+
+    return run
