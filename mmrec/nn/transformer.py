@@ -55,8 +55,11 @@ class TransformerLayer(nn.Module):
         return cast(Tensor, self.norm2(x + self._feed_forward(x)))
 
     def _attention(self, qkv: Tensor, tokens: Tokens, attend: Tensor) -> Tensor:
-        padded = tokens.spread(qkv).view(tokens.batch, tokens.length, 3, self.heads, -1)
-        query, key, value = padded.permute(2, 0, 3, 1, 4)  # each (B, H, L, W / H)
+        # Cut along the last dim: their gradients are joined in one copy.
+        query, key, value = (
+            part.view(tokens.batch, tokens.length, self.heads, -1).transpose(1, 2)  # (B, H, L, d)
+            for part in tokens.spread(qkv).chunk(3, dim=-1)
+        )
         mixed = F.scaled_dot_product_attention(
             query,
             key,
@@ -167,7 +170,7 @@ class TargetTransformer(nn.Module):
         parts = []
         if self.last:
             missing = max(0, self.last - x.shape[1])
-            tail = x.masked_fill(padding, 0)[:, -self.last :]
+            tail = x[:, -self.last :].masked_fill(padding[:, -self.last :], 0)
             parts.append(F.pad(tail, (0, 0, missing, 0)).flatten(1))  # (B, last · W)
         if self.pool is not None:
             lowest = x.masked_fill(padding, torch.finfo(x.dtype).min)
