@@ -6,6 +6,7 @@
     python benchmarks/fusion.py --synthetic pairs      # users like combinations of image and text
     python benchmarks/fusion.py --synthetic suits      # some images and texts suit each other
     python benchmarks/fusion.py --synthetic separate   # image and text add up
+    python benchmarks/fusion.py --synthetic overlapping  # and each faintly tells the other, too
 
 Each variant is trained with the same recipe, epochs and learning rates: for each rate once with
 seed 0, then with the rate of the best valid AUC for all other seeds. The best epoch is that of the

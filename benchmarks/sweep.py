@@ -25,12 +25,13 @@ from mmrec.train.config import TrainConfig
 IMAGES = Path(__file__).parents[1] / "docs" / "img"
 Change = dict[str, Any]  # "recipe": {field: value}, "history", "pretrain", "monitor"
 
-CLICKS = {
-    "separate": ClickModel(interaction_weight=0.0),
-    "suits": ClickModel(interaction_weight=1.5),
-    "pairs": ClickModel(interaction_weight=0.0, pair_weight=1.25),
+SYNTHETIC: dict[str, dict[str, Any]] = {
+    "separate": {"model": ClickModel(interaction_weight=0.0)},
+    "suits": {"model": ClickModel(interaction_weight=1.5)},
+    "pairs": {"model": ClickModel(interaction_weight=0.0, pair_weight=1.25)},
+    "overlapping": {"model": ClickModel(interaction_weight=0.0), "overlap": 0.4},
 }
-"""Click models of the synthetic data: see `mmrec.data.click_model`."""
+"""Name -> what it changes of the synthetic data; for click models see `mmrec.data.click_model`."""
 
 
 def cell(
@@ -111,7 +112,7 @@ def prepare(given: argparse.Namespace) -> Path:
         num_items=given.items,
         rows=(given.train_rows, given.train_rows // 12, given.train_rows // 6),
         content="features",
-        model=CLICKS[given.synthetic],
+        **SYNTHETIC[given.synthetic],
     )
     for split, value in make_synthetic(root, config).items():
         print(f"{split}: AUC of the true probabilities {value['auc']:.4f}")
@@ -138,7 +139,7 @@ def arguments(description: str, *, name: str, epochs: int = 2) -> argparse.Argum
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", nargs="?", type=Path, help="data set in the MicroLens layout")
-    parser.add_argument("--synthetic", choices=CLICKS, help="draw clicks of a known model")
+    parser.add_argument("--synthetic", choices=SYNTHETIC, help="draw clicks of a known model")
     parser.add_argument("--items", type=int, default=2000, help="synthetic items (2000)")
     parser.add_argument("--train-rows", type=int, default=120_000, help="synthetic (120000)")
     out = Path("out") / name

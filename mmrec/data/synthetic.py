@@ -56,6 +56,8 @@ class SyntheticConfig:
         content: "covers" writes pictures and titles that tell the kinds; "features" writes
             `features.parquet` in the pictures' place, ready-made vectors that tell them: image_emb
             (64) of the cover's kind and text_emb (48) of the words' kind, with noise.
+        overlap: how strongly a ready feature also tells the kind of the other modality, against
+            that of its own: 0 not at all, 1 as strongly.
         model: the weights of the click model.
         seed: of everything.
     """
@@ -68,6 +70,7 @@ class SyntheticConfig:
     missing_images: float = 0.03
     truncated_images: float = 0.02
     content: str = "covers"
+    overlap: float = 0.0
     model: ClickModel = field(default_factory=ClickModel)
     seed: int = 0
 
@@ -245,10 +248,9 @@ def _write_items(
 def write_features(path: Path, ids: Ints, items: Items, config: SyntheticConfig) -> None:
     """Vectors as two frozen encoders would give them: each tells the kind of its own modality."""
     rng = np.random.default_rng([config.seed, 2])
-    image, text = (
-        _noisy(np.eye(KINDS)[items.cover], 64, rng),
-        _noisy(np.eye(KINDS)[items.words], 48, rng),
-    )
+    cover, words = np.eye(KINDS)[items.cover], np.eye(KINDS)[items.words]
+    image = _noisy(np.concatenate([cover, config.overlap * words], axis=1), 64, rng)
+    text = _noisy(np.concatenate([words, config.overlap * cover], axis=1), 48, rng)
     has_image = rng.random(len(ids)) >= config.missing_images
     image[~has_image] = 0
     columns = {"item_id": ids, "image_emb": _lists(image), "text_emb": _lists(text)}

@@ -7,7 +7,7 @@ import dataclasses
 import models
 import pytest
 from cells import Cell, Data, read_data
-from sweep import CLICKS
+from sweep import SYNTHETIC
 
 from mmrec.data.synthetic import SyntheticConfig, make_synthetic
 from mmrec.models.recipes import Recipe
@@ -18,7 +18,7 @@ from mmrec.train import TrainConfig
 def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     root = tmp_path_factory.mktemp("models")
     rows = (600, 120, 120)
-    config = SyntheticConfig(num_items=120, rows=rows, content="features", model=CLICKS["pairs"])
+    config = SyntheticConfig(num_items=120, rows=rows, content="features", **SYNTHETIC["pairs"])
     make_synthetic(root, config)
     return read_data(root)
 

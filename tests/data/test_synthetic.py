@@ -187,6 +187,20 @@ def test_ready_features_tell_the_kinds_and_come_in_the_pictures_place(tmp_path: 
         assert (nearest == kinds).mean() > 0.95
 
 
+@pytest.mark.parametrize("overlap", [0.0, 1.0])
+def test_with_overlap_each_vector_tells_the_other_kind_too(tmp_path: Path, overlap: float) -> None:
+    make_synthetic(tmp_path, dataclasses.replace(SMALL, content="features", overlap=overlap))
+    data = MicroLens.open(tmp_path)
+    assert data.features is not None
+    text = ItemTable.read(data.item_info, data.features).text[1:].float().numpy()
+    cover = draw_items(SMALL.num_items, np.random.default_rng(SMALL.seed)).cover
+    taught, asked = slice(0, 60), slice(60, None)
+    centres = np.stack([text[taught][cover[taught] == kind].mean(0) for kind in range(KINDS)])
+    nearest = ((text[asked, None] - centres) ** 2).sum(-1).argmin(1)
+    right = (nearest == cover[asked]).mean()
+    assert right > 0.7 if overlap else right < 0.5
+
+
 def test_content_is_one_of_two() -> None:
     with pytest.raises(InputError, match=r"content must be one of .*, got 'pictures'"):
         SyntheticConfig(content="pictures")
