@@ -222,6 +222,5 @@ def to_markdown(summary: dict[str, Any], path: Path) -> str:
         values = [f"{row['auc'][key]['value']:.4f}" for key in keys]
         values += [f"{row['lost'][modality]['value']:.4f}" for modality in DROPPED]
         lines.append(f"| {row['name']} | " + " | ".join(values) + " |")
-    return (
-        "\n".join(lines) + f"\n\nFrom `{path.name}`, which says by what command, where and when.\n"
-    )
+    lines += ["", origin(summary, path)]
+    return "\n".join(lines) + "\n"
