@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mmrec.cli import run
 from mmrec.data.synthetic import SyntheticConfig, make_synthetic
 from mmrec.embed.tiny import TINY_CONFIG, make_model, save_model
 from mmrec.files import write_json
@@ -154,6 +155,26 @@ def refused(arguments: list[str], *words: str) -> None:
         assert word in lines[0], lines[0]
 
 
+@pytest.fixture
+def refused_here(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., None]:
+    """`refused` in this process: most of a process of its own is importing torch."""
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+
+    def check(arguments: list[str], *words: str) -> None:
+        monkeypatch.setattr(sys, "argv", arguments[1:])
+        with pytest.raises(SystemExit) as left:
+            run(import_module("microlens_1m").main)
+        assert left.value.code == 2
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+        assert len(lines) == 1, lines
+        for word in words:
+            assert word in lines[0], lines[0]
+
+    return check
+
+
 def test_wrong_paths_are_one_sentence(source: Path, tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     start = [sys.executable, str(SCRIPT), "--out", out, "--no-audit", "--data"]
@@ -167,13 +188,15 @@ def test_wrong_paths_are_one_sentence(source: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "prediction.csv").exists()
 
 
-def test_bad_files_are_one_sentence(source: Path, tmp_path: Path) -> None:
+def test_bad_files_are_one_sentence(
+    source: Path, tmp_path: Path, refused_here: Callable[..., None]
+) -> None:
     out = str(tmp_path / "out")
     start = [sys.executable, str(SCRIPT), "--out", out, "--no-audit", "--data"]
     text = tmp_path / "text"
     shutil.copytree(source / "data", text)
     (text / "MicroLens_1M_x1" / "train.parquet").write_text("user,item\n1,2\n")
-    refused([*start, str(text)], "train.parquet")
+    refused_here([*start, str(text)], "train.parquet")
     cases: list[tuple[str, Callable[[pa.Table], pa.Table], str]] = [
         ("valid", lambda t: t.drop_columns(["likes_level"]), "likes_level"),
         ("train", lambda t: _set(t, "item_id", 7, 5000), "row 7"),
@@ -181,20 +204,23 @@ def test_bad_files_are_one_sentence(source: Path, tmp_path: Path) -> None:
     ]
     for number, (name, change, word) in enumerate(cases):
         data = _damaged(source, tmp_path / str(number), name, change)
-        refused([*start, str(data)], f"{name}.parquet", word)
+        refused_here([*start, str(data)], f"{name}.parquet", word)
 
 
-def test_bad_encoders_and_places_are_one_sentence(source: Path, tmp_path: Path) -> None:
+def test_bad_encoders_and_places_are_one_sentence(
+    source: Path, tmp_path: Path, refused_here: Callable[..., None]
+) -> None:
     start = [sys.executable, str(SCRIPT), "--no-audit", "--data", str(source / "data")]
     out = ["--out", str(tmp_path / "out")]
-    refused([*start, *out, "--model", "no-such-model"], "no-such-model")
+    refused_here([*start, *out, "--model", "no-such-model"], "no-such-model")
     (tmp_path / "weights.pt").write_text("these are no weights")
-    model = ["--model", "ViT-B-32", "--pretrained", str(tmp_path / "weights.pt")]
-    refused([*start, *out, *model], "weights.pt")
+    model = ["--model", str(source / "clip" / "model.json")]
+    model += ["--pretrained", str(tmp_path / "weights.pt")]
+    refused_here([*start, *out, *model], "weights.pt")
     (tmp_path / "file").write_text("")
-    refused([*start, "--out", str(tmp_path / "file" / "out")], "file")
-    refused([*start, "--out", "/proc/out"], "/proc/out")
-    refused([*start, *out, "--batch-size", "0"], "--batch-size must be positive, got 0")
+    refused_here([*start, "--out", str(tmp_path / "file" / "out")], "file")
+    refused_here([*start, "--out", "/proc/out"], "/proc/out")
+    refused_here([*start, *out, "--batch-size", "0"], "--batch-size must be positive, got 0")
 
 
 def test_another_seed_in_the_same_place_is_refused_and_restart_begins_anew(
