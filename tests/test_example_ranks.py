@@ -34,6 +34,8 @@ def launch(ranks: int, *options: str, limit: float = 200) -> list[tuple[int, str
     processes = []
     for rank in range(ranks):
         place = {"RANK": rank, "LOCAL_RANK": rank, "OMP_NUM_THREADS": 1, **group}
+        # When a rank has gone, torch's own store may warn of it, with a stack; ours is the error.
+        place["TORCH_CPP_LOG_LEVEL"] = "ERROR"
         environment = os.environ | {k: str(v) for k, v in place.items()}
         processes.append(
             subprocess.Popen(
