@@ -16,6 +16,7 @@ from cells import Cell, Result, run_cells
 from machine import RESULTS
 
 from mmrec.data.click_model import ClickModel
+from mmrec.data.microlens import SPLITS, MicroLens
 from mmrec.data.synthetic import SyntheticConfig, make_synthetic
 from mmrec.errors import InputError
 from mmrec.files import write_json
@@ -120,9 +121,13 @@ def prepare(given: argparse.Namespace) -> Path:
 
 
 def bind(out: Path, root: Path, *, restart: bool) -> None:
-    """Refuse cells of other data in `out`."""
-    info = root / "synthetic.json"
-    said = json.loads(info.read_text()) if info.exists() else {"data": str(root.resolve())}
+    """Refuse cells of other data in `out`, also of data written anew in the same place."""
+    files = MicroLens.open(root, check=False)
+    splits = {name: getattr(files, name).stat() for name in SPLITS}
+    said = {
+        "data": str(root.resolve()),
+        "splits": {name: [stat.st_size, stat.st_mtime_ns] for name, stat in splits.items()},
+    }
     place = out / "plan.json"
     if restart and place.exists():
         shutil.rmtree(out / "cells", ignore_errors=True)

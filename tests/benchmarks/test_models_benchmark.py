@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 
 import models
 import pytest
 from cells import Cell, Data, read_data
-from sweep import SYNTHETIC
+from sweep import SYNTHETIC, bind
 
 from mmrec.data.synthetic import SyntheticConfig, make_synthetic
+from mmrec.errors import InputError
 from mmrec.models.recipes import Recipe
 from mmrec.train import TrainConfig
 
@@ -40,3 +42,18 @@ def test_rates_are_taken_of_real_steps(data: Data) -> None:
     cells = {name: Cell(name, recipe(name), TrainConfig(), batch_size=64) for name in names}
     rates = models.samples_per_second(cells, data, rounds=5)
     assert 0 < rates[models.BASELINE] < rates["mean, full"]
+
+
+def test_cells_of_data_written_anew_are_refused_unless_restarted(tmp_path: Path) -> None:
+    root, out = tmp_path / "data", tmp_path / "out"
+    config = SyntheticConfig(num_items=120, rows=(60, 60, 60), content="features")
+    make_synthetic(root, config)
+    bind(out, root, restart=False)
+    bind(out, root, restart=False)
+    (out / "cells").mkdir()
+    shutil.rmtree(root)
+    make_synthetic(root, dataclasses.replace(config, seed=1))
+    with pytest.raises(InputError, match="holds cells of other data"):
+        bind(out, root, restart=False)
+    bind(out, root, restart=True)
+    assert not (out / "cells").exists()
