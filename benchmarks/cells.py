@@ -39,7 +39,7 @@ from mmrec.data.loader import Loader, make_loader
 from mmrec.data.microlens import MicroLens, to_batch
 from mmrec.data.stream import ParquetStream
 from mmrec.errors import InputError
-from mmrec.files import replacing, write_json
+from mmrec.io.files import replacing, write_json
 from mmrec.models.ranker import Ranker
 from mmrec.models.recipes import Recipe, build_ranker
 from mmrec.train.config import TrainConfig

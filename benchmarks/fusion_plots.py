@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from mmrec.files import replacing
+from mmrec.io.files import replacing
 
 INK, SOFT, GOOD, BAD = "#1f4e79", "#9aa7b5", "#2e7d32", "#b23b3b"
 

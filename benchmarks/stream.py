@@ -39,7 +39,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from mmrec.data.loader import make_loader
 from mmrec.data.repack import repack
 from mmrec.data.stream import ParquetStream
-from mmrec.files import write_json
+from mmrec.io.files import write_json
 
 BATCH = 1024
 LENGTH = 100

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from mmrec.data.repack import repack
 from mmrec.data.stream import ParquetStream
-from mmrec.files import write_json
+from mmrec.io.files import write_json
 
 BATCH, WIDTH = 1024, 16
 RESULT = Path(__file__).parent / "results" / "stream_quality.json"

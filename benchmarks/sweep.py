@@ -19,7 +19,7 @@ from mmrec.data.click_model import ClickModel
 from mmrec.data.microlens import SPLITS, MicroLens
 from mmrec.data.synthetic import SyntheticConfig, make_synthetic
 from mmrec.errors import InputError
-from mmrec.files import write_json
+from mmrec.io.files import write_json
 from mmrec.models.recipes import Recipe
 from mmrec.train.config import TrainConfig
 

@@ -36,7 +36,7 @@ from mmrec.data.loader import make_loader
 from mmrec.data.microlens import to_batch
 from mmrec.data.schema import COLUMNS_LABELLED
 from mmrec.data.stream import ParquetStream
-from mmrec.files import write_json
+from mmrec.io.files import write_json
 from mmrec.models.recipes import build_ranker, get_recipe
 from mmrec.train.config import TrainConfig
 from mmrec.train.precision import resolve_device

@@ -34,7 +34,7 @@ from mmrec.data.items import ItemTable
 from mmrec.data.loader import Loader, make_loader
 from mmrec.data.microlens import MicroLens, to_batch
 from mmrec.data.stream import ParquetStream
-from mmrec.files import write_json
+from mmrec.io.files import write_json
 from mmrec.models.ranker import Ranker
 from mmrec.models.recipes import Recipe, build_ranker, get_recipe
 from mmrec.predict import predict, write_submission

@@ -18,7 +18,7 @@ from mmrec.data.items import ItemTable
 from mmrec.data.microlens import MicroLens
 from mmrec.data.stream import ParquetStream
 from mmrec.errors import InputError
-from mmrec.files import replacing, write_json
+from mmrec.io.files import replacing, write_json
 from mmrec.models.recipes import Recipe, build_items
 from mmrec.train.distributed import World, barrier, from_first
 from mmrec.train.precision import resolve_device

@@ -24,7 +24,7 @@ import pytest
 from mmrec.cli import run
 from mmrec.data.synthetic import SyntheticConfig, make_synthetic
 from mmrec.embed.tiny import TINY_CONFIG, make_model, save_model
-from mmrec.files import write_json
+from mmrec.io.files import write_json
 from mmrec.models import RECIPES
 from mmrec.train import load_checkpoint
 

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mmrec.data.columns import is_list, left_pad
 from mmrec.data.schema import HISTORY, LABEL, TARGET, USER
+from mmrec.io.parquet import is_list, left_pad
 
 Array = NDArray[Any]
 Ints = NDArray[np.int64]

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmrec.audit.chunk import is_scalar
-from mmrec.data.columns import INTEGER, INTEGERS, NUMBER, is_list
 from mmrec.data.schema import CONTEXT, HISTORY, LABEL, ROW_ID, TARGET, USER
 from mmrec.errors import InputError
+from mmrec.io.parquet import INTEGER, INTEGERS, NUMBER, is_list
 
 RUN = 16_384  # rows read at a time: 13 MB of int64 histories of length 100
 MOST_LEVELS = 256  # an integer column below this many values is a level, counted item by item

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmrec.errors import InputError
-from mmrec.files import replacing
+from mmrec.io.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

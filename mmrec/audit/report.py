@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from mmrec.files import replacing
+from mmrec.io.files import replacing
 
 Severity = Literal["serious", "warning", "notice"]
 SEVERITIES: tuple[Severity, ...] = ("serious", "warning", "notice")

@@ -28,11 +28,11 @@ from mmrec.audit.shape import check_shape
 from mmrec.audit.shift import check_shift
 from mmrec.audit.statistics import FAMILY_ERROR, Standard
 from mmrec.audit.watch import Watch
-from mmrec.data.columns import left_pad
 from mmrec.data.items import ITEM, TAGS
 from mmrec.data.microlens import SPLITS
 from mmrec.data.schema import HISTORY, TARGET
 from mmrec.errors import InputError
+from mmrec.io.parquet import left_pad
 
 TIMES = ("timestamp", "time", "ts", "datetime", "event_time")
 TESTS_A_COLUMN = 12  # by size, by value, missing; against item and item_feature; between splits

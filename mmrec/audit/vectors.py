@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mmrec.audit.sample import Hashes, mix
-from mmrec.data.columns import is_list
 from mmrec.data.items import ITEM, feature_files
+from mmrec.io.parquet import is_list
 
 Array = NDArray[Any]
 RUN = 4_096

@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from torch import Tensor
 
-from mmrec.data.columns import INTEGER, open_parquet
 from mmrec.data.items import EMBEDDING, ITEM, TAGS
 from mmrec.errors import InputError
-from mmrec.files import replacing
+from mmrec.io.files import replacing
+from mmrec.io.parquet import INTEGER, open_parquet
 
 
 def write_item_embeddings(path: str | Path, vectors: Tensor) -> Path:

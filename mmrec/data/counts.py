@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mmrec.data.columns import INTEGER, INTEGERS, NUMBER, open_parquet, runs
 from mmrec.data.schema import HISTORY, LABEL, TARGET, USER
+from mmrec.io.parquet import INTEGER, INTEGERS, NUMBER, open_parquet, runs
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmrec.data.columns import (
+from mmrec.errors import InputError
+from mmrec.io.parquet import (
     BOOLEAN,
     INTEGER,
     INTEGERS,
@@ -28,7 +29,6 @@ from mmrec.data.columns import (
     row_of,
     runs,
 )
-from mmrec.errors import InputError
 
 ITEM, TAGS, EMBEDDING = "item_id", "item_tags", "item_emb_d128"
 HAS_IMAGE, HAS_TEXT = "has_image", "has_text"

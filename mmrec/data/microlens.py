@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmrec.batch import Batch
-from mmrec.data.columns import INTEGER, INTEGERS, TEXT, Column, open_parquet, row_of, runs
 from mmrec.data.items import check_features, check_item_info, count_items, refuse_repeat
 from mmrec.data.schema import (
     COLUMNS_LABELLED,
@@ -32,6 +31,7 @@ from mmrec.data.schema import (
     read_row_ids,
 )
 from mmrec.errors import InputError
+from mmrec.io.parquet import INTEGER, INTEGERS, TEXT, Column, open_parquet, row_of, runs
 
 __all__ = ["COLUMNS_LABELLED", "COLUMNS_TEST", "CONTEXT", "MicroLens", "to_batch"]
 

@@ -23,12 +23,12 @@ from tqdm import tqdm
 
 from mmrec.cli import run
 from mmrec.data import chronology
-from mmrec.data.columns import BOOLEAN, INTEGER, VECTOR, Kind, left_pad, open_parquet, runs
 from mmrec.data.items import Content, fill, refuse_repeat
 from mmrec.data.microlens import CLICKS_FOLDER, SPLITS, MicroLens
 from mmrec.data.movielens_csv import read_movies, read_ratings
 from mmrec.errors import InputError
-from mmrec.files import replacing, sync_directory, write_json
+from mmrec.io.files import replacing, sync_directory, write_json
+from mmrec.io.parquet import BOOLEAN, INTEGER, VECTOR, Kind, left_pad, open_parquet, runs
 
 if TYPE_CHECKING:
     import polars as pl

@@ -27,7 +27,7 @@ from mmrec.data.manifest import FORMAT, NAME, describe
 from mmrec.data.partition import shares
 from mmrec.data.sources import READ_ERRORS, PathLike, Paths, Source, find_files, open_source
 from mmrec.errors import InputError
-from mmrec.files import replacing, write_json
+from mmrec.io.files import replacing, write_json
 
 GROUP_ROWS = 2048
 FILE_ROWS = 1 << 19

@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mmrec.data.columns import (
+from mmrec.errors import InputError
+from mmrec.io.parquet import (
     INTEGER,
     INTEGERS,
     NUMBER,
@@ -24,7 +25,6 @@ from mmrec.data.columns import (
     row_of,
     runs,
 )
-from mmrec.errors import InputError
 
 USER, HISTORY, TARGET, LABEL, ROW_ID = "user_id", "item_seq", "item_id", "label", "ID"
 CONTEXT = ("likes_level", "views_level")

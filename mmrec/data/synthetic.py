@@ -32,7 +32,7 @@ from mmrec.data.click_model import (
     logits,
 )
 from mmrec.errors import InputError
-from mmrec.files import replacing, write_json
+from mmrec.io.files import replacing, write_json
 
 Ints = NDArray[np.int64]
 SPLITS = ("train", "valid", "test")

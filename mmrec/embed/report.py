@@ -9,7 +9,7 @@ from typing import Any
 
 from mmrec.embed.images import NO_IMAGE_SOURCE, OK
 from mmrec.embed.shards import REPORT, read_statuses
-from mmrec.files import write_json
+from mmrec.io.files import write_json
 
 LISTED = 1000  # problems spelled out in the report; all stand in the shards
 

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmrec.errors import InputError
-from mmrec.files import replacing, write_json
+from mmrec.io.files import replacing, write_json
 
 IDENTITY = "identity.json"
 REPORT = "report.json"

@@ -25,7 +25,7 @@ from mmrec.embed.images import OK
 from mmrec.embed.items import Items, read_items
 from mmrec.embed.shards import shard_paths
 from mmrec.errors import InputError
-from mmrec.files import replacing
+from mmrec.io.files import replacing
 
 MOST = 100_000  # items that are searched; of more, evenly spaced ones
 _TILE, _WORDS, _GAP = 144, 44, 8

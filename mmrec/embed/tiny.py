@@ -24,7 +24,7 @@ from mmrec.embed.items import read_items
 from mmrec.embed.pool import CHUNK, DecodePool, Task
 from mmrec.embed.preprocess import normalise
 from mmrec.errors import InputError
-from mmrec.files import replacing, write_json
+from mmrec.io.files import replacing, write_json
 
 TINY_CONFIG: dict[str, Any] = {
     "embed_dim": 64,

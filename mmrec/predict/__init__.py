@@ -20,7 +20,7 @@ from torch import nn
 from tqdm import tqdm
 
 from mmrec.errors import InputError
-from mmrec.files import replacing
+from mmrec.io.files import replacing
 from mmrec.train.checkpoint import load_checkpoint
 from mmrec.train.distributed import current_world
 from mmrec.train.evaluate import score

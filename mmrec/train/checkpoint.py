@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mmrec.errors import InputError
-from mmrec.files import replacing, write_json
+from mmrec.io.files import replacing, write_json
 
 Kind = Literal["last", "best"]
 FORMAT = 1

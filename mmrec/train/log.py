@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmrec.errors import InputError
-from mmrec.files import replacing
+from mmrec.io.files import replacing
 
 
 class RunLog:

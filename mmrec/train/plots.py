@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from mmrec.errors import InputError
-from mmrec.files import replacing
+from mmrec.io.files import replacing
 from mmrec.train.log import read_log
 from mmrec.train.metrics import calibration_curve, calibration_error, predicted_over_observed
 

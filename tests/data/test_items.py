@@ -15,9 +15,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmrec.data import columns as columns_module
 from mmrec.data.items import ItemTable, check_features, check_item_info, count_items
 from mmrec.errors import InputError
+from mmrec.io import parquet as columns_module
 
 Writer = Callable[..., Path]
 THOROUGH = bool(os.environ.get("MMREC_THOROUGH"))

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmrec.data import columns as columns_module
-from mmrec.data.columns import Column, left_pad, row_of
 from mmrec.data.schema import check_clicks, read_row_ids
 from mmrec.errors import InputError
+from mmrec.io import parquet as columns_module
+from mmrec.io.parquet import Column, left_pad, row_of
 
 NUM_ITEMS = 13
 THOROUGH = bool(os.environ.get("MMREC_THOROUGH"))

@@ -208,7 +208,7 @@ def test_bit_flips_in_a_repacked_file(tmp_path: Path) -> None:
 def test_without_page_checksums_the_manifest_finds_a_flip_on_demand(tmp_path: Path) -> None:
     from mmrec.data.manifest import NAME, describe
     from mmrec.data.sources import open_source
-    from mmrec.files import write_json
+    from mmrec.io.files import write_json
 
     path = write(tmp_path / "a.parquet", numbers(), compression="none", use_dictionary=False)
     entry = describe(open_source(str(path), str(path), None))

@@ -294,7 +294,7 @@ import json, sys, time
 from pathlib import Path
 from mmrec.data.loader import make_loader
 from mmrec.data.stream import ParquetStream
-from mmrec.files import write_json
+from mmrec.io.files import write_json
 
 folder, out, workers = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 stream = ParquetStream(folder, batch_size=8, window=60, shuffle=True)
