@@ -17,14 +17,10 @@ from cells import DROPPED, Data, Result
 from numpy.typing import NDArray
 from scipy.special import expit, ndtr
 
+from mmrec.metrics.auc import gauc
+from mmrec.metrics.calibration import calibration_error, logloss_of_logits, predicted_over_observed
+from mmrec.metrics.intervals import Replicates, bootstrap
 from mmrec.models.recipes import Recipe, build_items
-from mmrec.train.intervals import Replicates, bootstrap
-from mmrec.train.metrics import (
-    calibration_error,
-    gauc,
-    logloss_of_logits,
-    predicted_over_observed,
-)
 
 REPLICATES = 1000
 RARE = 5  # rows of train

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from machine import write_result
 
 from mmrec.cli import run
-from mmrec.train.metrics import auc
+from mmrec.metrics.auc import auc
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "microlens_1m.py"
 

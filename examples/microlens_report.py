@@ -13,9 +13,9 @@ import numpy as np
 
 from mmrec.data.counts import ClickCounts, read_pairs
 from mmrec.data.microlens import MicroLens
+from mmrec.metrics.auc import auc
 from mmrec.models.ranker import Ranker
 from mmrec.train.evaluate import Scores
-from mmrec.train.metrics import auc
 
 
 class Clock:

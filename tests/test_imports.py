@@ -25,7 +25,7 @@ ALLOWED = {
 }
 # The trainer knows a model only as a callable; pretraining trains one layer of ours by name.
 FILE_ALLOWED = {"train/pretrain.py": {"nn"}}
-OPEN_TO_ALL = {"mmrec.train.metrics", "mmrec.train.intervals"}
+OPEN_TO_ALL = {"mmrec.metrics.metrics", "mmrec.metrics.intervals"}
 OPTIONAL = {"open_clip", "polars", "torchvision", "PIL", "matplotlib", "tensorboard", "pandas"}
 # Rooms whose files may import an optional package at their top.
 TOP_LEVEL_OPTIONAL = {"data/movielens.py": {"polars"}, "data/movielens_csv.py": {"polars"}}

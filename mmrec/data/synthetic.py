@@ -33,6 +33,8 @@ from mmrec.data.click_model import (
 )
 from mmrec.errors import InputError
 from mmrec.io.files import replacing, write_json
+from mmrec.metrics.auc import auc
+from mmrec.metrics.calibration import logloss
 
 Ints = NDArray[np.int64]
 SPLITS = ("train", "valid", "test")
@@ -319,8 +321,6 @@ def _write_oracle(path: Path, splits: dict[str, _Split]) -> None:
 
 def _oracle(split: _Split) -> dict[str, float]:
     # The one step across rooms: metrics are plain numpy functions that import nothing.
-    from mmrec.train.metrics import auc, logloss
-
     label = split.label.astype(np.float64)
     return {
         "auc": float(auc(label, split.probability)),

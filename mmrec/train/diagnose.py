@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 from mmrec.batch import Batch
 from mmrec.errors import InputError
+from mmrec.metrics.intervals import Interval, interval, paired_difference
 from mmrec.train.evaluate import Scores, score
-from mmrec.train.intervals import Interval, interval, paired_difference
 from mmrec.train.loaders import BatchLoader, rewound
 from mmrec.train.precision import resolve_device
 
@@ -132,7 +132,7 @@ def diagnose(
         loader: labelled rows, best those of the validation split.
         num_items: N; None takes the rows of the item table found in the model.
         inputs: some of `INPUTS`; None is all.
-        level, replicates, seed: of the bootstrap over users (`mmrec.train.intervals`).
+        level, replicates, seed: of the bootstrap over users (`mmrec.metrics.intervals`).
         progress: whether to show progress on stderr; None shows it on a terminal.
 
     Raises:

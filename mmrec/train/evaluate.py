@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from mmrec.batch import Batch
 from mmrec.errors import InputError
+from mmrec.metrics.auc import auc
+from mmrec.metrics.calibration import logloss_of_logits
 from mmrec.train.config import TrainConfig
 from mmrec.train.distributed import gather_rows
 from mmrec.train.loaders import BatchLoader, rewound
-from mmrec.train.metrics import auc, logloss_of_logits
 from mmrec.train.precision import autocast, resolve_device, resolve_precision
 from mmrec.train.prefetch import on_device
 

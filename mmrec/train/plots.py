@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike
 
 from mmrec.errors import InputError
 from mmrec.io.files import replacing
+from mmrec.metrics.calibration import calibration_curve, calibration_error, predicted_over_observed
 from mmrec.train.log import read_log
-from mmrec.train.metrics import calibration_curve, calibration_error, predicted_over_observed
 
 
 def plot_training(out: Path) -> Path:

@@ -13,9 +13,10 @@ import torch
 from cells import Cell, Result
 from fusion_plots import plot_all
 
+from mmrec.metrics import auc
+from mmrec.metrics.intervals import Replicates
 from mmrec.models.recipes import small
-from mmrec.train import TrainConfig, auc
-from mmrec.train.intervals import Replicates
+from mmrec.train import TrainConfig
 
 USERS, EACH = 120, 12
 

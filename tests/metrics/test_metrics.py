@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
 
 from mmrec import InputError
-from mmrec.train import (
+from mmrec.metrics import (
     auc,
     calibration_curve,
     calibration_error,

@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mmrec.errors import InputError
-from mmrec.train.metrics import Floats, checked, row_logloss, tie_starts, user_aucs
+from mmrec.metrics.auc import tie_starts, user_aucs
+from mmrec.metrics.calibration import row_logloss
+from mmrec.metrics.inputs import Floats, checked
 
 # (U,) draws of each user -> the metric, NaN where it is undefined
 Statistic = Callable[[NDArray[np.int64]], float]

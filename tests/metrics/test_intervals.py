@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from mmrec import InputError
-from mmrec.train import auc, gauc, interval, logloss_of_logits, paired_difference
-from mmrec.train.intervals import _statistic, _users
+from mmrec.metrics import auc, gauc, interval, logloss_of_logits, paired_difference
+from mmrec.metrics.intervals import _statistic, _users
 
 
 def simulated(

@@ -1,0 +1,31 @@
+"""Metrics of predicted clicks: numbers in, numbers out, numpy alone.
+
+Read `auc.py` first, then `calibration.py` and `intervals.py` (what a difference is worth).
+"""
+
+from mmrec.metrics.auc import GroupAUC, auc, gauc, user_aucs
+from mmrec.metrics.calibration import (
+    calibration_curve,
+    calibration_error,
+    logloss,
+    logloss_of_logits,
+    predicted_over_observed,
+)
+from mmrec.metrics.intervals import Interval, Replicates, bootstrap, interval, paired_difference
+
+__all__ = [
+    "GroupAUC",
+    "Interval",
+    "Replicates",
+    "auc",
+    "bootstrap",
+    "calibration_curve",
+    "calibration_error",
+    "gauc",
+    "interval",
+    "logloss",
+    "logloss_of_logits",
+    "paired_difference",
+    "predicted_over_observed",
+    "user_aucs",
+]
