@@ -35,13 +35,13 @@ from tqdm import tqdm
 from mmrec.batch import Batch
 from mmrec.data.counts import ClickCounts, count_clicks
 from mmrec.data.items import ItemTable
-from mmrec.data.loader import Loader, make_loader
 from mmrec.data.microlens import MicroLens, to_batch
-from mmrec.data.stream import ParquetStream
 from mmrec.errors import InputError
 from mmrec.io.files import replacing, write_json
 from mmrec.models.ranker import Ranker
 from mmrec.models.recipes import Recipe, build_ranker
+from mmrec.stream.loader import Loader, make_loader
+from mmrec.stream.stream import ParquetStream
 from mmrec.train.config import TrainConfig
 from mmrec.train.evaluate import score
 from mmrec.train.pretrain import pretrain_fusion

@@ -37,12 +37,12 @@ from train_speed import LENGTH, write_data
 from mmrec.batch import Batch
 from mmrec.cli import run
 from mmrec.data.items import ItemTable
-from mmrec.data.loader import make_loader
 from mmrec.data.microlens import to_batch
 from mmrec.data.schema import COLUMNS_LABELLED
-from mmrec.data.stream import ParquetStream
 from mmrec.models.ranker import trim
 from mmrec.models.recipes import build_ranker
+from mmrec.stream.loader import make_loader
+from mmrec.stream.stream import ParquetStream
 from mmrec.train.config import TrainConfig
 from mmrec.train.stepper import click_loss
 

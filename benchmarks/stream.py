@@ -36,10 +36,10 @@ import torch
 from machine import provenance
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from mmrec.data.loader import make_loader
-from mmrec.data.repack import repack
-from mmrec.data.stream import ParquetStream
 from mmrec.io.files import write_json
+from mmrec.stream.loader import make_loader
+from mmrec.stream.repack import repack
+from mmrec.stream.stream import ParquetStream
 
 BATCH = 1024
 LENGTH = 100

@@ -25,9 +25,9 @@ from machine import provenance
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
-from mmrec.data.repack import repack
-from mmrec.data.stream import ParquetStream
 from mmrec.io.files import write_json
+from mmrec.stream.repack import repack
+from mmrec.stream.stream import ParquetStream
 
 BATCH, WIDTH = 1024, 16
 RESULT = Path(__file__).parent / "results" / "stream_quality.json"

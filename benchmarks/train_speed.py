@@ -32,12 +32,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmrec.cli import run
 from mmrec.data.items import ItemTable
-from mmrec.data.loader import make_loader
 from mmrec.data.microlens import to_batch
 from mmrec.data.schema import COLUMNS_LABELLED
-from mmrec.data.stream import ParquetStream
 from mmrec.io.files import write_json
 from mmrec.models.recipes import build_ranker, get_recipe
+from mmrec.stream.loader import make_loader
+from mmrec.stream.stream import ParquetStream
 from mmrec.train.config import TrainConfig
 from mmrec.train.precision import resolve_device
 from mmrec.train.prefetch import on_device

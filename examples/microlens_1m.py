@@ -31,13 +31,13 @@ from mmrec.cli import run
 from mmrec.data.artifacts import write_item_embeddings, write_item_info
 from mmrec.data.counts import ClickCounts, read_pairs
 from mmrec.data.items import ItemTable
-from mmrec.data.loader import Loader, make_loader
 from mmrec.data.microlens import MicroLens, to_batch
-from mmrec.data.stream import ParquetStream
 from mmrec.io.files import write_json
 from mmrec.models.ranker import Ranker
 from mmrec.models.recipes import Recipe, build_ranker, get_recipe
 from mmrec.predict import predict, write_submission
+from mmrec.stream.loader import Loader, make_loader
+from mmrec.stream.stream import ParquetStream
 from mmrec.train.batch_size import largest_batch_size
 from mmrec.train.config import TrainConfig
 from mmrec.train.diagnose import diagnose

@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 from mmrec.data.counts import ClickCounts, count_clicks, read_pairs
 from mmrec.data.items import ItemTable
 from mmrec.data.microlens import MicroLens
-from mmrec.data.stream import ParquetStream
 from mmrec.errors import InputError
 from mmrec.io.files import replacing, write_json
 from mmrec.models.recipes import Recipe, build_items
+from mmrec.stream.stream import ParquetStream
 from mmrec.train.distributed import World, barrier, from_first
 from mmrec.train.precision import resolve_device
 from mmrec.train.pretrain import pretrain_fusion

@@ -6,9 +6,7 @@ Importing this loads neither open_clip nor polars.
 
 from mmrec.batch import Batch
 from mmrec.data.items import ItemTable
-from mmrec.data.loader import make_loader
 from mmrec.data.microlens import MicroLens
-from mmrec.data.stream import ParquetStream
 from mmrec.errors import InputError
 from mmrec.models.ranker import Ranker
 from mmrec.models.recipes import Recipe, build_ranker, get_recipe
@@ -25,6 +23,8 @@ from mmrec.nn import (
     build_fusion,
 )
 from mmrec.predict import predict, write_submission
+from mmrec.stream.loader import make_loader
+from mmrec.stream.stream import ParquetStream
 from mmrec.train.config import TrainConfig
 from mmrec.train.trainer import fit
 

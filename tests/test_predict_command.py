@@ -17,12 +17,12 @@ import torch
 from mmrec import Batch
 from mmrec.cli import run
 from mmrec.data.items import ItemTable
-from mmrec.data.loader import Loader, make_loader
 from mmrec.data.microlens import MicroLens, to_batch
-from mmrec.data.stream import ParquetStream
 from mmrec.models.recipes import build_ranker, small
 from mmrec.predict import load_ranker, predict
 from mmrec.predict.__main__ import main
+from mmrec.stream.loader import Loader, make_loader
+from mmrec.stream.stream import ParquetStream
 from mmrec.train import Interrupted, TrainConfig, fit, load_checkpoint
 
 ITEMS, LENGTH, ROWS = 29, 7, {"train": 211, "valid": 61, "test": 53}

@@ -320,7 +320,6 @@ def _write_oracle(path: Path, splits: dict[str, _Split]) -> None:
 
 
 def _oracle(split: _Split) -> dict[str, float]:
-    # The one step across rooms: metrics are plain numpy functions that import nothing.
     label = split.label.astype(np.float64)
     return {
         "auc": float(auc(label, split.probability)),

@@ -9,10 +9,10 @@ import torch
 
 from mmrec.cli import run
 from mmrec.data.items import ItemTable
-from mmrec.data.loader import make_loader
 from mmrec.data.microlens import MicroLens, to_batch
-from mmrec.data.stream import ParquetStream
 from mmrec.predict import load_ranker, predict, write_submission
+from mmrec.stream.loader import make_loader
+from mmrec.stream.stream import ParquetStream
 from mmrec.train.distributed import process_group
 
 

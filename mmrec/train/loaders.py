@@ -9,7 +9,7 @@ from mmrec.batch import Batch
 
 
 class BatchLoader(Protocol):
-    """Batches of one rank: `mmrec.data.loader.Loader`, or anything with these four.
+    """Batches of one rank: `mmrec.stream.loader.Loader`, or anything with these four.
 
     The order of rows must be a function of the epoch and the loader's own seed alone.
     """

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mmrec.data.partition import Plan
+from mmrec.stream.partition import Plan
 
 
 def slice_rows(

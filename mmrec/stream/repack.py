@@ -1,6 +1,6 @@
 """Rewrite parquet for streaming: even row groups, narrow types, page checksums, a manifest.
 
-    python -m mmrec.data.repack train.parquet --out train_packed --list-width item_seq=100
+    python -m mmrec.stream.repack train.parquet --out train_packed --list-width item_seq=100
 
 The rows and their order stay the same. Output files appear whole or not at all; when the command is
 stopped, the same command goes on with the first file that is missing.
@@ -21,13 +21,13 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from mmrec.cli import run
-from mmrec.data.compact import Survey, convert, stored_schema
-from mmrec.data.decode import BadColumn
-from mmrec.data.manifest import FORMAT, NAME, describe
-from mmrec.data.partition import shares
-from mmrec.data.sources import READ_ERRORS, PathLike, Paths, Source, find_files, open_source
 from mmrec.errors import InputError
 from mmrec.io.files import replacing, write_json
+from mmrec.stream.compact import Survey, convert, stored_schema
+from mmrec.stream.decode import BadColumn
+from mmrec.stream.manifest import FORMAT, NAME, describe
+from mmrec.stream.partition import shares
+from mmrec.stream.sources import READ_ERRORS, PathLike, Paths, Source, find_files, open_source
 
 GROUP_ROWS = 2048
 FILE_ROWS = 1 << 19
@@ -339,7 +339,7 @@ def _to_hex(schema: pa.Schema) -> str:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m mmrec.data.repack",
+        prog="python -m mmrec.stream.repack",
         description="Rewrite parquet files for streaming: even row groups, narrow types, page "
         "checksums, a manifest. Rows and their order stay the same.",
     )

@@ -16,10 +16,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmrec.data.loader import _read_ahead, make_loader
-from mmrec.data.ring import Layout, Ring, Writer, Written
-from mmrec.data.stream import ParquetStream
 from mmrec.errors import InputError
+from mmrec.stream.loader import _read_ahead, make_loader
+from mmrec.stream.ring import Layout, Ring, Writer, Written
+from mmrec.stream.stream import ParquetStream
 
 ROWS = 500
 

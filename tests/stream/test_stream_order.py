@@ -26,10 +26,10 @@ from hypothesis import strategies as st
 from reference.stream_order import slice_rows
 from torch.utils.data import DataLoader
 
-import mmrec.data.stream
-from mmrec.data.loader import make_loader
-from mmrec.data.stream import ParquetStream
+import mmrec.stream.stream
 from mmrec.errors import InputError
+from mmrec.stream.loader import make_loader
+from mmrec.stream.stream import ParquetStream
 
 # Three workers on a machine of two cores are wanted here.
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
@@ -74,7 +74,7 @@ def as_workers(stream: ParquetStream[Any], workers: int, patch: pytest.MonkeyPat
 
     def worker(index: int) -> Iterator[Any]:
         info = SimpleNamespace(id=index, num_workers=workers)
-        patch.setattr(mmrec.data.stream, "get_worker_info", lambda: info)
+        patch.setattr(mmrec.stream.stream, "get_worker_info", lambda: info)
         return iter(stream)
 
     running = [worker(index) for index in range(workers)]
@@ -292,8 +292,8 @@ def test_an_abandoned_iteration_leaves_no_thread(folder: Path) -> None:
 KILLED = """
 import json, sys, time
 from pathlib import Path
-from mmrec.data.loader import make_loader
-from mmrec.data.stream import ParquetStream
+from mmrec.stream.loader import make_loader
+from mmrec.stream.stream import ParquetStream
 from mmrec.io.files import write_json
 
 folder, out, workers = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
@@ -331,7 +331,7 @@ def test_kill_at_random_moments(folder: Path, tmp_path: Path, workers: int) -> N
     script.write_text(KILLED)
     command = [sys.executable, str(script), str(folder), str(tmp_path), str(workers)]
     command.append(str(epochs))
-    environment = {**os.environ, "PYTHONPATH": str(Path(mmrec.data.stream.__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(mmrec.stream.stream.__file__).parents[2])}
     log, state = tmp_path / "rows.log", tmp_path / "state.json"
     killed = 0
     found: dict[tuple[int, int], list[int]] = {}

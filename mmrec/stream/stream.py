@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from mmrec.data.batches import Reader, read_batches
-from mmrec.data.decode import plan_columns
-from mmrec.data.manifest import check_against_manifest
-from mmrec.data.partition import Plan, Spec, choose_lanes, lane_window
-from mmrec.data.ring import Ring, Writer, Written
-from mmrec.data.rows import Buffers, Reads, Table
-from mmrec.data.sources import Paths, find_files, open_source
 from mmrec.errors import InputError
+from mmrec.stream.batches import Reader, read_batches
+from mmrec.stream.decode import plan_columns
+from mmrec.stream.manifest import check_against_manifest
+from mmrec.stream.partition import Plan, Spec, choose_lanes, lane_window
+from mmrec.stream.ring import Ring, Writer, Written
+from mmrec.stream.rows import Buffers, Reads, Table
+from mmrec.stream.sources import Paths, find_files, open_source
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ class ParquetStream(IterableDataset[T], Generic[T]):
     or bool, of shape (B,) or, for lists, (B, width) with the last entries kept and padding 0 on
     the left; and `"row"`, (B,) int64, the row's number counted over the files in order.
 
-    Iterate it as it is, through `mmrec.data.loader.make_loader`, or through
+    Iterate it as it is, through `mmrec.stream.loader.make_loader`, or through
     `DataLoader(stream, batch_size=None, num_workers=…)`.
 
     Args:
@@ -175,7 +175,7 @@ class ParquetStream(IterableDataset[T], Generic[T]):
         """What the stream yields for these tensors: collated, when that was asked for."""
         return self._collate(tensors) if self._collate else cast(T, tensors)
 
-    # For a loader whose workers write into shared memory: see `mmrec.data.loader`.
+    # For a loader whose workers write into shared memory: see `mmrec.stream.loader`.
 
     def ring(self, *, workers: int, live: int) -> Ring:
         """Shared memory for the batches of that many workers; `live` as `Ring` has it."""
@@ -311,7 +311,7 @@ class ParquetStream(IterableDataset[T], Generic[T]):
         warnings.warn(
             f"{source.path} has row groups of up to {int(self._table.physical[largest])} rows: too "
             f"few row groups for {asked[0]} x {asked[1]} lanes, so the shuffle is coarser and "
-            "several ranks or workers read the same row groups; `python -m mmrec.data.repack` "
+            "several ranks or workers read the same row groups; `python -m mmrec.stream.repack` "
             "writes smaller ones",
             stacklevel=3,
         )

@@ -9,8 +9,8 @@ from typing import Any
 
 import fsspec
 
-from mmrec.data.sources import Source
 from mmrec.errors import InputError
+from mmrec.stream.sources import Source
 
 NAME = "manifest.json"
 FORMAT = 1
@@ -54,7 +54,7 @@ def read_manifest(directory: str, filesystem: Any = None) -> dict[str, Any] | No
         for entry in files.values():
             entry["bytes"], entry["rows"], entry["footer_sha256"], entry["sha256"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is not a manifest of mmrec.data.repack: {error!r}") from None
+        raise InputError(f"{path} is not a manifest of mmrec.stream.repack: {error!r}") from None
     return dict(content)
 
 
@@ -74,7 +74,7 @@ def check_against_manifest(sources: Iterable[Source], *, verify: bool) -> None:
         if entry is None:
             if verify:
                 raise InputError(
-                    f"verify needs a {NAME} that lists the file (python -m mmrec.data.repack "
+                    f"verify needs a {NAME} that lists the file (python -m mmrec.stream.repack "
                     f"writes one), but there is none for {source.path}"
                 )
             continue

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.types as types
 
-from mmrec.data.sources import Source
 from mmrec.errors import InputError
+from mmrec.stream.sources import Source
 
 Array = npt.NDArray[Any]
 

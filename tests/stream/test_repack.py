@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import mmrec.data.repack as module
-from mmrec.data.compact import smallest_integer
-from mmrec.data.repack import group_sizes, repack
-from mmrec.data.stream import ParquetStream
+import mmrec.stream.repack as module
 from mmrec.errors import InputError
+from mmrec.stream.compact import smallest_integer
+from mmrec.stream.repack import group_sizes, repack
+from mmrec.stream.stream import ParquetStream
 
 
 def table(rows: int = 300) -> pa.Table:
@@ -238,7 +238,7 @@ def test_command_line(
     assert "300 rows in 13 row groups of 1 files" in printed.out
     assert "repack: 100%" in printed.err
     wrong = subprocess.run(
-        [sys.executable, "-m", "mmrec.data.repack", *arguments, "14", "--quiet"],
+        [sys.executable, "-m", "mmrec.stream.repack", *arguments, "14", "--quiet"],
         capture_output=True,
         text=True,
         check=False,

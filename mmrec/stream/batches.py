@@ -12,10 +12,10 @@ from itertools import islice
 import numpy as np
 from torch import Tensor
 
-from mmrec.data.decode import Array
-from mmrec.data.partition import READ_AHEAD, Ints, Plan, Take
-from mmrec.data.rows import Buffers, Reads, RowReader, Table
 from mmrec.errors import InputError
+from mmrec.stream.decode import Array
+from mmrec.stream.partition import READ_AHEAD, Ints, Plan, Take
+from mmrec.stream.rows import Buffers, Reads, RowReader, Table
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import mmrec.data.stream
-from mmrec.data import sources
-from mmrec.data.repack import repack
-from mmrec.data.stream import ParquetStream
+import mmrec.stream.stream
+from mmrec.stream import sources
+from mmrec.stream.repack import repack
+from mmrec.stream.stream import ParquetStream
 
 WIDTH = 100
 
@@ -83,7 +83,7 @@ def read_everywhere(
         for worker in range(workers):
             stream = ParquetStream(path, shuffle=True, rank=rank, world_size=world, **options)
             info = SimpleNamespace(id=worker, num_workers=workers)
-            patch.setattr(mmrec.data.stream, "get_worker_info", lambda info=info: info)
+            patch.setattr(mmrec.stream.stream, "get_worker_info", lambda info=info: info)
             for batch in stream:
                 rows.extend(batch["row"].tolist())
             groups += stream.reads.row_groups
@@ -151,7 +151,7 @@ def test_resuming_reads_little(tmp_path: Path) -> None:
 MEASURE = """
 import json, sys
 import psutil
-from mmrec.data.stream import ParquetStream
+from mmrec.stream.stream import ParquetStream
 
 me, sizes = psutil.Process(), []
 for path in sys.argv[1:]:
@@ -176,7 +176,7 @@ def test_memory_is_flat_over_epochs_and_file_sizes(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=True,
-        cwd=Path(mmrec.data.stream.__file__).parents[2],
+        cwd=Path(mmrec.stream.stream.__file__).parents[2],
     )
     found = json.loads(done.stdout)
     assert max(found) <= 1.05 * min(found), found

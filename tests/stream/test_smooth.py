@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mmrec.data.rows import RowReader
-from mmrec.data.stream import ParquetStream
+from mmrec.stream.rows import RowReader
+from mmrec.stream.stream import ParquetStream
 
 LANES, WINDOW, BATCH, GROUP = 4, 1024, 32, 64
 

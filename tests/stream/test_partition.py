@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.stream_order import rank_correlation, slice_rows
 
-from mmrec.data.partition import (
+from mmrec.stream.partition import (
     Plan,
     Spec,
     choose_lanes,

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from mmrec.data.ring import Ring, Written
-from mmrec.data.stream import ParquetStream
 from mmrec.errors import InputError
+from mmrec.stream.ring import Ring, Written
+from mmrec.stream.stream import ParquetStream
 
 T = TypeVar("T")
 
@@ -159,7 +159,7 @@ def make_loader(
 ) -> Loader[T]:
     """Read a stream in `num_workers` processes (0: in this one).
 
-    Workers write into shared memory that is used again and again (`mmrec.data.ring`). A batch lies
+    Workers write into shared memory that is used again and again (`mmrec.stream.ring`). A batch lies
     there until the last of its tensors is gone; whoever keeps many gets copies, so a batch stays
     what it was however long it is kept. The stream's `collate` is called in this process. Not for
     streams of `memory://` URLs, which other processes cannot see.

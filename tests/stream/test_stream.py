@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from reference.stream_order import left_padded
 from torch import Tensor
 
-from mmrec.data.stream import ParquetStream
 from mmrec.errors import InputError
+from mmrec.stream.stream import ParquetStream
 
 
 def clicks(rows: int, *, width: int = 5, start: int = 0, wide: bool = False) -> pa.Table:

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from mmrec.data.repack import repack
-from mmrec.data.stream import ParquetStream
 from mmrec.errors import InputError
+from mmrec.stream.repack import repack
+from mmrec.stream.stream import ParquetStream
 
 THOROUGH = os.environ.get("MMREC_THOROUGH") == "1"
 
@@ -153,7 +153,7 @@ def test_a_file_replaced_while_it_is_read(
 
 
 def test_a_fault_reaches_through_workers(tmp_path: Path) -> None:
-    from mmrec.data.loader import make_loader
+    from mmrec.stream.loader import make_loader
 
     path = write(tmp_path / "a.parquet", {"n": pa.array([1] * 33 + [None] * 7)})
     with pytest.raises(InputError, match=r"row group 3, row 3 of it, column 'n': a null"):
@@ -206,9 +206,9 @@ def test_bit_flips_in_a_repacked_file(tmp_path: Path) -> None:
 
 
 def test_without_page_checksums_the_manifest_finds_a_flip_on_demand(tmp_path: Path) -> None:
-    from mmrec.data.manifest import NAME, describe
-    from mmrec.data.sources import open_source
     from mmrec.io.files import write_json
+    from mmrec.stream.manifest import NAME, describe
+    from mmrec.stream.sources import open_source
 
     path = write(tmp_path / "a.parquet", numbers(), compression="none", use_dictionary=False)
     entry = describe(open_source(str(path), str(path), None))

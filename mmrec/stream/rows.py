@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import torch
 
-from mmrec.data.decode import Array, BadColumn, Column, decode
-from mmrec.data.partition import Ints, Piece
-from mmrec.data.ring import Layout
-from mmrec.data.sources import READ_ERRORS, Source
 from mmrec.errors import InputError
+from mmrec.stream.decode import Array, BadColumn, Column, decode
+from mmrec.stream.partition import Ints, Piece
+from mmrec.stream.ring import Layout
+from mmrec.stream.sources import READ_ERRORS, Source
 
 _BIG_GROUP = 4 << 20  # bytes from which a row group is read bit by bit instead of whole
 _FRAGMENT_BYTES = 1 << 19  # decoded at a time: what stays in the cache
