@@ -1,6 +1,6 @@
 """How should image and text be combined? Every fusion on one data set, with intervals.
 
-    python -m mmrec.data.movielens SOURCE DATA     # or any data set with features.parquet and
+    python -m mmrec.datasets.movielens SOURCE DATA     # or any data set with features.parquet and
     python benchmarks/fusion.py DATA               # test_labels.parquet, in the MicroLens layout
 
     python benchmarks/fusion.py --synthetic pairs      # users like combinations of image and text

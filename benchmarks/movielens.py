@@ -39,7 +39,7 @@ def main() -> None:
     given, options = parser.parse_known_args()  # what is unknown here goes to the example
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
-        prepare = [sys.executable, "-m", "mmrec.data.movielens", str(given.source), str(data)]
+        prepare = [sys.executable, "-m", "mmrec.datasets.movielens", str(given.source), str(data)]
         subprocess.run([*prepare, "--images", "none"], check=True)
         with ThreadPoolExecutor(given.jobs) as pool:
             runs = list(

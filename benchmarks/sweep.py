@@ -15,9 +15,9 @@ import torch
 from cells import Cell, Result, run_cells
 from machine import RESULTS
 
-from mmrec.data.click_model import ClickModel
 from mmrec.data.microlens import SPLITS, MicroLens
-from mmrec.data.synthetic import SyntheticConfig, make_synthetic
+from mmrec.datasets.click_model import ClickModel
+from mmrec.datasets.synthetic import SyntheticConfig, make_synthetic
 from mmrec.errors import InputError
 from mmrec.io.files import write_json
 from mmrec.models.recipes import Recipe
@@ -32,7 +32,7 @@ SYNTHETIC: dict[str, dict[str, Any]] = {
     "pairs": {"model": ClickModel(interaction_weight=0.0, pair_weight=1.25)},
     "overlapping": {"model": ClickModel(interaction_weight=0.0), "overlap": 0.4},
 }
-"""Name -> what it changes of the synthetic data; for click models see `mmrec.data.click_model`."""
+"""Name -> what it changes of the synthetic data; for click models see `mmrec.datasets.click_model`."""
 
 
 def cell(

@@ -40,7 +40,7 @@ def prepare(given: argparse.Namespace) -> tuple[Path, MicroLens, ClickCounts]:
 
 def synthetic_data(root: Path, seed: int) -> Path:
     """Data drawn from a known click model."""
-    from mmrec.data.synthetic import SyntheticConfig, make_synthetic
+    from mmrec.datasets.synthetic import SyntheticConfig, make_synthetic
 
     print("no --data given: synthetic data, drawn from a click model that is known")
     make_synthetic(root, SyntheticConfig(seed=seed))
@@ -125,7 +125,7 @@ def embed(given: argparse.Namespace, data: MicroLens, world: World) -> Path:
 
 def tiny_clip(out: Path, seed: int) -> tuple[str, str]:
     """A small encoder that carries signal on the synthetic covers and titles."""
-    from mmrec.data.synthetic import write_captioned_covers
+    from mmrec.datasets.synthetic import write_captioned_covers
     from mmrec.embed import train_tiny_clip
 
     folder, done = out / "encoder", out / "encoder" / "done.json"

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmrec.cli import run
-from mmrec.data.synthetic import SyntheticConfig, make_synthetic
+from mmrec.datasets.synthetic import SyntheticConfig, make_synthetic
 from mmrec.embed.tiny import TINY_CONFIG, make_model, save_model
 from mmrec.io.files import write_json
 from mmrec.models import RECIPES

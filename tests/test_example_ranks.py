@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mmrec.data.synthetic import SyntheticConfig, make_synthetic
+from mmrec.datasets.synthetic import SyntheticConfig, make_synthetic
 from mmrec.embed.tiny import TINY_CONFIG, make_model, save_model
 from mmrec.train import load_checkpoint
 

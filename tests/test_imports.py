@@ -28,7 +28,7 @@ FILE_ALLOWED = {"train/pretrain.py": {"nn"}}
 OPEN_TO_ALL = {"mmrec.metrics.metrics", "mmrec.metrics.intervals"}
 OPTIONAL = {"open_clip", "polars", "torchvision", "PIL", "matplotlib", "tensorboard", "pandas"}
 # Rooms whose files may import an optional package at their top.
-TOP_LEVEL_OPTIONAL = {"data/movielens.py": {"polars"}, "data/movielens_csv.py": {"polars"}}
+TOP_LEVEL_OPTIONAL = {"datasets/movielens.py": {"polars"}, "datasets/movielens_csv.py": {"polars"}}
 FILES = sorted(ROOT.rglob("*.py"))
 
 

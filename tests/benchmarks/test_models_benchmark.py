@@ -11,7 +11,7 @@ import pytest
 from cells import Cell, Data, read_data
 from sweep import SYNTHETIC, bind
 
-from mmrec.data.synthetic import SyntheticConfig, make_synthetic
+from mmrec.datasets.synthetic import SyntheticConfig, make_synthetic
 from mmrec.errors import InputError
 from mmrec.models.recipes import Recipe
 from mmrec.train import TrainConfig

@@ -1,4 +1,4 @@
-"""What `mmrec.data.chronology` computes, by loops over plain tuples (user, item, time, liked)."""
+"""What `mmrec.datasets.chronology` computes, by loops over (user, item, time, liked)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MovieLens in the MicroLens layout: `python -m mmrec.data.movielens SOURCE DEST`.
+"""MovieLens in the MicroLens layout: `python -m mmrec.datasets.movielens SOURCE DEST`.
 
 A rating of 4 or more is a click (label 1). Every row knows only what came before it: its history
 is what the user had liked by then, its levels count the train rows by then (`chronology`).
@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mmrec.cli import run
-from mmrec.data import chronology
 from mmrec.data.items import Content, fill, refuse_repeat
 from mmrec.data.microlens import CLICKS_FOLDER, SPLITS, MicroLens
-from mmrec.data.movielens_csv import read_movies, read_ratings
+from mmrec.datasets import chronology
+from mmrec.datasets.movielens_csv import read_movies, read_ratings
 from mmrec.errors import InputError
 from mmrec.io.files import replacing, sync_directory, write_json
 from mmrec.io.parquet import BOOLEAN, INTEGER, VECTOR, Kind, left_pad, open_parquet, runs
@@ -113,7 +113,7 @@ def prepare(
         write_json(
             making / MARK,
             {
-                "made_by": "python -m mmrec.data.movielens",
+                "made_by": "python -m mmrec.datasets.movielens",
                 "history_length": history_length,
                 "movie_id_of_item": [None, *movie_ids.tolist()],
                 "user_id_of_user": [None, *user_ids.tolist()],
@@ -315,7 +315,7 @@ def _write(path: Path, columns: dict[str, Any]) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m mmrec.data.movielens",
+        prog="python -m mmrec.datasets.movielens",
         description="Prepare a MovieLens release in the MicroLens layout (docs/data_format.md).",
     )
     parser.add_argument("source", help="directory with ratings.csv and movies.csv")

@@ -19,7 +19,7 @@ from reference import chronology as slow
 
 from mmrec.data.items import ItemTable
 from mmrec.data.microlens import MicroLens
-from mmrec.data.movielens import main, prepare
+from mmrec.datasets.movielens import main, prepare
 from mmrec.errors import InputError
 
 MOVIES = {
@@ -332,7 +332,13 @@ def test_the_command_line(source: Path, tmp_path: Path, capsys: pytest.CaptureFi
     main([str(source), str(tmp_path / "out"), "--history-length", "4", "--images", "none"])
     assert f"wrote {tmp_path / 'out'}: train " in capsys.readouterr().out
     assert MicroLens.open(tmp_path / "out").history_length == 4
-    command = [sys.executable, "-m", "mmrec.data.movielens", str(tmp_path), str(tmp_path / "new")]
+    command = [
+        sys.executable,
+        "-m",
+        "mmrec.datasets.movielens",
+        str(tmp_path),
+        str(tmp_path / "new"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == f"error: ratings.csv is needed, there is none in {tmp_path}\n"

@@ -15,7 +15,9 @@ import pytest
 from PIL import Image
 from sklearn.metrics import log_loss, roc_auc_score
 
-from mmrec.data.click_model import (
+from mmrec.data.items import ItemTable
+from mmrec.data.microlens import MicroLens
+from mmrec.datasets.click_model import (
     KINDS,
     ClickModel,
     Items,
@@ -24,9 +26,7 @@ from mmrec.data.click_model import (
     draw_users,
     logits,
 )
-from mmrec.data.items import ItemTable
-from mmrec.data.microlens import MicroLens
-from mmrec.data.synthetic import SyntheticConfig, make_synthetic, write_captioned_covers
+from mmrec.datasets.synthetic import SyntheticConfig, make_synthetic, write_captioned_covers
 from mmrec.errors import InputError
 
 SMALL = SyntheticConfig(num_items=97, rows=(1500, 400, 300), history_length=11, seed=3)
@@ -242,7 +242,7 @@ def test_sizes_that_cannot_be_are_refused() -> None:
 
 
 def test_the_command_line_reports_the_oracle(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mmrec.data.synthetic", str(tmp_path / "a")]
+    command = [sys.executable, "-m", "mmrec.datasets.synthetic", str(tmp_path / "a")]
     command += ["--items", "80", "--train-rows", "400"]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     oracle = json.loads((tmp_path / "a" / "synthetic.json").read_text())["oracle"]

@@ -1,6 +1,6 @@
 """Synthetic data in the MicroLens layout, drawn from a click model that is known exactly.
 
-`python -m mmrec.data.synthetic DEST` writes every file of the layout, JPEG covers included, and
+`python -m mmrec.datasets.synthetic DEST` writes every file of the layout, JPEG covers included, and
 reports the oracle: AUC and logloss of the true click probabilities. Users of train are none of
 valid's or test's, as in MicroLens; some items are never shown by train.
 
@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mmrec.cli import run
-from mmrec.data import covers
-from mmrec.data.click_model import (
+from mmrec.datasets import covers
+from mmrec.datasets.click_model import (
     KINDS,
     ClickModel,
     Items,
@@ -328,9 +328,10 @@ def _oracle(split: _Split) -> dict[str, float]:
 
 
 def main() -> None:
-    """`python -m mmrec.data.synthetic DEST`"""
+    """`python -m mmrec.datasets.synthetic DEST`"""
     parser = argparse.ArgumentParser(
-        prog="python -m mmrec.data.synthetic", description="Write synthetic MicroLens-like data."
+        prog="python -m mmrec.datasets.synthetic",
+        description="Write synthetic MicroLens-like data.",
     )
     parser.add_argument("dest", type=Path, help="directory to write")
     parser.add_argument("--items", type=int, default=800, help="number of items (800)")

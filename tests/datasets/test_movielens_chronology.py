@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import chronology as slow
 
-from mmrec.data import chronology
+from mmrec.datasets import chronology
 
 THOROUGH = bool(os.environ.get("MMREC_THOROUGH"))
 SETTINGS = settings(max_examples=3000 if THOROUGH else 100, deadline=None)
