@@ -38,13 +38,13 @@ from mmrec.data.items import ItemTable
 from mmrec.data.microlens import MicroLens, to_batch
 from mmrec.errors import InputError
 from mmrec.io.files import replacing, write_json
+from mmrec.models.pretrain import pretrain_fusion
 from mmrec.models.ranker import Ranker
 from mmrec.models.recipes import Recipe, build_ranker
 from mmrec.stream.loader import Loader, make_loader
 from mmrec.stream.stream import ParquetStream
 from mmrec.train.config import TrainConfig
 from mmrec.train.evaluate import score
-from mmrec.train.pretrain import pretrain_fusion
 from mmrec.train.trainer import fit
 
 DROPPED = {"image": "has_image", "text": "has_text"}

@@ -32,7 +32,7 @@ SYNTHETIC: dict[str, dict[str, Any]] = {
     "pairs": {"model": ClickModel(interaction_weight=0.0, pair_weight=1.25)},
     "overlapping": {"model": ClickModel(interaction_weight=0.0), "overlap": 0.4},
 }
-"""Name -> what it changes of the synthetic data; for click models see `mmrec.datasets.click_model`."""
+"""Name -> what it changes of the synthetic data; click models: `mmrec.datasets.click_model`."""
 
 
 def cell(

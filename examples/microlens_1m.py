@@ -26,6 +26,8 @@ from microlens_options import TRAINING, parse
 from microlens_report import Clock, measure, show
 from microlens_stages import audit_data, prepare, pretrain, read_items, ready, shared_users
 
+from mmrec.analysis.diagnose import diagnose
+from mmrec.analysis.plots import plot_calibration, plot_training
 from mmrec.batch import Batch
 from mmrec.cli import run
 from mmrec.data.artifacts import write_item_embeddings, write_item_info
@@ -40,10 +42,8 @@ from mmrec.stream.loader import Loader, make_loader
 from mmrec.stream.stream import ParquetStream
 from mmrec.train.batch_size import largest_batch_size
 from mmrec.train.config import TrainConfig
-from mmrec.train.diagnose import diagnose
 from mmrec.train.distributed import World, from_first, process_group
 from mmrec.train.evaluate import Scores, score
-from mmrec.train.plots import plot_calibration, plot_training
 from mmrec.train.precision import resolve_device
 from mmrec.train.trainer import fit
 

@@ -18,11 +18,11 @@ from mmrec.data.items import ItemTable
 from mmrec.data.microlens import MicroLens
 from mmrec.errors import InputError
 from mmrec.io.files import replacing, write_json
+from mmrec.models.pretrain import pretrain_fusion
 from mmrec.models.recipes import Recipe, build_items
 from mmrec.stream.stream import ParquetStream
 from mmrec.train.distributed import World, barrier, from_first
 from mmrec.train.precision import resolve_device
-from mmrec.train.pretrain import pretrain_fusion
 
 KNOWN_USERS_SHARE = 0.5  # users get biases of their own where train knows most of valid's users
 

@@ -159,9 +159,9 @@ def make_loader(
 ) -> Loader[T]:
     """Read a stream in `num_workers` processes (0: in this one).
 
-    Workers write into shared memory that is used again and again (`mmrec.stream.ring`). A batch lies
-    there until the last of its tensors is gone; whoever keeps many gets copies, so a batch stays
-    what it was however long it is kept. The stream's `collate` is called in this process. Not for
+    Workers write into shared memory that is used again and again (`mmrec.stream.ring`). A batch
+    lies there until the last of its tensors is gone; whoever keeps many gets copies, so a batch
+    stays what it was however long it is kept. The stream's `collate` is called in this process. Not for
     streams of `memory://` URLs, which other processes cannot see.
 
     Args:

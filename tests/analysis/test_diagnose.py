@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from mmrec import Batch, InputError
+from mmrec.analysis.diagnose import INPUTS, Diagnosis, diagnose
 from mmrec.models.ranker import Ranker
 from mmrec.models.recipes import Recipe, build_ranker
-from mmrec.train.diagnose import INPUTS, Diagnosis, diagnose
 
 ITEMS, KINDS, LENGTH, USERS = 61, 4, 7, 300
 

@@ -9,8 +9,8 @@ import pytest
 from toy_training import ToyLoader, ToyModel, toy_config
 
 from mmrec import InputError
+from mmrec.analysis.plots import plot_calibration, plot_training
 from mmrec.train import fit, score
-from mmrec.train.plots import plot_calibration, plot_training
 
 
 def test_both_pictures(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from mmrec.errors import InputError
+from mmrec.models.pretrain import neighbours, pretrain_fusion
 from mmrec.nn import AttentionFusion, ItemEncoder, PrecomputedFusion
-from mmrec.train.pretrain import neighbours, pretrain_fusion
 
 ITEMS, GROUPS, IMAGE, TEXT, OUT = 61, 3, 7, 5, 4
 
