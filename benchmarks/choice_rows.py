@@ -13,8 +13,8 @@ from mmrec.models.recipes import Recipe, light, reference_fused, small
 from mmrec.nn.tokens import Tokens
 from mmrec.nn.transformer import TargetTransformer
 from mmrec.train.config import TrainConfig
-from mmrec.train.optimizer import parameter_groups, set_learning_rates
-from mmrec.train.stepper import Stepper
+from mmrec.train.step.optimizer import parameter_groups, set_learning_rates
+from mmrec.train.step.stepper import Stepper
 
 
 class PlainTransformer(TargetTransformer):

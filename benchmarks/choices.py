@@ -44,7 +44,7 @@ from mmrec.models.recipes import build_ranker
 from mmrec.stream.loader import make_loader
 from mmrec.stream.stream import ParquetStream
 from mmrec.train.config import TrainConfig
-from mmrec.train.stepper import click_loss
+from mmrec.train.step.stepper import click_loss
 
 BATCHES = 8  # ready ones, taken in turn
 SHARE = 4  # full histories are twelve times as long: a batch has a quarter of the rows

@@ -29,7 +29,7 @@ from sweep import Change, arguments, begin, spent, train_all
 
 from mmrec.cli import run
 from mmrec.models.recipes import Recipe, build_ranker, reference_fused
-from mmrec.train.stepper import Stepper, click_loss
+from mmrec.train.step.stepper import Stepper, click_loss
 
 BASELINE = "flattened, full"
 POOLED: dict[str, Any] = {"last": 0}

@@ -39,9 +39,9 @@ from mmrec.models.recipes import build_ranker, get_recipe
 from mmrec.stream.loader import make_loader
 from mmrec.stream.stream import ParquetStream
 from mmrec.train.config import TrainConfig
-from mmrec.train.precision import resolve_device
 from mmrec.train.prefetch import on_device
-from mmrec.train.stepper import Stepper, click_loss
+from mmrec.train.step.precision import resolve_device
+from mmrec.train.step.stepper import Stepper, click_loss
 
 LENGTH, EPOCH_ROWS, WARM_UP = 100, 3_600_000, 1
 PEAK_BFLOAT16 = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense, by NVIDIA's data sheets

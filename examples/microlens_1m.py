@@ -44,7 +44,7 @@ from mmrec.train.batch_size import largest_batch_size
 from mmrec.train.config import TrainConfig
 from mmrec.train.distributed import World, from_first, process_group
 from mmrec.train.evaluate import Scores, score
-from mmrec.train.precision import resolve_device
+from mmrec.train.step.precision import resolve_device
 from mmrec.train.trainer import fit
 
 EMBEDDING_WIDTH = 128

@@ -22,7 +22,7 @@ from mmrec.models.pretrain import pretrain_fusion
 from mmrec.models.recipes import Recipe, build_items
 from mmrec.stream.stream import ParquetStream
 from mmrec.train.distributed import World, barrier, from_first
-from mmrec.train.precision import resolve_device
+from mmrec.train.step.precision import resolve_device
 
 KNOWN_USERS_SHARE = 0.5  # users get biases of their own where train knows most of valid's users
 

@@ -24,7 +24,7 @@ from mmrec.errors import InputError
 from mmrec.metrics.intervals import Interval, interval, paired_difference
 from mmrec.train.evaluate import Scores, score
 from mmrec.train.loaders import BatchLoader, rewound
-from mmrec.train.precision import resolve_device
+from mmrec.train.step.precision import resolve_device
 
 POOL = 65_536  # rows that lend their history and context: 26 MB at L = 100
 CONTENT = {"image": ("image", "has_image"), "text": ("text", "has_text")}

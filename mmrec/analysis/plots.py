@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from mmrec.errors import InputError
 from mmrec.io.files import replacing
 from mmrec.metrics.calibration import calibration_curve, calibration_error, predicted_over_observed
-from mmrec.train.log import read_log
+from mmrec.train.state.log import read_log
 
 
 def plot_training(out: Path) -> Path:

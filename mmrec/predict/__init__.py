@@ -21,10 +21,10 @@ from tqdm import tqdm
 
 from mmrec.errors import InputError
 from mmrec.io.files import replacing
-from mmrec.train.checkpoint import load_checkpoint
 from mmrec.train.distributed import current_world
 from mmrec.train.evaluate import score
 from mmrec.train.loaders import BatchLoader
+from mmrec.train.state.checkpoint import load_checkpoint
 
 if TYPE_CHECKING:  # this file's own commands need them; who predicts with another model does not
     from mmrec.data.items import ItemTable

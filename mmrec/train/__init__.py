@@ -1,15 +1,15 @@
 """Training: `fit`, its settings, checkpoints and what ranks tell each other."""
 
 from mmrec.train.batch_size import largest_batch_size
-from mmrec.train.checkpoint import Checkpoint, load_checkpoint, load_weights, save_checkpoint
 from mmrec.train.config import TrainConfig
 from mmrec.train.distributed import World, current_world, from_first, process_group
 from mmrec.train.evaluate import Scores, evaluate, score
-from mmrec.train.guard import Diverged
 from mmrec.train.interrupt import Interrupted
 from mmrec.train.loaders import BatchLoader
-from mmrec.train.log import read_log
-from mmrec.train.progress import FitResult
+from mmrec.train.state.checkpoint import Checkpoint, load_checkpoint, load_weights, save_checkpoint
+from mmrec.train.state.log import read_log
+from mmrec.train.state.progress import FitResult
+from mmrec.train.step.guard import Diverged
 from mmrec.train.trainer import fit
 
 __all__ = [

@@ -11,8 +11,8 @@ from mmrec.batch import Batch
 from mmrec.errors import InputError
 from mmrec.train.config import TrainConfig
 from mmrec.train.distributed import alone
-from mmrec.train.precision import resolve_device
-from mmrec.train.stepper import RowLoss, Stepper, click_loss
+from mmrec.train.step.precision import resolve_device
+from mmrec.train.step.stepper import RowLoss, Stepper, click_loss
 
 
 def largest_batch_size(

@@ -18,8 +18,8 @@ from mmrec.metrics.calibration import logloss_of_logits
 from mmrec.train.config import TrainConfig
 from mmrec.train.distributed import gather_rows
 from mmrec.train.loaders import BatchLoader, rewound
-from mmrec.train.precision import autocast, resolve_device, resolve_precision
 from mmrec.train.prefetch import on_device
+from mmrec.train.step.precision import autocast, resolve_device, resolve_precision
 
 
 @dataclass(frozen=True)

@@ -15,20 +15,26 @@ from tqdm import tqdm
 
 from mmrec.batch import Batch
 from mmrec.errors import InputError
-from mmrec.train.checkpoint import Checkpoint, detached, is_finite, load_checkpoint, load_weights
 from mmrec.train.config import TrainConfig
 from mmrec.train.distributed import any_rank, barrier, current_world, gather_objects
 from mmrec.train.evaluate import score
-from mmrec.train.guard import StepRecord, diverged, is_overflow, out_of_memory
 from mmrec.train.interrupt import Interrupted, StopSignal
 from mmrec.train.loaders import BatchLoader
-from mmrec.train.log import RunLog
-from mmrec.train.precision import resolve_device
 from mmrec.train.prefetch import on_device
-from mmrec.train.progress import FitResult, Progress, Sums
-from mmrec.train.schedule import Schedule
-from mmrec.train.stepper import RowLoss, Stepper, click_loss
-from mmrec.train.store import Store
+from mmrec.train.state.checkpoint import (
+    Checkpoint,
+    detached,
+    is_finite,
+    load_checkpoint,
+    load_weights,
+)
+from mmrec.train.state.log import RunLog
+from mmrec.train.state.progress import FitResult, Progress, Sums
+from mmrec.train.state.store import Store
+from mmrec.train.step.guard import StepRecord, diverged, is_overflow, out_of_memory
+from mmrec.train.step.precision import resolve_device
+from mmrec.train.step.schedule import Schedule
+from mmrec.train.step.stepper import RowLoss, Stepper, click_loss
 
 # Overflows in a row that float16's loss scale may need to come down from its start.
 _SCALE_ALLOWANCE = 24

@@ -13,9 +13,9 @@ from toy_training import ToyLoader, ToyModel, toy_config
 
 from mmrec import Batch, InputError
 from mmrec.train import Diverged, FitResult, TrainConfig, fit, load_checkpoint, read_log
-from mmrec.train.checkpoint import is_finite
-from mmrec.train.precision import LossScale
-from mmrec.train.stepper import Stepper, click_loss
+from mmrec.train.state.checkpoint import is_finite
+from mmrec.train.step.precision import LossScale
+from mmrec.train.step.stepper import Stepper, click_loss
 
 
 def spoil(*rows: int) -> Callable[[Batch], Batch]:

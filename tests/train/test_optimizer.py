@@ -8,15 +8,15 @@ import pytest
 import torch
 from toy_training import ToyModel, toy_config
 
-from mmrec.train.ema import Average
-from mmrec.train.optimizer import (
+from mmrec.train.step.ema import Average
+from mmrec.train.step.optimizer import (
     load_optimizer_tensors,
     make_optimizer,
     optimizer_tensors,
     parameter_groups,
     set_learning_rates,
 )
-from mmrec.train.schedule import Schedule
+from mmrec.train.step.schedule import Schedule
 
 
 def test_tables_dense_weights_biases_and_patterns_have_their_own_settings() -> None:

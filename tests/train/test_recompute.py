@@ -21,8 +21,8 @@ from toy_training import (
 from mmrec import Batch, InputError
 from mmrec.nn import TargetTransformer
 from mmrec.train import fit
-from mmrec.train.recompute import matching_modules
-from mmrec.train.stepper import Stepper, click_loss
+from mmrec.train.step.recompute import matching_modules
+from mmrec.train.step.stepper import Stepper, click_loss
 
 LAYERS = ("sequence.layers.*",)
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from mmrec.train.checkpoint import (
+from mmrec.train.distributed import World, barrier
+from mmrec.train.state.checkpoint import (
     Checkpoint,
     Kind,
     checkpoint_files,
@@ -18,7 +19,6 @@ from mmrec.train.checkpoint import (
     require_same,
     save_checkpoint,
 )
-from mmrec.train.distributed import World, barrier
 
 
 class Store:

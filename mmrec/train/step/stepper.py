@@ -14,17 +14,17 @@ from mmrec.batch import Batch
 from mmrec.errors import InputError
 from mmrec.train.config import TrainConfig
 from mmrec.train.distributed import current_world, parallel, sum_over_ranks
-from mmrec.train.ema import Average
 from mmrec.train.evaluate import check_logits
-from mmrec.train.guard import StepRecords, healthy
-from mmrec.train.optimizer import (
+from mmrec.train.step.ema import Average
+from mmrec.train.step.guard import StepRecords, healthy
+from mmrec.train.step.optimizer import (
     load_optimizer_tensors,
     make_optimizer,
     optimizer_tensors,
     set_learning_rates,
 )
-from mmrec.train.precision import LossScale, autocast, resolve_precision
-from mmrec.train.recompute import matching_modules, recomputing
+from mmrec.train.step.precision import LossScale, autocast, resolve_precision
+from mmrec.train.step.recompute import matching_modules, recomputing
 
 RowLoss = Callable[[Tensor, Batch], Tensor]
 
