@@ -6,8 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmrec.audit.images import DECODED
 from mmrec.audit.run import audit
+from mmrec.audit.scan.images import DECODED
 from mmrec.cli import run
 
 EXIT_SERIOUS = 1

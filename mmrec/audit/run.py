@@ -13,20 +13,20 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from mmrec.audit.content import check_content
-from mmrec.audit.context import Array, Context
-from mmrec.audit.future import check_future
-from mmrec.audit.images import DECODED
-from mmrec.audit.layout import Layout, locate
-from mmrec.audit.leaks import check_leaks
-from mmrec.audit.levels import check_levels
-from mmrec.audit.opening import MOST_CELLS, column_range, open_clicks
+from mmrec.audit.checks.content import check_content
+from mmrec.audit.checks.context import Array, Context
+from mmrec.audit.checks.future import check_future
+from mmrec.audit.checks.leaks import check_leaks
+from mmrec.audit.checks.levels import check_levels
+from mmrec.audit.checks.shape import check_shape
+from mmrec.audit.checks.shift import check_shift
+from mmrec.audit.checks.statistics import FAMILY_ERROR, Standard
 from mmrec.audit.report import SEVERITIES, Finding, Report
-from mmrec.audit.sample import ROWS, chosen
-from mmrec.audit.scan import CLOSE_USERS, Split, scan
-from mmrec.audit.shape import check_shape
-from mmrec.audit.shift import check_shift
-from mmrec.audit.statistics import FAMILY_ERROR, Standard
+from mmrec.audit.scan.images import DECODED
+from mmrec.audit.scan.layout import Layout, locate
+from mmrec.audit.scan.opening import MOST_CELLS, column_range, open_clicks
+from mmrec.audit.scan.sample import ROWS, chosen
+from mmrec.audit.scan.scan import CLOSE_USERS, Split, scan
 from mmrec.audit.watch import Watch
 from mmrec.data.items import ITEM, TAGS
 from mmrec.data.microlens import SPLITS

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmrec.audit.chunk import Chunk
-from mmrec.audit.sample import pair_keys
+from mmrec.audit.scan.chunk import Chunk
+from mmrec.audit.scan.sample import pair_keys
 
 Array = NDArray[Any]
 Ints = NDArray[np.int64]

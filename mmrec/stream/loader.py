@@ -161,8 +161,8 @@ def make_loader(
 
     Workers write into shared memory that is used again and again (`mmrec.stream.ring`). A batch
     lies there until the last of its tensors is gone; whoever keeps many gets copies, so a batch
-    stays what it was however long it is kept. The stream's `collate` is called in this process. Not for
-    streams of `memory://` URLs, which other processes cannot see.
+    stays what it was however long it is kept. The stream's `collate` is called in this process.
+    Not for streams of `memory://` URLs, which other processes cannot see.
 
     Args:
         stream: what to read.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from mmrec.audit.statistics import (
+from mmrec.audit.checks.statistics import (
     Measured,
     Standard,
     clusters_of,

@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmrec.audit import audit, opening, scan
-from mmrec.audit.levels import differs_from_usual
-from mmrec.audit.sample import chosen, row_keys
-from mmrec.audit.scan import Split
+from mmrec.audit import audit
+from mmrec.audit.checks.levels import differs_from_usual
+from mmrec.audit.scan import opening, scan
+from mmrec.audit.scan.sample import chosen, row_keys
+from mmrec.audit.scan.scan import Split
 from mmrec.errors import InputError
 
 ITEMS, WIDTH = 7, 5

@@ -21,7 +21,7 @@ from mmrec.nn import (
     TwoModalFusion,
     build_fusion,
 )
-from mmrec.nn.fusion.kmeans import kmeans, nearest
+from mmrec.nn.kmeans import kmeans, nearest
 
 IMAGE, TEXT, OUT, CONTEXT, ITEMS = 7, 5, 3, 2, 61
 OPTIONS: dict[str, dict[str, Any]] = {

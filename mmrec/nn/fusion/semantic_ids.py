@@ -14,8 +14,8 @@ from mmrec.errors import InputError
 from mmrec.nn.checks import positive
 from mmrec.nn.fusion.base import ABSENT_STD, check_modalities
 from mmrec.nn.fusion.concat import ConcatFusion
-from mmrec.nn.fusion.kmeans import kmeans, nearest
 from mmrec.nn.fusion.pca import mean_filled
+from mmrec.nn.kmeans import kmeans, nearest
 from mmrec.nn.users import EMBEDDING_STD
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mmrec.audit.chunk import is_scalar
+from mmrec.audit.scan.chunk import is_scalar
 from mmrec.data.schema import CONTEXT, HISTORY, LABEL, ROW_ID, TARGET, USER
 from mmrec.errors import InputError
 from mmrec.io.parquet import INTEGER, INTEGERS, NUMBER, is_list

@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mmrec.audit.context import Array, Context, Ints, item_means, labelled
+from mmrec.audit.checks.context import Array, Context, Ints, item_means, labelled
+from mmrec.audit.checks.statistics import Measured, clusters_of, difference, measure, within
 from mmrec.audit.report import Finding
-from mmrec.audit.scan import Split
-from mmrec.audit.statistics import Measured, clusters_of, difference, measure, within
+from mmrec.audit.scan.scan import Split
 
 UNKNOWN = -1
 

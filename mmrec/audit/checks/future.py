@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from mmrec.audit.context import Array, Context
+from mmrec.audit.checks.context import Array, Context
+from mmrec.audit.checks.statistics import lower_share
 from mmrec.audit.report import Finding
-from mmrec.audit.sample import pair_keys
-from mmrec.audit.scan import Split
-from mmrec.audit.statistics import lower_share
+from mmrec.audit.scan.sample import pair_keys
+from mmrec.audit.scan.scan import Split
 
 
 def check_future(context: Context) -> tuple[list[Finding], dict[str, Any]]:

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mmrec.audit import probe
-from mmrec.audit.context import Context
-from mmrec.audit.images import DECODED, Images, check_images
+from mmrec.audit.checks import probe
+from mmrec.audit.checks.context import Context
 from mmrec.audit.report import Finding
-from mmrec.audit.texts import TITLE, Titles, check_titles
-from mmrec.audit.vectors import Vectors, read_vectors, vector_columns
+from mmrec.audit.scan.images import DECODED, Images, check_images
+from mmrec.audit.scan.texts import TITLE, Titles, check_titles
+from mmrec.audit.scan.vectors import Vectors, read_vectors, vector_columns
 from mmrec.data.items import feature_files
 from mmrec.errors import InputError
 

@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mmrec.audit.chunk import Chunk, read_chunk
-from mmrec.audit.opening import RUN, level_columns, odd_types, open_clicks
-from mmrec.audit.sample import ROWS, Table, chosen, mix, right_aligned, row_keys
-from mmrec.audit.statistics import FEWEST_CLUSTERS
+from mmrec.audit.checks.statistics import FEWEST_CLUSTERS
+from mmrec.audit.scan.chunk import Chunk, read_chunk
+from mmrec.audit.scan.opening import RUN, level_columns, odd_types, open_clicks
+from mmrec.audit.scan.sample import ROWS, Table, chosen, mix, right_aligned, row_keys
 from mmrec.audit.watch import Watch
 from mmrec.data.microlens import SPLITS
 from mmrec.data.schema import ROW_ID

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from mmrec.audit.context import Array, Context, item_means, labelled
+from mmrec.audit.checks.context import Array, Context, item_means, labelled
+from mmrec.audit.checks.statistics import Measured, clustered_error, clusters_of, measure
 from mmrec.audit.report import Finding
-from mmrec.audit.scan import Split
-from mmrec.audit.statistics import Measured, clustered_error, clusters_of, measure
+from mmrec.audit.scan.scan import Split
 from mmrec.data.items import TAGS
 
 # Effects by Cohen's convention (1988) for two normal distributions: d = 0.2 is small, 0.8 large.

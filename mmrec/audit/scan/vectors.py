@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mmrec.audit.sample import Hashes, mix
+from mmrec.audit.scan.sample import Hashes, mix
 from mmrec.data.items import ITEM, feature_files
 from mmrec.io.parquet import is_list
 

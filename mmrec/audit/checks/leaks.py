@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from mmrec.audit.context import SMOOTHING, Array, Context, item_means, labelled, user_means
+from mmrec.audit.checks.context import SMOOTHING, Array, Context, item_means, labelled, user_means
+from mmrec.audit.checks.statistics import NOTHING, Measured, clusters_of, difference, measure
 from mmrec.audit.report import Finding
-from mmrec.audit.scan import Split
-from mmrec.audit.statistics import NOTHING, Measured, clusters_of, difference, measure
+from mmrec.audit.scan.scan import Split
 from mmrec.data.schema import ROW_ID, TARGET, USER
 
 MOVE = "Find out how it came about; leave the column out of the model until then."

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmrec.audit.sample import chosen
+from mmrec.audit.scan.sample import chosen
 
 DECODED = 2_000  # pictures: a share of 1 in 100 is then known to within 0.5 %
 HASHED = 20_000

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from mmrec.audit.context import SMOOTHING, Array, Context, item_means, labelled
-from mmrec.audit.scan import Split
-from mmrec.audit.statistics import (
+from mmrec.audit.checks.context import SMOOTHING, Array, Context, item_means, labelled
+from mmrec.audit.checks.statistics import (
     FEWEST_CLUSTERS,
     Floats,
     Measured,
@@ -19,7 +18,8 @@ from mmrec.audit.statistics import (
     difference,
     measure,
 )
-from mmrec.audit.vectors import Vectors
+from mmrec.audit.scan.scan import Split
+from mmrec.audit.scan.vectors import Vectors
 
 STRENGTHS = (1.0, 10.0, 100.0, 1_000.0, 10_000.0)  # in rows: what the average item weighs
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from mmrec.audit.context import Context
+from mmrec.audit.checks.context import Context
 from mmrec.audit.report import Finding
-from mmrec.audit.scan import Split
+from mmrec.audit.scan.scan import Split
 from mmrec.data.schema import COLUMNS_LABELLED, COLUMNS_TEST, HISTORY, LABEL, ROW_ID, TARGET, USER
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmrec.audit.layout import Layout
-from mmrec.audit.scan import Split
-from mmrec.audit.statistics import Floats, Standard
+from mmrec.audit.checks.statistics import Floats, Standard
+from mmrec.audit.scan.layout import Layout
+from mmrec.audit.scan.scan import Split
 from mmrec.audit.watch import Watch
 
 Array = NDArray[Any]
