@@ -32,7 +32,7 @@ from mmrec.models.recipes import Recipe, small
 from mmrec.nn.fusion.registry import FUSIONS
 
 BASELINE = "concat"
-FITTED = ("pca", "pca_each")  # nothing to train
+UNTRAINED = ("pca", "pca_each")
 
 OPTIONS = {
     "tiers": {"recipe": {"tiers": 8}},
@@ -81,7 +81,7 @@ def plan(given: argparse.Namespace) -> dict[str, Change]:
             change = dict(OPTIONS.get(option, {}))
             if option != "plain" and given.options_of and variant not in given.options_of:
                 continue
-            if option == "pretrain" and variant in FITTED:
+            if option == "pretrain" and variant in UNTRAINED:
                 continue
             change["recipe"] = {**change.get("recipe", {}), "fusion": variant}
             rows[variant if option == "plain" else f"{variant}, {option}"] = change

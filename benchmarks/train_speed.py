@@ -176,12 +176,12 @@ def timed(
     if wait:
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
-    waited, each = 0.0, []
+    loading_seconds, each = 0.0, []
     began, busy = time.perf_counter(), time.process_time()
     for _ in range(steps):
         start = time.perf_counter()
         batch = next(batches)
-        waited += time.perf_counter() - start
+        loading_seconds += time.perf_counter() - start
         step(batch)
         each.append(time.perf_counter() - start)
     if wait:
@@ -194,7 +194,7 @@ def timed(
         "cpu_ms": 1e3 * (time.process_time() - busy) / steps,  # what a busy machine distorts less
         "samples_per_second": rate,
         "epoch_seconds": EPOCH_ROWS / rate,
-        "data_wait_share": waited / seconds,
+        "data_wait_share": loading_seconds / seconds,
         "tflops_per_step": counter.get_total_flops() / WARM_UP / 1e12,
     }
     if wait:

@@ -203,7 +203,7 @@ def build_ranker(
     *,
     known_users: Tensor | None = None,
     known_items: Tensor | None = None,
-    fit: bool = True,
+    estimate: bool = True,
 ) -> Ranker:
     """A ranker with fresh weights.
 
@@ -211,9 +211,9 @@ def build_ranker(
         known_users: user ids of the training rows. None = users are told apart by their
             histories alone: no user vectors, and `wide` has item biases only.
         known_items: (N,) bool, items that the training rows show (as target or in a history).
-        fit: see `ItemEncoder`.
+        estimate: see `ItemEncoder`.
     """
-    encoder = build_items(recipe, items, known_items=known_items, fit=fit)
+    encoder = build_items(recipe, items, known_items=known_items, estimate=estimate)
     users = None
     if recipe.user_dim and known_users is not None:
         users = UserEncoder(
@@ -255,7 +255,7 @@ def build_ranker(
 def ranker_from_state(recipe: Recipe, items: ItemTableLike, state: Mapping[str, Tensor]) -> Ranker:
     """A ranker with the weights of `state`; which users are known is read from it."""
     users = [value for name, value in state.items() if name.endswith("index.known")]
-    ranker = build_ranker(recipe, items, known_users=users[0] if users else None, fit=False)
+    ranker = build_ranker(recipe, items, known_users=users[0] if users else None, estimate=False)
     ranker.load_state_dict(dict(state))
     return ranker
 
@@ -265,7 +265,7 @@ def build_items(
     items: ItemTableLike,
     *,
     known_items: Tensor | None = None,
-    fit: bool = True,
+    estimate: bool = True,
 ) -> ItemEncoder:
     """The item encoder of a recipe."""
     options = dict(recipe.fusion_options)
@@ -296,7 +296,7 @@ def build_items(
         known=known_items if unknown else None,
         modality_dropout=recipe.modality_dropout,
         standardize=recipe.standardize,
-        fit=fit,
+        estimate=estimate,
     )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mmrec.errors import InputError
 from mmrec.nn.checks import not_negative, probability
-from mmrec.nn.fusion.base import FittedFusion, Fusion
+from mmrec.nn.fusion.base import EstimatedFusion, Fusion
 from mmrec.nn.fusion.modality_dropout import drop_modality
 from mmrec.nn.users import EMBEDDING_STD
 
@@ -35,8 +35,8 @@ class ItemEncoder(nn.Module):
         modality_dropout: in training, the chance that an item loses one of two present modalities
             (image or text, evenly), so that the model does not break where one is missing.
         standardize: features become (x - mean) / std, both per dimension over the present rows.
-        fit: a fusion that is fitted rather than trained (principal components, codes) and is not
-            yet, is fitted on all items. False where a checkpoint brings the fit.
+        estimate: a fusion that is estimated rather than trained (principal components, codes) and
+            is not yet, is estimated on all items. False where a checkpoint brings the estimate.
 
     The features are no part of a checkpoint (the data holds them); mean, std and `known` are.
     """
@@ -67,7 +67,7 @@ class ItemEncoder(nn.Module):
         known: Tensor | None = None,
         modality_dropout: float = 0.0,
         standardize: bool = False,
-        fit: bool = True,
+        estimate: bool = True,
     ) -> None:
         super().__init__()
         not_negative(id_dim=id_dim, tag_dim=tag_dim)
@@ -106,8 +106,8 @@ class ItemEncoder(nn.Module):
                     embedding.weight[0].zero_()
         # Registered last, so that content comes last in the vector and in the parameter order.
         self.fusion = cast("nn.Module | None", fusion)
-        if fit and isinstance(fusion, FittedFusion) and not fusion.fitted:
-            fusion.fit(*self.features(torch.arange(1, self.num_items)))
+        if estimate and isinstance(fusion, EstimatedFusion) and not fusion.estimated:
+            fusion.estimate(*self.features(torch.arange(1, self.num_items)))
 
     def forward(self, ids: Tensor) -> Tensor:
         parts = []

@@ -113,7 +113,7 @@ class _Run:
         self.store = Store(out, identity=identity, keep_last=config.keep_last, world=self.world)
         self._saved = time.monotonic()
         self._window_started = time.monotonic()
-        self._waited = 0.0
+        self._loading_seconds = 0.0
 
     def go(self, *, restart: bool) -> FitResult:
         started = time.monotonic()
@@ -203,7 +203,7 @@ class _Run:
             if self.stop.wanted and self.world.size == 1:
                 self._leave()
             raise
-        self._waited += time.monotonic() - before
+        self._loading_seconds += time.monotonic() - before
         return group
 
     def _after_step(self) -> None:
@@ -270,11 +270,11 @@ class _Run:
             loss=mean,
             learning_rate=self.config.learning_rate * self.schedule.factor(progress.step - 1),
             rows_per_second=round(rate, 1),
-            data_wait=round(self._waited / seconds, 4),
+            data_wait=round(self._loading_seconds / seconds, 4),
         )
         if mean is not None:
             self.bar.set_postfix_str(f"loss {mean:.4f}, {rate:,.0f} rows/s")
-        progress.window, self._window_started, self._waited = Sums(), now, 0.0
+        progress.window, self._window_started, self._loading_seconds = Sums(), now, 0.0
 
     def _evaluation_due(self) -> bool:
         every, progress = self.config.evaluate_every, self.progress

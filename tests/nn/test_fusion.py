@@ -15,7 +15,7 @@ from mmrec.errors import InputError
 from mmrec.nn import (
     FUSIONS,
     ConditionedFusion,
-    FittedFusion,
+    EstimatedFusion,
     Fusion,
     ModalityDropout,
     TwoModalFusion,
@@ -44,14 +44,14 @@ def content(*lead: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...
 
 
 def fusion_of(name: str, dtype: torch.dtype = torch.float64) -> nn.Module:
-    """Fitted where it needs to be, no parameter at a telling value, evaluation mode."""
+    """Estimated where it needs to be, no parameter at a telling value, evaluation mode."""
     width = IMAGE if name == "precomputed" else OUT
     made = build_fusion(
         name, image_dim=IMAGE, text_dim=TEXT, out_dim=width, **OPTIONS.get(name, {})
     )
     fusion = cast(nn.Module, made).to(dtype)
-    if isinstance(made, FittedFusion):
-        made.fit(*content(ITEMS, dtype=dtype))
+    if isinstance(made, EstimatedFusion):
+        made.estimate(*content(ITEMS, dtype=dtype))
     with torch.no_grad():
         for parameter in fusion.parameters():
             parameter += 0.3 * torch.randn_like(parameter)
@@ -229,7 +229,7 @@ def test_film_conditions_by_the_formula() -> None:
 def test_pca_agrees_with_sklearn() -> None:
     fusion, parts = build_fusion("pca", image_dim=IMAGE, text_dim=TEXT, out_dim=OUT), content(ITEMS)
     whole = (parts[0], parts[1], torch.ones(ITEMS).bool(), torch.ones(ITEMS).bool())
-    cast(FittedFusion, fusion).fit(*whole)
+    cast(EstimatedFusion, fusion).estimate(*whole)
     got = cast(nn.Module, fusion).double()(*whole)
     theirs = SklearnPCA(OUT).fit_transform(torch.cat(whole[:2], dim=-1).numpy())
     expected = torch.from_numpy(theirs)
@@ -242,13 +242,13 @@ def test_pca_agrees_with_sklearn() -> None:
 def test_fitting_is_required_and_repeatable(name: str) -> None:
     made = build_fusion(name, image_dim=IMAGE, text_dim=TEXT, out_dim=OUT, **OPTIONS.get(name, {}))
     parts = content(ITEMS, dtype=torch.float32)
-    assert isinstance(made, FittedFusion)
-    assert not made.fitted
-    with pytest.raises(InputError, match="must be fitted before use"):
+    assert isinstance(made, EstimatedFusion)
+    assert not made.estimated
+    with pytest.raises(InputError, match="must be estimated before use"):
         made(*parts)
-    made.fit(*parts)
+    made.estimate(*parts)
     first = made(*parts)
-    made.fit(*parts)
+    made.estimate(*parts)
     assert torch.equal(made(*parts), first)
 
 
@@ -270,7 +270,7 @@ def test_more_levels_quantise_more_closely() -> None:
         fusion: Any = build_fusion(
             "semantic_ids", image_dim=IMAGE, text_dim=TEXT, out_dim=OUT, levels=levels, codes=5
         )
-        fusion.fit(*parts)
+        fusion.estimate(*parts)
         whole = parts[2] & parts[3]
         x = (torch.cat(parts[:2], -1) - fusion.mean) * fusion.scale
         books = fusion.quantizer.codebooks

@@ -3,7 +3,7 @@
 from mmrec.nn.fusion.attention import AttentionFusion
 from mmrec.nn.fusion.base import (
     ConditionedFusion,
-    FittedFusion,
+    EstimatedFusion,
     Fusion,
     LearnedAbsent,
     TwoModalFusion,
@@ -28,9 +28,9 @@ __all__ = [
     "ConcatFusion",
     "ConditionedFusion",
     "CrossAttentionFusion",
+    "EstimatedFusion",
     "ExpertsFusion",
     "FiLMFusion",
-    "FittedFusion",
     "Fusion",
     "GatedFusion",
     "LearnedAbsent",

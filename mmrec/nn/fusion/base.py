@@ -41,13 +41,13 @@ class ConditionedFusion(Fusion, Protocol):
 
 
 @runtime_checkable
-class FittedFusion(Fusion, Protocol):
+class EstimatedFusion(Fusion, Protocol):
     """A fusion that looks at all items once before use, without labels."""
 
     @property
-    def fitted(self) -> bool: ...
+    def estimated(self) -> bool: ...
 
-    def fit(self, image: Tensor, text: Tensor, has_image: Tensor, has_text: Tensor) -> None:
+    def estimate(self, image: Tensor, text: Tensor, has_image: Tensor, has_text: Tensor) -> None:
         """Image (N, Di), text (N, Dt), has_image (N,), has_text (N,)."""
 
 

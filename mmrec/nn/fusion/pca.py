@@ -19,7 +19,7 @@ class PCA(nn.Module):
     """y = Pᵀ (x - μ) / σ_1, P the first `out_dim` eigenvectors of the covariance of the rows.
 
     σ_1, the deviation along the first, brings the values to the size of one without bending the
-    space. `fit` must come first; what it finds belongs to the checkpoint, nothing is trained.
+    space. `estimate` must come first; what it finds belongs to the checkpoint, nothing is trained.
     """
 
     mean: Tensor
@@ -35,11 +35,11 @@ class PCA(nn.Module):
         self.out_dim = out_dim
         self.register_buffer("mean", torch.zeros(in_dim))
         self.register_buffer("components", torch.full((in_dim, out_dim), float("nan")))
-        self.fitted = False
+        self.estimated = False
         self.register_load_state_dict_post_hook(_look_again)  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
-    def fit(self, x: Tensor) -> None:
+    def estimate(self, x: Tensor) -> None:
         """Rows (N, X), in float64 inside; the largest entry of each eigenvector is positive."""
         rows = x.double()
         if len(rows) < 2:
@@ -51,17 +51,17 @@ class PCA(nn.Module):
         scale = values[-1].clamp(min=1e-12).sqrt()
         self.mean.copy_(mean)
         self.components.copy_(vectors * peak.sign() / scale)
-        self.fitted = True
+        self.estimated = True
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.fitted:
-            raise InputError("principal components must be fitted before use: call fit(...)")
+        if not self.estimated:
+            raise InputError("components must be estimated before use: call estimate(...)")
         return (x - self.mean) @ self.components
 
 
 def _look_again(module: nn.Module, _: Any) -> None:
     if isinstance(module, PCA):
-        module.fitted = bool(module.components.isfinite().all())
+        module.estimated = bool(module.components.isfinite().all())
 
 
 class PCAFusion(TwoModalFusion):
@@ -76,13 +76,13 @@ class PCAFusion(TwoModalFusion):
         self.pca = PCA(in_dim=image_dim + text_dim, out_dim=out_dim)
 
     @property
-    def fitted(self) -> bool:
-        return self.pca.fitted
+    def estimated(self) -> bool:
+        return self.pca.estimated
 
-    def fit(self, image: Tensor, text: Tensor, has_image: Tensor, has_text: Tensor) -> None:
+    def estimate(self, image: Tensor, text: Tensor, has_image: Tensor, has_text: Tensor) -> None:
         """Image (N, Di), text (N, Dt) and their presence."""
         both = [mean_filled(image, has_image), mean_filled(text, has_text)]
-        self.pca.fit(torch.cat(both, dim=-1))
+        self.pca.estimate(torch.cat(both, dim=-1))
 
     def fuse(self, image: Tensor, text: Tensor) -> Tensor:
         fused: Tensor = self.pca(torch.cat([image, text], dim=-1))
@@ -90,7 +90,7 @@ class PCAFusion(TwoModalFusion):
 
 
 class SeparatePCAFusion(TwoModalFusion):
-    """[PCA_image(x_image); PCA_text(x_text)], each fitted on the rows that have it; see `PCA`.
+    """[PCA_image(x_image); PCA_text(x_text)], each estimated on the rows that have it; see `PCA`.
 
     The text gets min(D // 2, Dt) dimensions, the image the rest.
     Parameters: none but Di + Dt for the absent vectors, which are trained.
@@ -106,13 +106,13 @@ class SeparatePCAFusion(TwoModalFusion):
         self.text = PCA(in_dim=text_dim, out_dim=of_text)
 
     @property
-    def fitted(self) -> bool:
-        return self.image.fitted and self.text.fitted
+    def estimated(self) -> bool:
+        return self.image.estimated and self.text.estimated
 
-    def fit(self, image: Tensor, text: Tensor, has_image: Tensor, has_text: Tensor) -> None:
+    def estimate(self, image: Tensor, text: Tensor, has_image: Tensor, has_text: Tensor) -> None:
         """Image (N, Di), text (N, Dt) and their presence."""
-        self.image.fit(image[has_image])
-        self.text.fit(text[has_text])
+        self.image.estimate(image[has_image])
+        self.text.estimate(text[has_text])
 
     def fuse(self, image: Tensor, text: Tensor) -> Tensor:
         return torch.cat([self.image(image), self.text(text)], dim=-1)

@@ -31,23 +31,23 @@ class ResidualQuantizer(nn.Module):
         super().__init__()
         positive(in_dim=in_dim, levels=levels, codes=codes)
         self.register_buffer("codebooks", torch.full((levels, codes, in_dim), float("nan")))
-        self.fitted = False
+        self.estimated = False
         self.register_load_state_dict_post_hook(_look_again)  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
-    def fit(self, x: Tensor, *, seed: int = 0) -> None:
+    def estimate(self, x: Tensor, *, seed: int = 0) -> None:
         """Rows (N, X); the same rows and seed give the same codebooks."""
         residual = x.float()
         for level, book in enumerate(self.codebooks):
             centres = kmeans(residual, clusters=len(book), seed=seed + level)
             book.copy_(centres)
             residual = residual - centres[nearest(residual, centres)]
-        self.fitted = True
+        self.estimated = True
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        if not self.fitted:
-            raise InputError("codebooks must be fitted before use: call fit(...)")
+        if not self.estimated:
+            raise InputError("codebooks must be estimated before use: call estimate(...)")
         # Codes must not hang on the precision around them.
         with torch.autocast(device_type=x.device.type, enabled=False):
             residual = x.to(self.codebooks.dtype)
@@ -61,7 +61,7 @@ class ResidualQuantizer(nn.Module):
 
 def _look_again(module: nn.Module, _: Any) -> None:
     if isinstance(module, ResidualQuantizer):
-        module.fitted = bool(module.codebooks.isfinite().all())
+        module.estimated = bool(module.codebooks.isfinite().all())
 
 
 class SemanticIdFusion(nn.Module):
@@ -98,11 +98,11 @@ class SemanticIdFusion(nn.Module):
         self.no_text = nn.Parameter(torch.randn(out_dim) * ABSENT_STD)
 
     @property
-    def fitted(self) -> bool:
-        return self.quantizer.fitted
+    def estimated(self) -> bool:
+        return self.quantizer.estimated
 
     @torch.no_grad()
-    def fit(self, image: Tensor, text: Tensor, has_image: Tensor, has_text: Tensor) -> None:
+    def estimate(self, image: Tensor, text: Tensor, has_image: Tensor, has_text: Tensor) -> None:
         """Image (N, Di), text (N, Dt) and their presence."""
         parts = [mean_filled(image, has_image).float(), mean_filled(text, has_text).float()]
         total = [part.var(0, unbiased=False).sum().clamp(min=1e-12).rsqrt() for part in parts]
@@ -112,7 +112,7 @@ class SemanticIdFusion(nn.Module):
         rows = (torch.cat(parts, dim=-1) - self.mean) * self.scale
         # A code learned from a filled-in mean would stand for nothing: only whole items teach.
         whole = has_image & has_text
-        self.quantizer.fit(rows[whole] if whole.any() else rows, seed=self.seed)
+        self.quantizer.estimate(rows[whole] if whole.any() else rows, seed=self.seed)
 
     def codes(self, image: Tensor, text: Tensor, has_image: Tensor, has_text: Tensor) -> Tensor:
         """The semantic ids, (..., V) int64."""
@@ -171,12 +171,12 @@ class SemanticIdDenseFusion(nn.Module):
         )
 
     @property
-    def fitted(self) -> bool:
-        return self.ids.fitted
+    def estimated(self) -> bool:
+        return self.ids.estimated
 
-    def fit(self, image: Tensor, text: Tensor, has_image: Tensor, has_text: Tensor) -> None:
+    def estimate(self, image: Tensor, text: Tensor, has_image: Tensor, has_text: Tensor) -> None:
         """Image (N, Di), text (N, Dt) and their presence."""
-        self.ids.fit(image, text, has_image, has_text)
+        self.ids.estimate(image, text, has_image, has_text)
 
     def forward(self, image: Tensor, text: Tensor, has_image: Tensor, has_text: Tensor) -> Tensor:
         parts = (image, text, has_image, has_text)
