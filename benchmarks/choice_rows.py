@@ -10,19 +10,9 @@ import torch
 from torch import Tensor
 
 from mmrec.models.recipes import Recipe, light, reference_fused, small
-from mmrec.nn.tokens import Tokens
-from mmrec.nn.transformer import TargetTransformer
 from mmrec.train.config import TrainConfig
 from mmrec.train.step.optimizer import parameter_groups, set_learning_rates
 from mmrec.train.step.stepper import Stepper
-
-
-class PlainTransformer(TargetTransformer):
-    """Its first projection sees [h; t] whole at every position."""
-
-    def _enter(self, tokens: Tokens, item: Tensor, target: Tensor) -> tuple[Tensor, None]:
-        x = torch.cat([item, tokens.repeat(target)], dim=-1)
-        return (x if self.project is None else self.project(x)), None
 
 
 class LoopStepper(Stepper):
@@ -69,7 +59,6 @@ class Side:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     stepper: type[Stepper] = Stepper
-    plain: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -115,7 +104,6 @@ CHOICES = [
         off=Side(recipe={"deduplicate": False}),
     ),
     Choice("compact", "padding left out", "masked", FOUR, off=Side(recipe={"compact": False})),
-    Choice("target", "target projected once", "at every position", FOUR, off=Side(plain=True)),
     Choice("fused", "fused AdamW", "for-loop", FOUR[::2], off=Side(stepper=LoopStepper)),
     Choice("fused", "fused AdamW", "foreach", FOUR[::2], off=Side(stepper=ForeachStepper)),
     Choice(

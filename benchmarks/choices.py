@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from choice_rows import CASES, CHOICES, ROWS, Case, PlainTransformer, Side
+from choice_rows import CASES, CHOICES, ROWS, Case, Side
 from machine import write_result
 from torch.profiler import ProfilerActivity, profile
 from train_speed import LENGTH, write_data
@@ -59,8 +59,6 @@ class Runner:
         items = read_items(folder, case.widths)
         torch.manual_seed(0)
         model = build_ranker(replace(case.recipe, **side.recipe), items)
-        if side.plain:
-            model.sequence.__class__ = PlainTransformer
         config = TrainConfig(log_every=10**6, **side.training)
         self.stepper = side.stepper(model.train(), config, torch.device("cpu"), click_loss)
         size = batch_size // SHARE if case.history == "full" else batch_size

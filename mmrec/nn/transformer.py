@@ -43,22 +43,19 @@ class TransformerLayer(nn.Module):
         nn.init.zeros_(self.qkv.bias)
         nn.init.zeros_(self.out.bias)
 
-    def forward(
-        self, x: Tensor, tokens: Tokens, attend: Tensor, qkv: Tensor | None = None
-    ) -> Tensor:
-        """x (T, W), attend (B, 1, 1, L) bool -> (T, W); `qkv` (T, 3 · W) where it is known."""
+    def forward(self, x: Tensor, tokens: Tokens, attend: Tensor) -> Tensor:
+        """x (T, W), attend (B, 1, 1, L) bool -> (T, W)."""
         if self.pre_norm:
-            x = x + self._attention(self.qkv(self.norm1(x)), tokens, attend)
+            x = x + self._attention(self.norm1(x), tokens, attend)
             return x + self._feed_forward(self.norm2(x))
-        qkv = self.qkv(x) if qkv is None else qkv
-        x = cast(Tensor, self.norm1(x + self._attention(qkv, tokens, attend)))
+        x = cast(Tensor, self.norm1(x + self._attention(x, tokens, attend)))
         return cast(Tensor, self.norm2(x + self._feed_forward(x)))
 
-    def _attention(self, qkv: Tensor, tokens: Tokens, attend: Tensor) -> Tensor:
+    def _attention(self, x: Tensor, tokens: Tokens, attend: Tensor) -> Tensor:
         # Cut along the last dim: their gradients are joined in one copy.
         query, key, value = (
             part.view(tokens.batch, tokens.length, self.heads, -1).transpose(1, 2)  # (B, H, L, d)
-            for part in tokens.spread(qkv).chunk(3, dim=-1)
+            for part in tokens.spread(self.qkv(x)).chunk(3, dim=-1)
         )
         mixed = F.scaled_dot_product_attention(
             query,
@@ -89,9 +86,6 @@ class TargetTransformer(nn.Module):
             newest, older ones sharing the last; 0 = none.
         width: W. None keeps [h_l; t], else x_l = W_in [h_l; t] + b_in.
         compact: compute real items only; None = on the CPU (see `Tokens`).
-
-    The target's share of the first projection is computed once a row, not once a history item:
-    W [h; t] = W_h h + W_t t (post-norm, or `width`).
 
     >>> encoder = TargetTransformer(dim=4, layers=1, heads=2, ff_dim=5, last=3)
     >>> encoder(torch.ones(2, 7, 4), torch.ones(2, 4), torch.ones(2, 7, dtype=torch.bool)).shape
@@ -141,10 +135,11 @@ class TargetTransformer(nn.Module):
         tokens = Tokens(valid, compact=compact_here(self.compact, history))
         # A row without items looks at its (zeroed) padding: a softmax over nothing would be NaN.
         attend = (valid | ~valid.any(1, keepdim=True))[:, None, None, :]
-        x, qkv = self._enter(tokens, tokens.take(history), target)
+        x = torch.cat([tokens.take(history), tokens.repeat(target)], dim=-1)  # (T, 2D)
+        if self.project is not None:
+            x = self.project(x)
         for layer in self.layers:
-            x = layer(x, tokens, attend, qkv)
-            qkv = None
+            x = layer(x, tokens, attend)
         if self.norm is not None:
             x = self.norm(x)
         return self._leave(tokens.spread(x), valid)
@@ -153,16 +148,6 @@ class TargetTransformer(nn.Module):
         """(L, D): position vectors, the newest item's being number 0."""
         age = torch.arange(length - 1, -1, -1, device=table.weight.device)
         return cast(Tensor, table(age.clamp(max=table.num_embeddings - 1)))
-
-    def _enter(self, tokens: Tokens, item: Tensor, target: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Tokens (T, W) and, where it can be had cheaply, the first layer's qkv (T, 3 · W)."""
-        if self.project is not None:
-            return _beside(self.project, tokens, item, target), None
-        x = torch.cat([item, tokens.repeat(target)], dim=-1)
-        first = cast(TransformerLayer, self.layers[0])
-        if first.pre_norm:
-            return x, None
-        return x, _beside(first.qkv, tokens, item, target)
 
     def _leave(self, x: Tensor, valid: Tensor) -> Tensor:
         """(B, L, W) -> (B, out_dim)."""
@@ -177,11 +162,3 @@ class TargetTransformer(nn.Module):
             largest = lowest.amax(1).masked_fill(~valid.any(1, keepdim=True), 0)
             parts.append(self.pool(largest))
         return torch.cat(parts, dim=-1)
-
-
-def _beside(linear: nn.Linear, tokens: Tokens, item: Tensor, target: Tensor) -> Tensor:
-    """linear([h; t]) for every token, the target's share once a row: (T, D), (B, D) -> (T, W)."""
-    dim = item.shape[-1]
-    of_item, of_target = linear.weight[:, :dim], linear.weight[:, dim:]
-    share = F.linear(target, of_target, linear.bias)  # (B, W)
-    return F.linear(item, of_item) + tokens.repeat(share)
