@@ -35,15 +35,13 @@ from tqdm import tqdm
 from mmrec.batch import Batch
 from mmrec.data.counts import ClickCounts, count_clicks
 from mmrec.data.items import ItemTable
-from mmrec.data.microlens import MicroLens, to_batch
+from mmrec.data.microlens import MicroLens
 from mmrec.errors import InputError
 from mmrec.io.files import replacing, write_json
+from mmrec.models import Recipe, build_ranker
 from mmrec.models.pretrain import pretrain_fusion
 from mmrec.models.ranker import Ranker
-from mmrec.models.recipes import Recipe, build_ranker
-from mmrec.stream.loader import Loader, make_loader
-from mmrec.stream.stream import ParquetStream
-from mmrec.train.config import TrainConfig
+from mmrec.stream.loader import Loader
 from mmrec.train.evaluate import score
 from mmrec.train.trainer import fit
 
@@ -57,9 +55,7 @@ class Cell:
 
     Attributes:
         name: what it is called in tables.
-        recipe: the whole recipe.
-        training: the whole training setting, seed and learning rate included.
-        batch_size: rows of a step.
+        recipe: all of it, seed and learning rate included.
         history: "own", or "another": each row gets the history of another row of its batch.
         pretrain: the fusion is first trained by co-engagement, without labels, and goes on
             learning from clicks.
@@ -67,19 +63,18 @@ class Cell:
 
     name: str
     recipe: Recipe
-    training: TrainConfig
-    batch_size: int
     history: str = "own"
     pretrain: bool = False
 
     @property
     def key(self) -> str:
         """Its file name: readable, and different for anything that differs."""
-        content = [self.recipe.to_dict(), self.training.binding(), self.training.epochs]
-        content += [self.batch_size, self.history, self.pretrain]
+        content = [self.recipe.binding(), self.recipe.training.binding()]
+        content += [self.recipe.training.epochs, self.recipe.batch_size]
+        content += [self.history, self.pretrain]
         said = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
         words = re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
-        return f"{words}-{self.training.seed}-{said}"
+        return f"{words}-{self.recipe.training.seed}-{said}"
 
 
 @dataclass(frozen=True)
@@ -183,8 +178,8 @@ def read_result(cell: Cell, folder: Path) -> Result:
 def train_cell(cell: Cell, root: Path, folder: Path) -> None:
     """Train, score test three times, write."""
     data = read_data(root)
-    known_items = data.counts.known_items if cell.recipe.unknown_id else None
-    torch.manual_seed(cell.training.seed)
+    known_items = data.counts.known_items if cell.recipe.items.unknown_id else None
+    torch.manual_seed(cell.recipe.training.seed)
     began = time.perf_counter()
     ranker = build_ranker(
         cell.recipe, data.items, known_users=data.known_users, known_items=known_items
@@ -197,20 +192,20 @@ def train_cell(cell: Cell, root: Path, folder: Path) -> None:
             ranker,
             loader(cell, data, "train", shuffle=True),
             loader(cell, data, "valid"),
-            config=cell.training,
+            config=cell.recipe.training,
             out=run,
             recipe={"cell": cell.key},
         )
     seconds = time.perf_counter() - began
-    valid = score(ranker, loader(cell, data, "valid"), device=cell.training.device)
+    valid = score(ranker, loader(cell, data, "valid"), device=cell.recipe.training.device)
     logit = {"all": test_logits(ranker, cell, data)}
     for name in DROPPED:
         logit[f"{name}_dropped"] = without(name, ranker, cell, data)
     fusion = ranker.items.fusion
     figures = {
         "name": cell.name,
-        "seed": cell.training.seed,
-        "learning_rate": cell.training.learning_rate,
+        "seed": cell.recipe.training.seed,
+        "learning_rate": cell.recipe.training.learning_rate,
         "valid": valid.metrics(),
         "parameters": sum(p.numel() for p in ranker.parameters()),
         "fusion_parameters": 0 if fusion is None else sum(p.numel() for p in fusion.parameters()),
@@ -224,16 +219,8 @@ def train_cell(cell: Cell, root: Path, folder: Path) -> None:
 
 def pretrain(ranker: Ranker, cell: Cell, data: Data) -> None:
     """Co-engagement training of the fusion over train's histories."""
-    histories = ParquetStream(
-        data.files.train,
-        batch_size=1024,
-        columns=["item_seq"],
-        list_widths={"item_seq": data.files.history_length},
-        collate=lambda columns: columns["item_seq"],
-        shuffle=True,
-        seed=cell.training.seed,
-    )
-    pretrain_fusion(ranker.items, histories, epochs=PRETRAIN_EPOCHS, seed=cell.training.seed)
+    histories = data.files.histories("train", batch_size=1024, seed=cell.recipe.training.seed)
+    pretrain_fusion(ranker.items, histories, epochs=PRETRAIN_EPOCHS, seed=cell.recipe.training.seed)
 
 
 def without(name: str, ranker: Ranker, cell: Cell, data: Data) -> NDArray[np.float32]:
@@ -249,26 +236,22 @@ def without(name: str, ranker: Ranker, cell: Cell, data: Data) -> NDArray[np.flo
 
 def test_logits(ranker: Ranker, cell: Cell, data: Data) -> NDArray[np.float32]:
     """(R,) in the order of the file."""
-    return score(ranker, loader(cell, data, "test"), device=cell.training.device).logit
+    return score(ranker, loader(cell, data, "test"), device=cell.recipe.training.device).logit
 
 
 def loader(cell: Cell, data: Data, split: str, *, shuffle: bool = False) -> Loader[Batch]:
     """Batches of one split."""
-    stream = ParquetStream(
-        getattr(data.files, split),
-        batch_size=cell.batch_size if shuffle else 2048,
-        columns=data.files.columns(split),
-        list_widths={"item_seq": data.files.history_length},
-        collate=to_batch if cell.history == "own" else another_history,
+    return data.files.loader(
+        split,
+        batch_size=(cell.recipe.batch_size or 0) if shuffle else 2048,
         shuffle=shuffle,
-        seed=cell.training.seed,
+        seed=cell.recipe.training.seed,
+        change=None if cell.history == "own" else another_history,
     )
-    return make_loader(stream)
 
 
-def another_history(columns: dict[str, torch.Tensor]) -> Batch:
+def another_history(batch: Batch) -> Batch:
     """Each row with the history of the row half a batch away: of another user, as a rule."""
-    batch = to_batch(columns)
     return dataclasses.replace(batch, history=batch.history.roll(len(batch) // 2, dims=0))
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmrec.models.recipes import Recipe, light, reference_fused, small
-from mmrec.train.config import TrainConfig
+from mmrec.config import Speed, TrainConfig
+from mmrec.models import Recipe, light, reference_fused, small
 from mmrec.train.step.optimizer import parameter_groups, set_learning_rates
 from mmrec.train.step.stepper import Stepper
 
@@ -54,10 +54,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Side:
-    """With a choice or without: what differs from the recipe and the trainer's defaults."""
+    """With a choice or without: what differs from the defaults."""
 
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-    training: Mapping[str, Any] = field(default_factory=dict)
+    speed: Speed = field(default_factory=Speed)
+    compile: bool = False
     stepper: type[Stepper] = Stepper
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -74,12 +74,19 @@ class Choice:
     off: Side = Side()
 
 
-READY: dict[str, Any] = {"fusion": "precomputed", "fusion_options": {"learn_absent": False}}
-READY_CASE = Case(replace(light(), **READY), (128, 0))
-QUARTER = replace(
-    reference_fused(),
-    **{"id_dim": 16, "tag_dim": 16, "content_dim": 32, "context_dim": 16},
-    **{"ff_dim": 64, "mlp": (256, 128, 64), "head": (16, 8)},
+READY = {"items.fusion": {"name": "precomputed", "learn_absent": False}}
+READY_CASE = Case(light().changed(READY), (128, 0))
+WIDE = READY_CASE.recipe.changed({"interaction.bottleneck": 4096})
+QUARTER = reference_fused().changed(
+    {
+        "items.id_dim": 16,
+        "items.tag_dim": 16,
+        "items.content_dim": 32,
+        "context.dim": 16,
+        "history.encoder.ff_dim": 64,
+        "interaction.mlp": (256, 128, 64),
+        "interaction.head": (16, 8),
+    }
 )
 CASES = {
     "light": Case(light()),
@@ -87,33 +94,33 @@ CASES = {
     "light, cut": Case(light(), history="cut"),
     "light, ready": READY_CASE,
     "light, ready, full": replace(READY_CASE, history="full"),
-    "light, ready, wide": replace(READY_CASE, recipe=replace(READY_CASE.recipe, bottleneck=4096)),
+    "light, ready, wide": replace(READY_CASE, recipe=WIDE),
     "reference/4": Case(QUARTER),
     "reference/4, full": Case(QUARTER, history="full"),
-    "small": Case(replace(small(), newest=None), (512, 512)),
+    "small": Case(small().changed({"history.newest": None}), (512, 512)),
 }
 FOUR = ("light", "light, full", "reference/4", "reference/4, full")
 PAGED = ("light, ready", "reference/4", "light, ready, wide")
 HUGE = {"THP_MEM_ALLOC_ENABLE": "1"}
 KEPT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
-PADDED = Side(recipe={"compact": False, "deduplicate": False})
+PADDED = Side(Speed(compact=False, deduplicate=False))
 CHOICES = [
     Choice(
         *("deduplicate", "each item encoded once", "at every position"),
         tuple(name for name in CASES if name.startswith("light") and "wide" not in name),
-        off=Side(recipe={"deduplicate": False}),
+        off=Side(Speed(deduplicate=False)),
     ),
-    Choice("compact", "padding left out", "masked", FOUR, off=Side(recipe={"compact": False})),
+    Choice("compact", "padding left out", "masked", FOUR, off=Side(Speed(compact=False))),
     Choice("fused", "fused AdamW", "for-loop", FOUR[::2], off=Side(stepper=LoopStepper)),
     Choice("fused", "fused AdamW", "foreach", FOUR[::2], off=Side(stepper=ForeachStepper)),
     Choice(
         *("recompute", "layers recomputed", "activations kept", FOUR[:2]),
-        on=Side(training={"recompute": ("sequence*.layers.*",)}),
+        on=Side(Speed(recompute=("sequence*.layers.*",))),
     ),
-    Choice("compile", "compiled", "eager", ("small",), on=Side(training={"compile": True})),
+    Choice("compile", "compiled", "eager", ("small",), on=Side(compile=True)),
     Choice(
         *("compile", "compiled", "eager, padding computed", ("small",)),
-        on=Side(training={"compile": True}),
+        on=Side(compile=True),
         off=PADDED,
     ),
     Choice("pages", "huge pages", "4 KB pages", PAGED, on=Side(environment=HUGE)),

@@ -36,14 +36,14 @@ from train_speed import LENGTH, write_data
 
 from mmrec.batch import Batch
 from mmrec.cli import run
+from mmrec.config import TrainConfig
 from mmrec.data.items import ItemTable
 from mmrec.data.microlens import to_batch
 from mmrec.data.schema import COLUMNS_LABELLED
+from mmrec.models import build_ranker
 from mmrec.models.ranker import trim
-from mmrec.models.recipes import build_ranker
 from mmrec.stream.loader import make_loader
 from mmrec.stream.stream import ParquetStream
-from mmrec.train.config import TrainConfig
 from mmrec.train.step.stepper import click_loss
 
 BATCHES = 8  # ready ones, taken in turn
@@ -58,8 +58,8 @@ class Runner:
         folder = root / ("full" if case.history == "full" else "typical")
         items = read_items(folder, case.widths)
         torch.manual_seed(0)
-        model = build_ranker(replace(case.recipe, **side.recipe), items)
-        config = TrainConfig(log_every=10**6, **side.training)
+        config = TrainConfig(log_every=10**6, compile=side.compile, speed=side.speed)
+        model = build_ranker(replace(case.recipe, training=config), items)
         self.stepper = side.stepper(model.train(), config, torch.device("cpu"), click_loss)
         size = batch_size // SHARE if case.history == "full" else batch_size
         self.batches = read_batches(folder, size)

@@ -18,7 +18,6 @@ benchmarks/results and NAME_*.png under docs/img.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 
 from cells import read_data
 from fusion_plots import plot_all
@@ -28,43 +27,59 @@ from sweep import Change, arguments, begin, spent, train_all
 
 from mmrec.cli import run
 from mmrec.errors import InputError
-from mmrec.models.recipes import Recipe, small
+from mmrec.models import Recipe, small
 from mmrec.nn.fusion.registry import FUSIONS
 
 BASELINE = "concat"
 UNTRAINED = ("pca", "pca_each")
 
-OPTIONS = {
-    "tiers": {"recipe": {"tiers": 8}},
-    "align": {"recipe": {"alignment": 0.1}},
+TRANSFORMER = {
+    "name": "transformer",
+    "layers": 1,
+    "heads": 2,
+    "ff_dim": 64,
+    "dropout": 0.2,
+    "last": 0,
+    "width": 64,
+}
+
+OPTIONS: dict[str, Change] = {
+    "tiers": {"history.tiers": 8},
+    "align": {"items.alignment": 0.1},
     "pretrain": {"pretrain": True},
-    "modality dropout": {"recipe": {"modality_dropout": 0.3}},
-    "no id dropout": {"recipe": {"id_dropout": 0.0}},
-    "by logloss": {"monitor": "logloss"},
+    "modality dropout": {"items.modality_dropout": 0.3},
+    "no id dropout": {"items.id_dropout": 0.0},
+    "by logloss": {"training.monitor": "logloss"},
 }
 """Name -> what it changes; goes with any fusion."""
 
-CONTROLS = {
-    "no content": {"recipe": {"fusion": "none"}},
-    "content only": {"recipe": {"id_dim": 0, "tag_dim": 0, "wide": False, "user_dim": 0}},
-    "target only": {"recipe": {"sequence": "none"}},
+CONTROLS: dict[str, Change] = {
+    "no content": {"items.fusion": None},
+    "content only": {
+        "items.id_dim": 0,
+        "items.tag_dim": 0,
+        "context.wide": False,
+        "context.user_dim": 0,
+    },
+    "target only": {"history.encoder": "none"},
     "another's history": {"history": "another"},
-    "DIN attention": {"recipe": {"sequence": "din"}},
-    "ReLU attention": {"recipe": {"sequence": "relu"}},
-    "Transformer": {"recipe": {"sequence": "transformer"}},
+    "DIN attention": {"history.encoder": {"name": "din", "hidden": (64,)}},
+    "ReLU attention": {"history.encoder": {"name": "relu", "heads": 2, "width": 64}},
+    "Transformer": {"history.encoder": TRANSFORMER},
 }
 """Name -> what it changes of the baseline. The baseline itself pools the history by its mean."""
 
 
 def base_recipe(given: argparse.Namespace, context_sizes: tuple[int, ...]) -> Recipe:
     """What all cells share: the small recipe with a plain mean of the history."""
-    return dataclasses.replace(
-        small(),
-        fusion=BASELINE,
-        content_dim=given.width,
-        sequence="mean",
-        newest=given.newest,
-        context_sizes=context_sizes,
+    return small().changed(
+        {
+            "items.fusion": BASELINE,
+            "items.content_dim": given.width,
+            "history.encoder": "mean",
+            "history.newest": given.newest,
+            "context.sizes": context_sizes,
+        }
     )
 
 
@@ -83,7 +98,7 @@ def plan(given: argparse.Namespace) -> dict[str, Change]:
                 continue
             if option == "pretrain" and variant in UNTRAINED:
                 continue
-            change["recipe"] = {**change.get("recipe", {}), "fusion": variant}
+            change["items.fusion"] = variant
             rows[variant if option == "plain" else f"{variant}, {option}"] = change
     for control in given.controls:
         if control not in CONTROLS:

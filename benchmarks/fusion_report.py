@@ -20,7 +20,8 @@ from scipy.special import expit, ndtr
 from mmrec.metrics.auc import gauc
 from mmrec.metrics.calibration import calibration_error, logloss_of_logits, predicted_over_observed
 from mmrec.metrics.intervals import Replicates, bootstrap
-from mmrec.models.recipes import Recipe, build_items
+from mmrec.models import Recipe
+from mmrec.models.build import build_items
 
 REPLICATES = 1000
 RARE = 5  # rows of train
@@ -113,10 +114,11 @@ def _row(
     lost = {m: over_seeds([p["all"] - p[f"{m} dropped"] for p in drawn]) for m in DROPPED}
     gap = difference["all"]
     spread = float(np.nanstd(gap.drawn))
+    fusion = cell.recipe.items.fusion
     return {
         "name": name,
-        "fusion": cell.recipe.fusion,
-        "learning_rate": cell.training.learning_rate,
+        "fusion": None if fusion is None else fusion.name,
+        "learning_rate": cell.recipe.training.learning_rate,
         "seeds": len(found),
         "parameters": figures["parameters"],
         "fusion_parameters": figures["fusion_parameters"],

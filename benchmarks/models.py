@@ -13,7 +13,6 @@ chosen and differences taken as in fusion.py. Writes NAME.json, NAME.md and NAME
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import statistics
 import time
 from pathlib import Path
@@ -28,44 +27,57 @@ from matplotlib.figure import Figure
 from sweep import Change, arguments, begin, spent, train_all
 
 from mmrec.cli import run
-from mmrec.models.recipes import Recipe, build_ranker, reference_fused
+from mmrec.models import (
+    ContextRecipe,
+    HistoryRecipe,
+    ItemsRecipe,
+    Recipe,
+    build_ranker,
+    reference_fused,
+)
+from mmrec.nn import Part
 from mmrec.train.step.stepper import Stepper, click_loss
 
 BASELINE = "flattened, full"
-POOLED: dict[str, Any] = {"last": 0}
-ROWS: dict[str, dict[str, Any]] = {
+TRANSFORMER = {"name": "transformer", "layers": 2, "heads": 1, "ff_dim": 32, "dropout": 0.2}
+FLATTENED, POOLED = TRANSFORMER | {"last": 16}, TRANSFORMER | {"last": 0}
+
+
+def low_rank(rank: int) -> dict[str, Any]:
+    return {"interaction.cross": {"name": "low_rank", "depth": 3, "rank": rank}}
+
+
+def mixture(rank: int) -> dict[str, Any]:
+    cross = {"name": "mix", "depth": 3, "rank": rank, "num_experts": 4}
+    return {"interaction.cross": cross}
+
+
+ROWS: dict[str, Change] = {
     BASELINE: {},
-    "flattened, low-rank 64": {"cross": "low_rank", "cross_rank": 64},
-    "flattened, mixture of 4 x 16": {"cross": "mix", "cross_rank": 16, "cross_experts": 4},
-    "flattened, bottleneck 128": {"bottleneck": 128},
-    "pooled, full": POOLED,
-    "pooled, low-rank 16": {**POOLED, "cross": "low_rank", "cross_rank": 16},
-    "pooled, mixture of 4 x 8": {**POOLED, "cross": "mix", "cross_rank": 8, "cross_experts": 4},
-    "pooled, bottleneck 64": {**POOLED, "bottleneck": 64},
-    "pooled and mean, full": {**POOLED, "sequence": "transformer+mean"},
-    "mean, full": {"sequence": "mean"},
+    "flattened, low-rank 64": low_rank(64),
+    "flattened, mixture of 4 x 16": mixture(16),
+    "flattened, bottleneck 128": {"interaction.bottleneck": 128},
+    "pooled, full": {"history.encoder": POOLED},
+    "pooled, low-rank 16": {"history.encoder": POOLED} | low_rank(16),
+    "pooled, mixture of 4 x 8": {"history.encoder": POOLED} | mixture(8),
+    "pooled, bottleneck 64": {"history.encoder": POOLED, "interaction.bottleneck": 64},
+    "pooled and mean, full": {
+        "history.encoder": {"name": "parallel", "encoders": [POOLED, "mean"]}
+    },
+    "mean, full": {"history.encoder": "mean"},
 }
 
 
 def eighth(context_sizes: tuple[int, ...]) -> Recipe:
     """The reference at an eighth of its widths, with what makes it learn from little data."""
-    return dataclasses.replace(
-        reference_fused(),
-        fusion="concat",
-        standardize=True,
-        unknown_id=True,
-        id_dropout=0.1,
-        id_dim=8,
-        tag_dim=8,
-        content_dim=16,
-        ff_dim=32,
-        mlp=(128, 64, 32),
-        head=(16,),
-        context_dim=8,
-        context_sizes=context_sizes,
-        user_dim=8,
-        wide=True,
-        newest=20,
+    return reference_fused().changed(
+        {
+            "items": ItemsRecipe(id_dim=8, tag_dim=8, content_dim=16, fusion=Part("concat")),
+            "history": HistoryRecipe(encoder=Part.from_plain(FLATTENED, "encoder"), newest=20),
+            "interaction.mlp": (128, 64, 32),
+            "interaction.head": (16,),
+            "context": ContextRecipe(sizes=context_sizes, dim=8, user_dim=8, user_dropout=0.1),
+        }
     )
 
 
@@ -74,7 +86,9 @@ def samples_per_second(cells: dict[str, Cell], data: Data, *, rounds: int = 9) -
     steppers, batches = {}, {}
     for name, cell in cells.items():
         ranker = build_ranker(cell.recipe, data.items, known_users=data.known_users)
-        steppers[name] = Stepper(ranker.train(), cell.training, torch.device("cpu"), click_loss)
+        steppers[name] = Stepper(
+            ranker.train(), cell.recipe.training, torch.device("cpu"), click_loss
+        )
         batches[name] = iter(loader(cell, data, "train", shuffle=True))
     rates: dict[str, list[float]] = {name: [] for name in cells}
     for step in range(rounds):
@@ -138,7 +152,7 @@ def main() -> None:
     given = parse()
     root = begin(given)
     data = read_data(root)
-    rows: dict[str, Change] = {name: {"recipe": ROWS[name]} for name in given.rows}
+    rows = {name: ROWS[name] for name in given.rows}
     results = train_all(rows, eighth(data.files.context_sizes), root, given)
     summary = summarise(results, data, baseline=BASELINE, jobs=given.jobs)
     cells = {name: found[0].cell for name, found in results.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import importlib
 import json
 import shutil
@@ -15,16 +14,16 @@ import torch
 from cells import Cell, Result, run_cells
 from machine import RESULTS
 
+from mmrec.config import TrainConfig
 from mmrec.data.microlens import SPLITS, MicroLens
 from mmrec.datasets.click_model import ClickModel
 from mmrec.datasets.synthetic import SyntheticConfig, make_synthetic
 from mmrec.errors import InputError
 from mmrec.io.files import write_json
-from mmrec.models.recipes import Recipe
-from mmrec.train.config import TrainConfig
+from mmrec.models import Recipe
 
 IMAGES = Path(__file__).parents[1] / "docs" / "img"
-Change = dict[str, Any]  # "recipe": {field: value}, "history", "pretrain", "monitor"
+Change = dict[str, Any]  # dotted settings of a recipe -> value; also "history", "pretrain"
 
 SYNTHETIC: dict[str, dict[str, Any]] = {
     "separate": {"model": ClickModel(interaction_weight=0.0)},
@@ -51,7 +50,6 @@ def cell(
         embedding_weight_decay=0.01,
         schedule="cosine",
         warmup_steps=20,
-        monitor=str(change.get("monitor", "auc")),
         patience=None,
         save_every_seconds=None,
         keep_last=1,
@@ -59,14 +57,9 @@ def cell(
         device=given.device,
         seed=seed,
     )
-    return Cell(
-        name=name,
-        recipe=dataclasses.replace(base, **change.get("recipe", {})),
-        training=training,
-        batch_size=given.batch_size,
-        history=str(change.get("history", "own")),
-        pretrain=bool(change.get("pretrain", False)),
-    )
+    settings = {"training": training, "batch_size": given.batch_size} | change
+    history, pretrain = settings.pop("history", "own"), settings.pop("pretrain", False)
+    return Cell(name=name, recipe=base.changed(settings), history=history, pretrain=pretrain)
 
 
 def train_all(
@@ -96,7 +89,7 @@ def train_all(
         if name not in best or result.valid_auc > best[name].valid_auc:
             best[name] = result
     found = defaultdict(list, {name: [result] for name, result in best.items()})
-    chosen = {name: [result.cell.training.learning_rate] for name, result in best.items()}
+    chosen = {name: [result.cell.recipe.training.learning_rate] for name, result in best.items()}
     for result in run(cells(chosen, range(1, given.seeds))):
         found[result.cell.name].append(result)
     return dict(found)

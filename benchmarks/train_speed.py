@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,14 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmrec.cli import run
+from mmrec.config import Speed, TrainConfig
 from mmrec.data.items import ItemTable
 from mmrec.data.microlens import to_batch
 from mmrec.data.schema import COLUMNS_LABELLED
 from mmrec.io.files import write_json
-from mmrec.models.recipes import build_ranker, get_recipe
+from mmrec.models import build_ranker, get_recipe
 from mmrec.stream.loader import make_loader
 from mmrec.stream.stream import ParquetStream
-from mmrec.train.config import TrainConfig
 from mmrec.train.prefetch import on_device
 from mmrec.train.step.precision import resolve_device
 from mmrec.train.step.stepper import Stepper, click_loss
@@ -106,14 +107,14 @@ def measure_mmrec(
     """The trainer's own step, fed by the library's loader."""
     torch.manual_seed(0)
     items = ItemTable.read(data / "item_info.parquet")
-    model = build_ranker(get_recipe(given.recipe), items)
     config = TrainConfig(
         learning_rate=5e-4,
         compile=given.compile,
-        recompute=tuple(given.recompute),
+        speed=Speed(recompute=tuple(given.recompute)),
         precision=given.precision,
         log_every=10**6,
     )
+    model = build_ranker(replace(get_recipe(given.recipe), training=config), items)
     stepper = Stepper(model, config, device, click_loss)
     stream = ParquetStream(
         data / "train.parquet",

@@ -30,6 +30,7 @@ from mmrec.analysis.diagnose import diagnose
 from mmrec.analysis.plots import plot_calibration, plot_training
 from mmrec.batch import Batch
 from mmrec.cli import run
+from mmrec.config import TrainConfig
 from mmrec.data.artifacts import write_item_embeddings, write_item_info
 from mmrec.data.counts import ClickCounts, read_pairs
 from mmrec.data.items import ItemTable
@@ -41,7 +42,6 @@ from mmrec.predict import predict, write_submission
 from mmrec.stream.loader import Loader, make_loader
 from mmrec.stream.stream import ParquetStream
 from mmrec.train.batch_size import largest_batch_size
-from mmrec.train.config import TrainConfig
 from mmrec.train.distributed import World, from_first, process_group
 from mmrec.train.evaluate import Scores, score
 from mmrec.train.step.precision import resolve_device

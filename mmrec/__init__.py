@@ -5,11 +5,12 @@ Importing this loads neither open_clip nor polars.
 """
 
 from mmrec.batch import Batch
+from mmrec.config import TrainConfig
 from mmrec.data.items import ItemTable
 from mmrec.data.microlens import MicroLens
 from mmrec.errors import InputError
+from mmrec.models import Recipe, build_ranker, get_recipe
 from mmrec.models.ranker import Ranker
-from mmrec.models.recipes import Recipe, build_ranker, get_recipe
 from mmrec.nn import (
     FUSIONS,
     AttentionFusion,
@@ -18,6 +19,7 @@ from mmrec.nn import (
     CrossNetV2,
     Fusion,
     ItemEncoder,
+    Part,
     SequenceEncoder,
     TargetTransformer,
     build_fusion,
@@ -25,7 +27,6 @@ from mmrec.nn import (
 from mmrec.predict import predict, write_submission
 from mmrec.stream.loader import make_loader
 from mmrec.stream.stream import ParquetStream
-from mmrec.train.config import TrainConfig
 from mmrec.train.trainer import fit
 
 __version__ = "0.1.0"
@@ -43,6 +44,7 @@ __all__ = [
     "ItemTable",
     "MicroLens",
     "ParquetStream",
+    "Part",
     "Ranker",
     "Recipe",
     "SequenceEncoder",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,7 @@ from mmrec import Batch
 from mmrec.cli import run
 from mmrec.data.items import ItemTable
 from mmrec.data.microlens import MicroLens, to_batch
-from mmrec.models.recipes import build_ranker, small
+from mmrec.models import build_ranker, small
 from mmrec.predict import load_ranker, predict
 from mmrec.predict.__main__ import main
 from mmrec.stream.loader import Loader, make_loader
@@ -82,7 +81,14 @@ def loader(data: MicroLens, split: str, workers: int = 0, size: int = 16) -> Loa
 
 def train(root: Path, out: Path, *, workers: int = 0, stop_at: int | None = None) -> None:
     data = MicroLens.open(root)
-    recipe = dataclasses.replace(small(), mlp=(8,), head=(4,), ff_dim=8, width=8, bottleneck=8)
+    recipe = small().changed(
+        {
+            "history.encoder": {"name": "transformer", "last": 0, "width": 8, "ff_dim": 8},
+            "interaction.mlp": (8,),
+            "interaction.head": (4,),
+            "interaction.bottleneck": 8,
+        }
+    )
     torch.manual_seed(1)
     known = torch.arange(9)
 
@@ -98,7 +104,7 @@ def train(root: Path, out: Path, *, workers: int = 0, stop_at: int | None = None
             epochs=2, learning_rate=0.01, progress=False, device="cpu", save_every_steps=4
         ),
         out=out,
-        recipe={"recipe": recipe.to_dict()},
+        recipe=recipe.binding(),
     )
 
 

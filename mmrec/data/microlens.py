@@ -7,8 +7,10 @@ DATA/item_images/item_images/<item_id>.jpg                  or DATA/item_images/
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +34,8 @@ from mmrec.data.schema import (
 )
 from mmrec.errors import InputError
 from mmrec.io.parquet import INTEGER, INTEGERS, TEXT, Column, open_parquet, row_of, runs
+from mmrec.stream.loader import Loader, make_loader
+from mmrec.stream.stream import ParquetStream
 
 __all__ = ["COLUMNS_LABELLED", "COLUMNS_TEST", "CONTEXT", "MicroLens", "to_batch"]
 
@@ -136,6 +140,49 @@ class MicroLens:
         label = () if split == "test" else (LABEL,)
         return (USER, HISTORY, TARGET, *self.context, *label)
 
+    def loader(
+        self,
+        split: str,
+        *,
+        batch_size: int,
+        shuffle: bool = False,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 0,
+        change: Callable[[Batch], Batch] | None = None,
+    ) -> Loader[Batch]:
+        """This rank's batches of one split, of `batch_size` rows over all ranks.
+
+        Args:
+            workers: processes that read; 0 = this one.
+            change: made to every batch.
+        """
+        stream = ParquetStream(
+            getattr(self, split),
+            batch_size=batch_size,
+            columns=self.columns(split),
+            list_widths={HISTORY: self.history_length},
+            collate=to_batch if change is None else partial(_changed_batch, change),
+            shuffle=shuffle,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+        )
+        return make_loader(stream, num_workers=workers, pin_memory=torch.cuda.is_available())
+
+    def histories(self, split: str, *, batch_size: int, seed: int = 0) -> ParquetStream[Tensor]:
+        """The histories alone, (B, L) int64, in shuffled batches."""
+        return ParquetStream(
+            getattr(self, split),
+            batch_size=batch_size,
+            columns=[HISTORY],
+            list_widths={HISTORY: self.history_length},
+            collate=itemgetter(HISTORY),
+            shuffle=True,
+            seed=seed,
+        )
+
     def test_ids(self) -> NDArray[np.int64]:
         """The `ID` of every test row, in file order."""
         return read_row_ids(self.test)
@@ -159,6 +206,10 @@ def to_batch(columns: Mapping[str, Tensor]) -> Batch:
         label=None if label is None else label.float(),
         row=columns["row"],
     )
+
+
+def _changed_batch(change: Callable[[Batch], Batch], columns: Mapping[str, Tensor]) -> Batch:
+    return change(to_batch(columns))
 
 
 def check_titles(path: str | Path, num_items: int) -> None:

@@ -10,39 +10,41 @@ from typing import cast
 from torch import Tensor, nn
 
 from mmrec.errors import InputError
-from mmrec.nn.checks import positive
+from mmrec.nn.checks import not_negative, positive
 from mmrec.nn.item_encoder import ItemEncoder
 from mmrec.nn.losses import info_nce
-from mmrec.nn.users import UserIndex
 
 
 class Wide(nn.Module):
-    """b_item + b_user, (B,) target and (B,) user -> (B,).
+    """b_item + b_user, (B,) target and (B,) place of the user -> (B,).
 
     The first-order part of a wide-and-deep model (arXiv:1606.07792): on small data, how good an
     item is and how generous a user is carry most of the signal. All biases start at zero, and
     those of items and users never trained stay there.
 
+    Args:
+        num_items: N.
+        num_users: users with a bias of their own, at places 1 … num_users of `UserIndex` (place 0
+            is everybody else); 0 = items alone.
+
     >>> import torch
-    >>> index = UserIndex(known=torch.tensor([7]))
-    >>> Wide(num_items=3, users=index)(torch.tensor([1, 2]), torch.tensor([7, 8])).tolist()
+    >>> Wide(num_items=3, num_users=1)(torch.tensor([1, 2]), torch.tensor([1, 0])).tolist()
     [0.0, 0.0]
     """
 
-    def __init__(self, *, num_items: int, users: UserIndex | None = None) -> None:
+    def __init__(self, *, num_items: int, num_users: int = 0) -> None:
         super().__init__()
         positive(num_items=num_items)
+        not_negative(num_users=num_users)
         self.item = nn.Embedding(num_items, 1)
-        nn.init.zeros_(self.item.weight)
-        self.index, self.user = users, None
-        if users is not None:
-            self.user = nn.Embedding(len(users) + 1, 1)
-            nn.init.zeros_(self.user.weight)
+        self.user = nn.Embedding(num_users + 1, 1) if num_users else None
+        for weight in self.parameters():
+            nn.init.zeros_(weight)
 
-    def forward(self, target: Tensor, user: Tensor) -> Tensor:
+    def forward(self, target: Tensor, place: Tensor | None = None) -> Tensor:
         bias = cast(Tensor, self.item(target))
         if self.user is not None:
-            bias = bias + self.user(cast(UserIndex, self.index)(user))
+            bias = bias + self.user(place)
         return bias.squeeze(-1)
 
 

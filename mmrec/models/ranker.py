@@ -5,7 +5,7 @@ B rows, L history, D item width, C context columns.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
@@ -22,7 +22,7 @@ from mmrec.nn.mlp import MLP
 from mmrec.nn.sequence import SequenceEncoder
 from mmrec.nn.simtier import SimTier
 from mmrec.nn.tokens import compact_here
-from mmrec.nn.users import EMBEDDING_STD, UserEncoder
+from mmrec.nn.users import EMBEDDING_STD, UserEncoder, UserIndex
 
 
 class Ranker(nn.Module):
@@ -31,11 +31,13 @@ class Ranker(nn.Module):
     Args:
         items: ids -> vectors, for history and target alike.
         sequence: history and target -> one vector.
-        interaction: takes `input_dim(...)`, gives what the head reads.
+        interaction: width of what the parts give together -> the module that takes it, for
+            example `lambda width: CrossNetV2(dim=width, depth=3)`.
         head: widths of the head's hidden layers; one Linear to the logit follows.
         context_sizes: vocabulary of each context column.
         context_dim: width of each column's embedding; 0 leaves context out.
-        users: user id -> vector; None = users are told apart by their histories alone.
+        user_index: which users are known, for `users` and `wide`; None = nobody is.
+        users: place of a user -> vector; None = users are told apart by their histories alone.
         wide: biases of item and user, added to the logit; None = none.
         tiers: similarity tiers of frozen image and text; None = none.
         alignment: pulls id and content vectors of the targets together; see `auxiliary`.
@@ -47,7 +49,10 @@ class Ranker(nn.Module):
     Attributes:
         auxiliary: in training with `alignment`, the weighted loss (a scalar) that the last forward
             adds to that of the clicks; else None.
+        KNOWN_USERS: name of the known users in the model's state.
     """
+
+    KNOWN_USERS = "user_index.known"
 
     auxiliary: Tensor | None
 
@@ -56,11 +61,12 @@ class Ranker(nn.Module):
         *,
         items: ItemEncoder,
         sequence: SequenceEncoder,
-        interaction: Interaction,
+        interaction: Callable[[int], Interaction],
         head: Sequence[int] = (64, 32),
         head_dropout: float = 0.0,
         context_sizes: Sequence[int] = (11, 11),
         context_dim: int = 64,
+        user_index: UserIndex | None = None,
         users: UserEncoder | None = None,
         wide: Wide | None = None,
         tiers: SimTier | None = None,
@@ -71,35 +77,37 @@ class Ranker(nn.Module):
         super().__init__()
         not_negative(context_dim=context_dim)
         positive(newest=1 if newest is None else newest)
-        self.newest = newest
-        width = input_dim(
-            items=items,
-            sequence=sequence,
-            context_sizes=context_sizes,
-            context_dim=context_dim,
-            users=users,
-            tiers=tiers,
-        )
-        if interaction.in_dim != width:
-            raise InputError(
-                f"interaction must take what the parts give, {width} wide, got {interaction.in_dim}"
-            )
-        self.items, self.users, self.wide, self.tiers = items, users, wide, tiers
+        if user_index is None and users is not None:
+            raise InputError("vectors of users need a user_index, got none")
+        self.newest, self.deduplicate = newest, deduplicate
+        self.items, self.user_index, self.users = items, user_index, users
+        self.wide, self.tiers, self.alignment = wide, tiers, alignment
+        self.auxiliary = None
         self.reads_history = sequence.out_dim > 0
-        self.alignment, self.deduplicate, self.auxiliary = alignment, deduplicate, None
         self.sequence = cast(nn.Module, sequence)
-        self.interaction = cast(nn.Module, interaction)
-        self.head = MLP(in_dim=interaction.out_dim, hidden=head, dropout=head_dropout, out_dim=1)
         sizes = tuple(context_sizes) if context_dim else ()
         self.context = nn.ModuleList(nn.Embedding(size, context_dim) for size in sizes)
         for parameter in self.context.parameters():
             nn.init.normal_(parameter, std=EMBEDDING_STD)
-        fusion = items.fusion
-        self.conditioned = isinstance(fusion, ConditionedFusion)
-        if isinstance(fusion, ConditionedFusion) and fusion.context_dim != len(sizes) * context_dim:
+        context_width = len(sizes) * context_dim
+        width = sequence.out_dim + items.out_dim + context_width
+        width += 0 if users is None else users.out_dim
+        width += 0 if tiers is None else 2 * tiers.out_dim
+        crossed = interaction(width)
+        if crossed.in_dim != width:
+            raise InputError(
+                f"interaction must take what the parts give, {width} wide, got {crossed.in_dim}"
+            )
+        self.interaction = cast(nn.Module, crossed)
+        self.head = MLP(in_dim=crossed.out_dim, hidden=head, dropout=head_dropout, out_dim=1)
+        self.conditioned = isinstance(items.fusion, ConditionedFusion)
+        if (
+            isinstance(items.fusion, ConditionedFusion)
+            and items.fusion.context_dim != context_width
+        ):
             raise InputError(
                 "a conditioned fusion must take the context embeddings, "
-                f"{len(sizes) * context_dim} wide, got context_dim {fusion.context_dim}"
+                f"{context_width} wide, got context_dim {items.fusion.context_dim}"
             )
 
     def forward(self, batch: Batch) -> Tensor:
@@ -114,8 +122,9 @@ class Ranker(nn.Module):
         context = self._context(batch)
         target = self._conditioned(target, context)
         parts = [self.sequence(items, target, valid), target]
+        place = None if self.user_index is None else cast(Tensor, self.user_index(batch.user))
         if self.users is not None:
-            parts.append(self.users(batch.user))
+            parts.append(self.users(place))
         parts.extend(context)
         if self.tiers is not None:
             parts.extend(self._tiers(self.tiers, history, batch.target, valid))
@@ -126,7 +135,7 @@ class Ranker(nn.Module):
         # The last layers in full precision: bfloat16 logits would tie rows that differ.
         with torch.autocast(device_type=crossed.device.type, enabled=False):
             logit = cast(Tensor, self.head(crossed.to(self.head_dtype))).squeeze(-1)
-            return logit if self.wide is None else logit + self.wide(batch.target, batch.user)
+            return logit if self.wide is None else logit + self.wide(batch.target, place)
 
     @property
     def head_dtype(self) -> torch.dtype:
@@ -172,21 +181,6 @@ class Ranker(nn.Module):
             tiers(image, image_t, valid & has_image & has_image_t.unsqueeze(1)),
             tiers(text, text_t, valid & has_text & has_text_t.unsqueeze(1)),
         ]
-
-
-def input_dim(
-    *,
-    items: ItemEncoder,
-    sequence: SequenceEncoder,
-    context_sizes: Sequence[int] = (11, 11),
-    context_dim: int = 64,
-    users: UserEncoder | None = None,
-    tiers: SimTier | None = None,
-) -> int:
-    """Width of what a `Ranker` of these parts hands to its interaction."""
-    width = sequence.out_dim + items.out_dim + context_dim * len(tuple(context_sizes))
-    width += 0 if users is None else users.out_dim
-    return width + (0 if tiers is None else 2 * tiers.out_dim)
 
 
 def trim(history: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ from mmrec.nn.interaction import CrossAndDeep, Interaction
 from mmrec.nn.item_encoder import ItemEncoder
 from mmrec.nn.losses import alignment, bce_with_logits, info_nce
 from mmrec.nn.mlp import MLP
+from mmrec.nn.part import Part, Registry
 from mmrec.nn.sequence import (
     DINAttention,
     MeanPool,
@@ -69,7 +70,9 @@ __all__ = [
     "NoHistory",
     "PCAFusion",
     "ParallelSequences",
+    "Part",
     "PrecomputedFusion",
+    "Registry",
     "ReluAttention",
     "SENetFusion",
     "SemanticIdDenseFusion",

@@ -22,7 +22,7 @@ class CrossNetV2(nn.Module):
     torch.Size([4, 6])
     """
 
-    def __init__(self, *, dim: int, depth: int) -> None:
+    def __init__(self, *, dim: int, depth: int = 2) -> None:
         super().__init__()
         positive(dim=dim, depth=depth)
         self.in_dim = self.out_dim = dim
@@ -45,7 +45,7 @@ class CrossNetLowRank(nn.Module):
     torch.Size([1, 6])
     """
 
-    def __init__(self, *, dim: int, depth: int, rank: int) -> None:
+    def __init__(self, *, dim: int, depth: int = 2, rank: int = 32) -> None:
         super().__init__()
         positive(dim=dim, depth=depth, rank=rank)
         self.in_dim = self.out_dim = dim
@@ -73,7 +73,7 @@ class CrossNetMix(nn.Module):
     torch.Size([1, 6])
     """
 
-    def __init__(self, *, dim: int, depth: int, num_experts: int, rank: int) -> None:
+    def __init__(self, *, dim: int, depth: int = 2, num_experts: int = 4, rank: int = 32) -> None:
         super().__init__()
         positive(dim=dim, depth=depth, num_experts=num_experts, rank=rank)
         self.in_dim = self.out_dim = dim

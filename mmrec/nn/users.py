@@ -47,25 +47,24 @@ class UserIndex(nn.Module):
 
 
 class UserEncoder(nn.Module):
-    """A vector a user (B,) -> (B, dim); unknown users share a learned one.
+    """A vector a user: place (B,) as `UserIndex` gives it -> (B, dim); place 0 has one to share.
 
     Args:
-        index: which users are known.
+        num_users: how many are known.
         dim: width of the vector.
         dropout: in training, the chance that a user is treated as unknown, which is what teaches
             the shared vector.
     """
 
-    def __init__(self, *, index: UserIndex, dim: int, dropout: float = 0.0) -> None:
+    def __init__(self, *, num_users: int, dim: int, dropout: float = 0.0) -> None:
         super().__init__()
-        positive(dim=dim)
+        positive(num_users=num_users, dim=dim)
         probability(dropout=dropout)
-        self.index, self.dropout, self.out_dim = index, dropout, dim
-        self.table = nn.Embedding(len(index) + 1, dim)
+        self.dropout, self.out_dim = dropout, dim
+        self.table = nn.Embedding(num_users + 1, dim)
         nn.init.normal_(self.table.weight, std=EMBEDDING_STD)
 
-    def forward(self, user: Tensor) -> Tensor:
-        place = self.index(user)
+    def forward(self, place: Tensor) -> Tensor:
         if self.training and self.dropout > 0:
             kept = torch.rand(place.shape, device=place.device) >= self.dropout
             place = torch.where(kept, place, 0)

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from mmrec.errors import InputError
 from mmrec.io.files import replacing
+from mmrec.models import Recipe, ranker_from_state
 from mmrec.train.distributed import current_world
 from mmrec.train.evaluate import score
 from mmrec.train.loaders import BatchLoader
@@ -136,20 +137,19 @@ def load_ranker(path: Path, items: ItemTable) -> Ranker:
 
     Args:
         path: `out` of `fit`, its directory of checkpoints, or one checkpoint's JSON file. Its
-            recipe must be `{"recipe": Recipe.to_dict(), …}`.
+            recipe must be `Recipe.binding()`.
         items: the item table, which is no part of a checkpoint.
 
     Raises:
         InputError: no checkpoint, no such recipe in it, or another item table.
     """
-    from mmrec.models.recipes import Recipe, ranker_from_state
-
     checkpoint = load_checkpoint(path)
-    sizes = checkpoint.recipe.get("recipe")
-    if not isinstance(sizes, dict):
-        raise InputError(f"{checkpoint.path} holds no recipe of a ranker, got {sizes!r}")
     try:
-        return ranker_from_state(Recipe.from_dict(sizes), items, checkpoint.part("model"))
+        recipe = Recipe.from_dict(checkpoint.recipe)
+    except InputError as error:
+        raise InputError(f"{checkpoint.path} holds no recipe of a ranker: {error}") from error
+    try:
+        return ranker_from_state(recipe, items, checkpoint.part("model"))
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"{checkpoint.path} does not fit these items: {reason}") from error

@@ -5,14 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import torch
-
 from mmrec.cli import run
 from mmrec.data.items import ItemTable
-from mmrec.data.microlens import MicroLens, to_batch
+from mmrec.data.microlens import MicroLens
 from mmrec.predict import load_ranker, predict, write_submission
-from mmrec.stream.loader import make_loader
-from mmrec.stream.stream import ParquetStream
 from mmrec.train.distributed import process_group
 
 
@@ -22,18 +18,15 @@ def main() -> None:
     with process_group(given.device) as world:
         data = MicroLens.open(given.data)
         items = ItemTable.read(data.item_info, given.features or data.features)
-        stream = ParquetStream(
-            getattr(data, given.split),
-            batch_size=given.batch_size,
-            columns=data.columns(given.split),
-            list_widths={"item_seq": data.history_length},
-            collate=to_batch,
-            rank=world.rank,
-            world_size=world.size,
-        )
         rows, probability = predict(
             load_ranker(given.run, items),
-            make_loader(stream, num_workers=given.workers, pin_memory=torch.cuda.is_available()),
+            data.loader(
+                given.split,
+                batch_size=given.batch_size,
+                rank=world.rank,
+                world_size=world.size,
+                workers=given.workers,
+            ),
             device=given.device,
             precision=given.precision,
             num_rows=data.rows[given.split],

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from mmrec.batch import Batch
+from mmrec.config import TrainConfig
 from mmrec.errors import InputError
-from mmrec.train.config import TrainConfig
 from mmrec.train.distributed import alone
 from mmrec.train.step.precision import resolve_device
 from mmrec.train.step.stepper import RowLoss, Stepper, click_loss

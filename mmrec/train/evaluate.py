@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mmrec.batch import Batch
+from mmrec.config import TrainConfig
 from mmrec.errors import InputError
 from mmrec.metrics.auc import auc
 from mmrec.metrics.calibration import logloss_of_logits
-from mmrec.train.config import TrainConfig
 from mmrec.train.distributed import gather_rows
 from mmrec.train.loaders import BatchLoader, rewound
 from mmrec.train.prefetch import on_device

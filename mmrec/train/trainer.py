@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from mmrec.batch import Batch
+from mmrec.config import TrainConfig
 from mmrec.errors import InputError
-from mmrec.train.config import TrainConfig
 from mmrec.train.distributed import any_rank, barrier, current_world, gather_objects
 from mmrec.train.evaluate import score
 from mmrec.train.interrupt import Interrupted, StopSignal

@@ -13,8 +13,16 @@ from torch import Tensor, nn
 
 from mmrec import Batch, InputError
 from mmrec.analysis.diagnose import INPUTS, Diagnosis, diagnose
+from mmrec.models import (
+    ContextRecipe,
+    HistoryRecipe,
+    InteractionRecipe,
+    ItemsRecipe,
+    Recipe,
+    build_ranker,
+)
 from mmrec.models.ranker import Ranker
-from mmrec.models.recipes import Recipe, build_ranker
+from mmrec.nn import Part
 
 ITEMS, KINDS, LENGTH, USERS = 61, 4, 7, 300
 
@@ -115,21 +123,14 @@ def train(model: Ranker, data: Rows, steps: int = 120) -> Ranker:
     return model.eval()
 
 
+TRANSFORMER = {"heads": 2, "ff_dim": 16, "last": 0, "width": 12, "layers": 1}
 RECIPE = Recipe(
-    id_dim=6,
-    tag_dim=0,
-    content_dim=6,
-    fusion="concat",
-    id_dropout=0.0,
-    ff_dim=16,
-    sequence_dropout=0.0,
-    width=12,
-    bottleneck=None,
-    mlp=(24,),
-    mlp_dropout=0.0,
-    head=(),
-    context_sizes=(3, 3),
-    context_dim=4,
+    items=ItemsRecipe(id_dim=6, tag_dim=0, content_dim=6, fusion=Part("concat"), id_dropout=0.0),
+    history=HistoryRecipe(
+        Part("parallel", {"encoders": [{"name": "transformer", **TRANSFORMER}, "mean"]})
+    ),
+    interaction=InteractionRecipe(mlp=(24,), dropout=0.0, head=()),
+    context=ContextRecipe(sizes=(3, 3), dim=4),
 )
 
 

@@ -26,21 +26,23 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shrunk(case: Case) -> Case:
-    recipe = replace(
-        case.recipe,
-        id_dim=5,
-        tag_dim=3,
-        content_dim=7 if case.widths[1] else 128,
-        ff_dim=8,
-        width=None if case.recipe.width is None else 10,
-        bottleneck=None if case.recipe.bottleneck is None else 13,
-        mlp=(8,),
-        head=(4,),
-        context_dim=2,
-        sequence_dropout=0.0,
-        mlp_dropout=0.0,
-        id_dropout=0.0,
-    )
+    recipe = case.recipe
+    encoder = recipe.history.encoder.options
+    settings = {
+        "items.id_dim": 5,
+        "items.tag_dim": 3,
+        "items.content_dim": 7 if case.widths[1] else 128,
+        "items.id_dropout": 0.0,
+        "history.encoder.ff_dim": 8,
+        "history.encoder.dropout": 0.0,
+        "history.encoder.width": None if encoder.get("width") is None else 10,
+        "interaction.bottleneck": None if recipe.interaction.bottleneck is None else 13,
+        "interaction.mlp": (8,),
+        "interaction.head": (4,),
+        "interaction.dropout": 0.0,
+        "context.dim": 2,
+    }
+    recipe = recipe.changed(settings)
     return replace(case, recipe=recipe, widths=(11, 6) if case.widths[1] else case.widths)
 
 

@@ -16,7 +16,6 @@ from fusion_plots import plot_all
 from mmrec.metrics import auc
 from mmrec.metrics.intervals import Replicates
 from mmrec.models.recipes import small
-from mmrec.train import TrainConfig
 
 USERS, EACH = 120, 12
 
@@ -52,7 +51,7 @@ def summary() -> dict[str, Any]:
 
 
 def result(name: str, seed: int, score: np.ndarray) -> Result:
-    cell = Cell(name, small(), TrainConfig(seed=seed), batch_size=8)
+    cell = Cell(name, small().changed({"training.seed": seed}))
     figures = {"valid": {"auc": 0.7}, "parameters": 9, "fusion_parameters": 5, "seconds": 1.0}
     logit = score.astype(np.float32)
     dropped = np.zeros_like(logit)

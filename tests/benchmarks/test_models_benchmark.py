@@ -14,7 +14,6 @@ from sweep import SYNTHETIC, bind
 from mmrec.datasets.synthetic import SyntheticConfig, make_synthetic
 from mmrec.errors import InputError
 from mmrec.models.recipes import Recipe
-from mmrec.train import TrainConfig
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +26,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
 
 
 def recipe(name: str) -> Recipe:
-
-    return dataclasses.replace(models.eighth((11, 11)), **models.ROWS[name])
+    return models.eighth((11, 11)).changed({**models.ROWS[name], "batch_size": 64})
 
 
 def test_every_other_model_has_fewer_weights_in_its_crosses(data: Data) -> None:
@@ -40,7 +38,7 @@ def test_every_other_model_has_fewer_weights_in_its_crosses(data: Data) -> None:
 
 def test_rates_are_taken_of_real_steps(data: Data) -> None:
     names = [models.BASELINE, "mean, full"]
-    cells = {name: Cell(name, recipe(name), TrainConfig(), batch_size=64) for name in names}
+    cells = {name: Cell(name, recipe(name)) for name in names}
     rates = models.samples_per_second(cells, data, rounds=5)
     assert 0 < rates[models.BASELINE] < rates["mean, full"]
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from mmrec import Batch, InputError
+from mmrec.io.plain import parse_settings
 from mmrec.models import (
+    CROSSES,
     RECIPES,
+    SEQUENCES,
     Recipe,
     build_ranker,
     get_recipe,
@@ -20,7 +24,9 @@ from mmrec.models import (
     ranker_from_state,
     reference,
 )
-from mmrec.models.recipes import SEQUENCES
+from mmrec.nn import Part
+
+PLACES = {"items.fusion": "fusion", "history.encoder": "sequence", "interaction.cross": "cross"}
 
 
 @dataclass(frozen=True)
@@ -95,19 +101,71 @@ def test_json_and_back(name: str) -> None:
 def test_unknown_names_are_named(table: Any) -> None:
     with pytest.raises(InputError, match="got 'widht'"):
         Recipe.from_dict({"widht": 3})
+    with pytest.raises(InputError, match=r"items holds .*id_dim.*; got 'id_dmi'"):
+        Recipe().changed({"items.id_dmi": 3})
     with pytest.raises(InputError, match="one of light, reference, reference-fused, small"):
         get_recipe("huge")
-    for change in ({"fusion": "no"}, {"sequence": "no"}, {"cross": "no"}):
-        with pytest.raises(InputError, match=f"^{next(iter(change))} must be one of .* got 'no'"):
-            build_ranker(replace(Recipe(), **change), table)
+    for place, kind in PLACES.items():
+        with pytest.raises(InputError, match=f"^{kind} must be one of .* got 'no'"):
+            build_ranker(Recipe().changed({place: "no"}), table)
     with pytest.raises(InputError, match="takes the options dropout, got 'drop'"):
-        build_ranker(replace(Recipe(), fusion_options={"drop": 0.1}), table)
+        build_ranker(Recipe().changed({"items.fusion.drop": 0.1}), table)
 
 
-@pytest.mark.parametrize("sequence", SEQUENCES)
-@pytest.mark.parametrize("cross", ["full", "low_rank", "mix", "none"])
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        ("items.id_dim", "wide", "items.id_dim must be int, got 'wide'"),
+        ("items.id_dim", True, "items.id_dim must be int, got True"),
+        ("interaction.mlp", (3, 2.5), "interaction.mlp must be int, got 2.5"),
+        ("training.learning_rate", "fast", "training.learning_rate must be float, got 'fast'"),
+        ("items.id_dim.deep", 1, "items.id_dim holds no settings"),
+        ("items", 3, "items must be a table of settings, got 3"),
+        ("history.encoder", {"layers": 2}, "history.encoder must be a name or a table with a name"),
+    ],
+)
+def test_values_of_another_type_are_refused(place: str, value: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Recipe().changed({place: value})
+
+
+def test_settings_as_a_command_line_writes_them(tmp_path: Path) -> None:
+    texts = ["items.fusion=gmu", "history.newest=none", "interaction.mlp=[9, 7]", "batch_size=64"]
+    texts += ["training.learning_rate=1", "items.fusion.a=1", "training.monitor=logloss"]
+    changed = Recipe().changed(parse_settings(texts[:5]))
+    assert changed.items.fusion == Part("gmu")
+    assert changed.history.newest is None
+    assert changed.interaction.mlp == (9, 7)
+    assert changed.batch_size == 64
+    assert changed.training.learning_rate == 1.0
+    assert Recipe().changed(parse_settings(texts[5:])).items.fusion == Part("attention", {"a": 1})
+    with pytest.raises(InputError, match="NAME=VALUE, got 'batch_size'"):
+        parse_settings(["batch_size"])
+    path = tmp_path / "mine.toml"
+    path.write_text("base = 'light'\nbatch_size = 7\n[items]\nfusion = 'sum'\nid_dim = 3\n")
+    assert get_recipe(str(path)) == light().changed(
+        {"items.fusion": "sum", "items.id_dim": 3, "batch_size": 7}
+    )
+    path.write_text("base = ")
+    with pytest.raises(InputError, match="is no TOML"):
+        get_recipe(str(path))
+    with pytest.raises(InputError, match="No such file"):
+        get_recipe(str(tmp_path / "nowhere.toml"))
+
+
+def test_speed_and_training_do_not_bind() -> None:
+    faster = Recipe().changed({"training.speed.compact": False, "training.epochs": 99})
+    assert faster.binding() == Recipe().binding()
+    assert Recipe().changed({"items.id_dim": 3}).binding() != Recipe().binding()
+
+
+@pytest.mark.parametrize("sequence", [*SEQUENCES])
+@pytest.mark.parametrize("cross", [*CROSSES, "none"])
 def test_every_name_builds_and_ranks(sequence: str, cross: str, table: Any, batch: Batch) -> None:
-    recipe = replace(Recipe(), sequence=sequence, cross=cross, heads=4, tiers=3)
+    encoder = Part(sequence, {"encoders": ["mean", "din"]} if sequence == "parallel" else {})
+    recipe = Recipe().changed(
+        {"history.encoder": encoder, "interaction.cross": cross, "history.tiers": 3}
+    )
     logits = build_ranker(recipe, table)(batch)
     assert logits.shape == (len(batch),)
     logits.sum().backward()
@@ -115,15 +173,21 @@ def test_every_name_builds_and_ranks(sequence: str, cross: str, table: Any, batc
 
 @pytest.mark.parametrize(
     "change",
-    [{"id_dim": 0}, {"tag_dim": 0}, {"fusion": "none"}, {"context_dim": 0}, {"mlp": ()}],
+    [
+        {"items.id_dim": 0},
+        {"items.tag_dim": 0},
+        {"items.fusion": None},
+        {"context.dim": 0},
+        {"interaction.mlp": ()},
+    ],
     ids=lambda change: next(iter(change)),
 )
 def test_parts_can_be_left_out(change: dict[str, Any], table: Any, batch: Batch) -> None:
-    assert build_ranker(replace(Recipe(), **change), table)(batch).isfinite().all()
+    assert build_ranker(Recipe().changed(change), table)(batch).isfinite().all()
 
 
 def test_without_known_users_no_weight_is_a_users(table: Any, batch: Batch) -> None:
-    ranker = build_ranker(replace(Recipe(), user_dim=3), table).eval()
+    ranker = build_ranker(Recipe().changed({"context.user_dim": 3}), table).eval()
     assert ranker.users is None
     assert not any("user" in name for name in ranker.state_dict())
     strangers = Batch(**{**vars(batch), "user": batch.user + 1})
@@ -132,7 +196,7 @@ def test_without_known_users_no_weight_is_a_users(table: Any, batch: Batch) -> N
 
 def test_weights_alone_bring_the_model_back(table: Any, batch: Batch) -> None:
     """Known users and items, means and scales travel with the weights; features do not."""
-    recipe = replace(Recipe(), user_dim=3)
+    recipe = Recipe().changed({"context.user_dim": 3})
     known = torch.rand(len(table.tags)) < 0.5
     first = build_ranker(recipe, table, known_users=batch.user[:4], known_items=known).eval()
     state = first.state_dict()

@@ -24,10 +24,12 @@ def _row(ranker: Any, batch: Batch, row: int) -> Tensor:
     target = _item(ranker.items, int(batch.target[row]))
     tokens = [torch.cat([_item(ranker.items, item), target]) for item in history]
     parts = [_sequence(ranker.sequence, tokens, target), target]
-    if ranker.users is not None:
-        known = ranker.users.index.known.tolist()
+    place = 0
+    if ranker.user_index is not None:
+        known = ranker.user_index.known.tolist()
         user = int(batch.user[row])
         place = known.index(user) + 1 if user in known else 0
+    if ranker.users is not None:
         parts.append(ranker.users.table.weight[place])
     for column, table in enumerate(ranker.context):
         parts.append(table.weight[int(batch.context[row, column])])
@@ -43,9 +45,6 @@ def _row(ranker: Any, batch: Batch, row: int) -> Tensor:
     logit = _mlp(ranker.head, torch.cat([crossed, _mlp(deep, x)]))[0]
     if ranker.wide is not None:
         logit = logit + ranker.wide.item.weight[int(batch.target[row]), 0]
-        known = ranker.wide.index.known.tolist()
-        user = int(batch.user[row])
-        place = known.index(user) + 1 if user in known else 0
         logit = logit + ranker.wide.user.weight[place, 0]
     return logit
 

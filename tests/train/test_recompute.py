@@ -19,6 +19,7 @@ from toy_training import (
 )
 
 from mmrec import Batch, InputError
+from mmrec.config import Speed
 from mmrec.nn import TargetTransformer
 from mmrec.train import fit
 from mmrec.train.step.recompute import matching_modules
@@ -53,7 +54,7 @@ class Sequential(nn.Module):
 def stepped(recompute: tuple[str, ...], *, compact: bool, precision: str) -> tuple[Stepper, int]:
     """Two steps of two batches each; also the bytes that the first forward pass keeps."""
     model = Sequential(compact=compact)
-    config = toy_config(recompute=recompute, precision=precision, accumulate=2)
+    config = toy_config(speed=Speed(recompute=recompute), precision=precision, accumulate=2)
     stepper = Stepper(model, config, torch.device("cpu"), click_loss)
     pairs = [(batch, batch.row) for batch in ToyLoader(64, batch_size=16)]
     model.train()
@@ -96,7 +97,7 @@ def test_a_run_may_be_continued_with_or_without(tmp_path: Path, before: tuple[st
             ToyModel(),
             ToyLoader(hook=crash_at(crash) if crash else None),
             ToyLoader(101, data_seed=2, shuffle=False),
-            config=toy_config(recompute=recompute, save_every_steps=4),
+            config=toy_config(speed=Speed(recompute=recompute), save_every_steps=4),
             out=out,
             recipe={"kind": "toy"},
         )
@@ -115,4 +116,9 @@ def test_the_outermost_match_is_taken_and_a_pattern_without_one_refused() -> Non
     assert matching_modules(model, ("*",)) == [model.items, model.sequence, model.head]
     assert matching_modules(model, ()) == []
     with pytest.raises(InputError, match=r"no module of the model matches \['no\*'\]"):
-        Stepper(model, toy_config(recompute=("head", "no*")), torch.device("cpu"), click_loss)
+        Stepper(
+            model,
+            toy_config(speed=Speed(recompute=("head", "no*"))),
+            torch.device("cpu"),
+            click_loss,
+        )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from typing import Any
 
 from mmrec.errors import InputError
@@ -19,6 +17,7 @@ from mmrec.nn.fusion.pca import PCAFusion, SeparatePCAFusion
 from mmrec.nn.fusion.precomputed import PrecomputedFusion
 from mmrec.nn.fusion.projected_sum import MeanFusion, SumFusion
 from mmrec.nn.fusion.semantic_ids import SemanticIdDenseFusion, SemanticIdFusion
+from mmrec.nn.part import Part, Registry
 
 
 def _precomputed(
@@ -31,24 +30,27 @@ def _precomputed(
     return PrecomputedFusion(image_dim=image_dim, learn_absent=learn_absent)
 
 
-FUSIONS: dict[str, Callable[..., Fusion]] = {
-    "attention": AttentionFusion,
-    "bilinear": BilinearFusion,
-    "concat": ConcatFusion,
-    "cross_attention": CrossAttentionFusion,
-    "film": FiLMFusion,
-    "gmu": GatedFusion,
-    "lmf": LowRankFusion,
-    "mean": MeanFusion,
-    "moe": ExpertsFusion,
-    "pca": PCAFusion,
-    "pca_each": SeparatePCAFusion,
-    "precomputed": _precomputed,
-    "semantic_ids": SemanticIdFusion,
-    "semantic_ids_dense": SemanticIdDenseFusion,
-    "senet": SENetFusion,
-    "sum": SumFusion,
-}
+FUSIONS: Registry[Fusion] = Registry(
+    "fusion",
+    {
+        "attention": AttentionFusion,
+        "bilinear": BilinearFusion,
+        "concat": ConcatFusion,
+        "cross_attention": CrossAttentionFusion,
+        "film": FiLMFusion,
+        "gmu": GatedFusion,
+        "lmf": LowRankFusion,
+        "mean": MeanFusion,
+        "moe": ExpertsFusion,
+        "pca": PCAFusion,
+        "pca_each": SeparatePCAFusion,
+        "precomputed": _precomputed,
+        "semantic_ids": SemanticIdFusion,
+        "semantic_ids_dense": SemanticIdDenseFusion,
+        "senet": SENetFusion,
+        "sum": SumFusion,
+    },
+)
 """Name -> a callable with the keywords image_dim, text_dim, out_dim and options of its own.
 
 One's own: `FUSIONS["mine"] = MyFusion`.
@@ -66,14 +68,6 @@ def build_fusion(
     >>> build_fusion("concat", image_dim=5, text_dim=3, out_dim=2).out_dim
     2
     """
-    if name not in FUSIONS:
-        raise InputError(f"fusion must be one of {', '.join(sorted(FUSIONS))}, got {name!r}")
-    make = FUSIONS[name]
-    known = inspect.signature(make).parameters
-    if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values()):
-        own = sorted(set(known) - {"image_dim", "text_dim", "out_dim"})
-        for option in options:
-            if option not in own:
-                takes = ", ".join(own) or "none"
-                raise InputError(f"fusion {name!r} takes the options {takes}, got {option!r}")
-    return make(image_dim=image_dim, text_dim=text_dim, out_dim=out_dim, **options)
+    return FUSIONS.build(
+        Part(name, options), image_dim=image_dim, text_dim=text_dim, out_dim=out_dim
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from mmrec.train.config import TrainConfig
+from mmrec.config import TrainConfig
 
 
 class Schedule:

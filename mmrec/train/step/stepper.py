@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmrec.batch import Batch
+from mmrec.config import TrainConfig
 from mmrec.errors import InputError
-from mmrec.train.config import TrainConfig
 from mmrec.train.distributed import current_world, parallel, sum_over_ranks
 from mmrec.train.evaluate import check_logits
 from mmrec.train.step.ema import Average
@@ -63,7 +63,7 @@ class Stepper:
         self.scale = LossScale(self.dtype, device)
         self.average = Average(model, config.ema_decay) if config.ema_decay is not None else None
         self.records = StepRecords(config.log_every, device)
-        self._recomputed = matching_modules(model, config.recompute)
+        self._recomputed = matching_modules(model, config.speed.recompute)
         compiled: nn.Module = torch.compile(model) if config.compile else model  # type: ignore[assignment]
         self._forward = parallel(compiled, device)
         self._world = current_world()

@@ -1,4 +1,4 @@
-"""How to train: one frozen, JSON-able value."""
+"""How to train: frozen values that JSON and TOML can hold."""
 
 from __future__ import annotations
 
@@ -15,8 +15,27 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 # What may change between a run and its continuation without changing what is computed.
 _FREE = frozenset(
     {"epochs", "patience", "keep_last", "max_bad_steps", "device", "progress", "tensorboard"}
-    | {"log_every", "save_every_steps", "save_every_seconds", "recompute"}
+    | {"log_every", "save_every_steps", "save_every_seconds", "speed"}
 )
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Switches that change how fast a run is and what it takes, never what it computes.
+
+    Attributes:
+        deduplicate: encode each item of a batch once; None = on the CPU (see `Ranker`).
+        compact: compute no padding of histories; None = on the CPU (see `Tokens`).
+        recompute: patterns of module names (`fnmatch`, e.g. `"sequence*.layers.*"`) whose
+            activations are computed again in the backward pass instead of kept: the same
+            gradients for less memory and more time.
+        workers: processes that read batches; 0 = this one.
+    """
+
+    deduplicate: bool | None = None
+    compact: bool | None = None
+    recompute: tuple[str, ...] = ()
+    workers: int = 0
 
 
 @dataclass(frozen=True)
@@ -46,9 +65,6 @@ class TrainConfig:
         precision: "auto" is bfloat16 on CUDA where the card has it, else float16 with loss
             scaling; float32 on the CPU.
         compile: run the model through `torch.compile`.
-        recompute: patterns of module names (`fnmatch`, e.g. `"sequence*.layers.*"`) whose
-            activations are computed again in the backward pass instead of kept: the same
-            gradients for less memory and more time.
         device: "auto" is CUDA where there is one.
         seed: of dropout, with the step and rank. (The order of rows is the loader's.)
         log_every: steps between looks at the device (loss, guards, log lines).
@@ -57,6 +73,7 @@ class TrainConfig:
         max_bad_steps: skipped steps in a row (loss or gradient not finite) before giving up.
         progress: a tqdm bar on stderr.
         tensorboard: also write TensorBoard events to `out/tensorboard`.
+        speed: see `Speed`; no part of what a resumed run must share.
     """
 
     epochs: int = 10
@@ -81,7 +98,6 @@ class TrainConfig:
     evaluate_every: int | None = None
     precision: str = "auto"
     compile: bool = False
-    recompute: tuple[str, ...] = ()
     device: str = "auto"
     seed: int = 0
     log_every: int = 50
@@ -91,6 +107,7 @@ class TrainConfig:
     max_bad_steps: int = 5
     progress: bool = True
     tensorboard: bool = False
+    speed: Speed = Speed()
 
     def __post_init__(self) -> None:
         for name, allowed in (

@@ -1,0 +1,124 @@
+"""A recipe: everything that makes a ranker, as plain data. Next: `recipes.py`, `build.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from mmrec.config import TrainConfig
+from mmrec.io.plain import changed, from_plain, to_plain
+from mmrec.nn.part import Part
+
+
+@dataclass(frozen=True)
+class ItemsRecipe:
+    """How an item becomes a vector: id ‖ tags ‖ content. A width of 0 leaves the part out.
+
+    Attributes:
+        id_dim, tag_dim, content_dim: widths.
+        fusion: of the modalities, a name in `mmrec.nn.FUSIONS`; None = no content.
+        standardize, unknown_id, id_dropout, modality_dropout: see `ItemEncoder`.
+        alignment: weight of the InfoNCE that pulls ids and content together.
+    """
+
+    id_dim: int = 16
+    tag_dim: int = 8
+    content_dim: int = 128
+    fusion: Part | None = field(default_factory=partial(Part, "attention"))
+    standardize: bool = True
+    unknown_id: bool = True
+    id_dropout: float = 0.1
+    modality_dropout: float = 0.0
+    alignment: float = 0.0
+
+
+@dataclass(frozen=True)
+class HistoryRecipe:
+    """How a history and a target become one vector.
+
+    Attributes:
+        encoder: a name in `mmrec.models.SEQUENCES`; "none" ranks without the history.
+        newest: items of a history that are read; None = all.
+        tiers: similarity tiers of the frozen features (`SimTier`); 0 = none.
+    """
+
+    encoder: Part = field(default_factory=partial(Part, "mean"))
+    newest: int | None = 30
+    tiers: int = 0
+
+
+@dataclass(frozen=True)
+class InteractionRecipe:
+    """Crosses beside an MLP, and the head that reads both.
+
+    Attributes:
+        bottleneck: width that both see; None = all of it.
+        cross: a name in `mmrec.models.CROSSES`; None = no crosses.
+        mlp: hidden widths; empty = no MLP.
+        dropout: of the MLP.
+        head: hidden widths before the logit.
+    """
+
+    bottleneck: int | None = None
+    cross: Part | None = field(default_factory=partial(Part, "full", {"depth": 2}))
+    mlp: tuple[int, ...] = (128, 64)
+    dropout: float = 0.2
+    head: tuple[int, ...] = (32,)
+
+
+@dataclass(frozen=True)
+class ContextRecipe:
+    """What else is known of a row.
+
+    Attributes:
+        sizes: vocabulary of each context column.
+        dim: width of each column's embedding; 0 leaves the columns out.
+        user_dim: width of a user's vector, where the ids of users are known; 0 = none.
+        user_dropout: chance, in training, that a user counts as unknown.
+        wide: biases of items and users, added to the logit.
+    """
+
+    sizes: tuple[int, ...] = (11, 11)
+    dim: int = 8
+    user_dim: int = 16
+    user_dropout: float = 0.1
+    wide: bool = True
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A ranker and its training. A variant: `recipe.changed({"items.fusion": "gmu"})`.
+
+    Attributes:
+        batch_size: rows of a global batch; None = the largest that the device takes.
+    """
+
+    items: ItemsRecipe = ItemsRecipe()
+    history: HistoryRecipe = HistoryRecipe()
+    interaction: InteractionRecipe = InteractionRecipe()
+    context: ContextRecipe = ContextRecipe()
+    training: TrainConfig = field(default_factory=TrainConfig)
+    batch_size: int | None = 512
+
+    def changed(self, settings: Mapping[str, Any]) -> Recipe:
+        """A copy with other values under dotted names; see `mmrec.io.plain.changed`."""
+        return changed(self, settings)
+
+    def binding(self) -> dict[str, Any]:
+        """What a checkpoint stores to build the ranker again; `fit` compares it on a resume.
+
+        The training's settings are compared by `fit` itself, those of speed not at all.
+        """
+        plain = to_plain(self)
+        return {name: plain[name] for name in ("items", "history", "interaction", "context")}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, dicts, numbers and strings, for JSON."""
+        return to_plain(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
+        """Back from `to_dict` or `binding`; raises `InputError` for names that no recipe has."""
+        return from_plain(cls, values)

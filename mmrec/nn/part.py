@@ -1,0 +1,88 @@
+"""Parts that have variants: a name and options as plain data, and the registry that builds them.
+
+Modules take objects, never names; names are looked up by recipes and command lines alone.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from mmrec.errors import InputError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One variant of a part.
+
+    As plain data it is a table, `{name = "transformer", layers = 2}`, or the name alone.
+
+    Attributes:
+        name: in the part's registry.
+        options: what its constructor takes beside what the builder knows (widths).
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Name and options in one table."""
+        return {"name": self.name, **self.options}
+
+    @classmethod
+    def from_plain(cls, values: Any, where: str) -> Part:
+        """The inverse of `to_plain`; a string is a name.
+
+        Raises:
+            InputError: neither a table with a name nor a string; `where` names the place.
+        """
+        options = {"name": values} if isinstance(values, str) else values
+        if not isinstance(options, Mapping) or not isinstance(options.get("name"), str):
+            raise InputError(f"{where} must be a name or a table with a name, got {values!r}")
+        return cls(options["name"], {k: v for k, v in options.items() if k != "name"})
+
+
+class Registry(dict[str, Callable[..., T]]):
+    """Name -> constructor with keyword arguments; one's own: `REGISTRY["mine"] = Mine`.
+
+    >>> widths = Registry("width", {"twice": lambda *, dim, more=0: 2 * dim + more})
+    >>> widths.build(Part("twice", {"more": 1}), dim=3)
+    7
+    """
+
+    def __init__(self, kind: str, makers: Mapping[str, Callable[..., T]]) -> None:
+        super().__init__(makers)
+        self.kind = kind
+
+    def build(self, part: Part, *, offered: Mapping[str, Any] | None = None, **known: Any) -> T:
+        """Call the constructor of `part` with what the builder knows and the part's options.
+
+        Args:
+            part: name and options.
+            offered: passed where the constructor has such a parameter and the options do not
+                name it.
+            known: always passed; no option may name it.
+
+        Raises:
+            InputError: no such name, or an option that this variant does not have.
+        """
+        if part.name not in self:
+            raise InputError(
+                f"{self.kind} must be one of {', '.join(sorted(self))}, got {part.name!r}"
+            )
+        make = self[part.name]
+        parameters = inspect.signature(make).parameters.values()
+        takes = {p.name for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD}
+        if len(takes) == len(parameters):
+            for option in part.options:
+                if option not in takes - set(known):
+                    own = ", ".join(sorted(takes - set(known))) or "none"
+                    raise InputError(
+                        f"{self.kind} {part.name!r} takes the options {own}, got {option!r}"
+                    )
+        more = {name: value for name, value in (offered or {}).items() if name in takes}
+        return make(**known, **{**more, **part.options})

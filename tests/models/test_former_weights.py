@@ -1,0 +1,88 @@
+"""Weights of an earlier version give the same logits, whatever was renamed since.
+
+The fixture holds five small rankers of commit a6b636c in float64 with their items, one batch and its
+logits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from mmrec import Batch
+from mmrec.models import RECIPES, Recipe, build_ranker, ranker_from_state
+
+FORMER = load_file(Path(__file__).parents[1] / "fixtures" / "rankers_a6b636c.safetensors")
+# Former name -> name now, where it is another.
+RENAMED = {"users.index.known": "user_index.known", "wide.index.known": "user_index.known"}
+
+WIDTHS: dict[str, Any] = {
+    "items.id_dim": 2,
+    "items.tag_dim": 1,
+    "items.content_dim": 3,
+    "interaction.mlp": (7, 5),
+    "interaction.head": (4, 3),
+    "context.dim": 1,
+}
+TRANSFORMER = {"name": "transformer", "layers": 1, "heads": 2, "ff_dim": 5, "last": 0, "width": 4}
+CHANGES: dict[str, dict[str, Any]] = {
+    "small": {
+        "history.encoder": {"name": "parallel", "encoders": [TRANSFORMER, "mean"]},
+        "history.tiers": 3,
+        "interaction.head": (4,),
+        "context.user_dim": 3,
+    },
+    "reference": {"history.encoder.ff_dim": 5, "history.encoder.last": 2},
+    "reference-fused": {"history.encoder.ff_dim": 5, "history.encoder.last": 2},
+    "light": {
+        "history.encoder.ff_dim": 5,
+        "history.encoder.width": 4,
+        "interaction.bottleneck": 6,
+    },
+    "film-din-mix": {
+        "items.fusion": "film",
+        "history.encoder": {"name": "din", "hidden": (5,)},
+        "interaction.cross": {"name": "mix", "depth": 2, "rank": 3, "num_experts": 2},
+        "interaction.mlp": (7,),
+        "interaction.head": (4,),
+    },
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    tags: Tensor
+    image: Tensor
+    text: Tensor
+    has_image: Tensor
+    has_text: Tensor
+    num_tags: int = 13
+
+
+def part(prefix: str) -> dict[str, Tensor]:
+    start = f"{prefix}/"
+    return {k.removeprefix(start): v for k, v in FORMER.items() if k.startswith(start)}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_logits_are_the_same(name: str) -> None:
+    batch = Batch(**part("batch"), label=None, row=torch.arange(7))
+    base: Recipe = RECIPES.get(name, RECIPES["small"])()
+    recipe = base.changed(WIDTHS | CHANGES[name])
+    state = {RENAMED.get(key, key): value for key, value in part(name).items()}
+    ranker = ranker_from_state(recipe, Table(**part("table")), state).double().eval()
+    ranker.load_state_dict(state)  # again, as `double` came after float32 had taken the values
+    torch.testing.assert_close(ranker(batch), FORMER[f"{name}@logit"], rtol=0, atol=1e-10)
+
+
+def test_other_weights_would_be_noticed() -> None:
+    batch = Batch(**part("batch"), label=None, row=torch.arange(7))
+    recipe = RECIPES["light"]().changed(WIDTHS | CHANGES["light"])
+    ranker = build_ranker(recipe, Table(**part("table"))).double().eval()
+    assert not torch.allclose(ranker(batch), FORMER["light@logit"], atol=1e-3)
