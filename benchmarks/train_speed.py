@@ -114,7 +114,9 @@ def measure_mmrec(
         precision=given.precision,
         log_every=10**6,
     )
-    model = build_ranker(replace(get_recipe(given.recipe), training=config), items)
+    recipe = get_recipe(given.recipe)
+    recipe = recipe.with_ready_vectors() if recipe.two_stage else recipe
+    model = build_ranker(replace(recipe, training=config), items)
     stepper = Stepper(model, config, device, click_loss)
     stream = ParquetStream(
         data / "train.parquet",

@@ -6,273 +6,244 @@
 
 audit -> frozen CLIP over covers and captions -> fusion to 128 dimensions, trained -> ranker with
 Transformer, CrossNetV2 and MLP -> embeddings, item_info, prediction.csv and its zip. The same
-command goes on from where it was stopped, also on another number of ranks.
+command resumes where it was stopped, also on another number of ranks.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
-from contextlib import nullcontext, redirect_stdout
 from datetime import timedelta
-from importlib.util import find_spec
-from io import StringIO
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from microlens_options import TRAINING, parse
-from microlens_report import Clock, measure, show
-from microlens_stages import audit_data, prepare, pretrain, read_items, ready, shared_users
 
-from mmrec.analysis.diagnose import diagnose
-from mmrec.analysis.plots import plot_calibration, plot_training
-from mmrec.batch import Batch
-from mmrec.cli import run
-from mmrec.config import TrainConfig
+from mmrec import ItemTable, MicroLens, Recipe, build_ranker, fit, get_recipe, predict
+from mmrec.analysis import diagnose, plot_run, summarise
+from mmrec.audit import audit
+from mmrec.cli import Stages, run, two_columns
 from mmrec.data.artifacts import write_item_embeddings, write_item_info
-from mmrec.data.counts import ClickCounts, read_pairs
-from mmrec.data.items import ItemTable
-from mmrec.data.microlens import MicroLens, to_batch
-from mmrec.io.files import write_json
-from mmrec.models.ranker import Ranker
-from mmrec.models.recipes import Recipe, build_ranker, get_recipe
-from mmrec.predict import predict, write_submission
-from mmrec.stream.loader import Loader, make_loader
-from mmrec.stream.stream import ParquetStream
-from mmrec.train.batch_size import largest_batch_size
-from mmrec.train.distributed import World, from_first, process_group
-from mmrec.train.evaluate import Scores, score
-from mmrec.train.step.precision import resolve_device
-from mmrec.train.trainer import fit
+from mmrec.data.counts import ClickCounts, count_clicks, read_pairs
+from mmrec.datasets.synthetic import SyntheticConfig, make_synthetic, write_captioned_covers
+from mmrec.embed import OpenClipEncoder, embed_items, train_tiny_clip
+from mmrec.io.files import remove, write_json
+from mmrec.io.plain import parse_settings
+from mmrec.models import Ranker, check_parts
+from mmrec.models.pretrain import pretrained_vectors
+from mmrec.predict import write_submission
+from mmrec.train import Scores, World, from_first, process_group, score, settled_batch_size
+from mmrec.train.distributed import barrier, first_talks
 
 EMBEDDING_WIDTH = 128
-# While the first rank makes data, an audit or files, the others wait, for hours if they are large.
-# Nothing hangs for it: torchrun ends all ranks as soon as one dies.
+# Ranks wait while the first makes data, an audit or files; torchrun ends all when one dies.
 PATIENCE = timedelta(days=7)
-SMALLEST_BATCH, STEPS_AN_EPOCH = 128, 100  # what `--batch-size auto` stays within
-
-
-@dataclasses.dataclass(frozen=True)
-class Setup:
-    """What the stages from training on share.
-
-    Attributes:
-        known_users: see `build_ranker`.
-        batch_size: rows of a step, over all ranks.
-    """
-
-    given: argparse.Namespace
-    world: World
-    data: MicroLens
-    counts: ClickCounts
-    items: ItemTable
-    known_users: torch.Tensor | None
-    batch_size: int = 0
+WRITTEN = (
+    *("data", "audit", "encoder", "features", "pretrained", "ranker", "ranker_no_content"),
+    *("batch_size.json", "diagnosis.json", "calibration.png", "metrics.json"),
+    *("custom_item_embeddings.parquet", "item_info.parquet", "prediction.csv", "prediction.zip"),
+)
 
 
 def main() -> None:
     """Every rank runs the pipeline, the first one talks."""
-    given = parse(__doc__ or "")
-    with process_group(given.device, timeout=PATIENCE) as world:
-        given.quiet = given.quiet or not world.is_first
-        with nullcontext() if world.is_first else redirect_stdout(StringIO()):
-            pipeline(given, world)
+    args = parse()
+    with process_group(args.device, timeout=PATIENCE) as world, first_talks(world):
+        Pipeline(args, world).run()
 
 
-def pipeline(given: argparse.Namespace, world: World) -> None:
-    """Run every stage and report. `from_first`: by the first rank, while the others wait."""
-    clock = Clock()
-    out: Path = given.out
-    with clock("data"):
-        root, data, counts = from_first(lambda: prepare(given))
-    if not given.no_audit:
-        with clock("audit"):
-            from_first(lambda: audit_data(root, out / "audit"))
-    with clock("embed"):
-        items = read_items(given, data, world)
-    recipe, config = choose(given, data)
-    vectors: torch.Tensor | None = None
-    if recipe.fusion == "precomputed" or given.fusion_training == "two-stage":
-        with clock("pretrain"):
-            vectors = from_first(lambda: pretrain(given, data, items, recipe, out / "pretrained"))
-            items, recipe = ready(items, vectors, recipe)
-    known_users = from_first(lambda: shared_users(data, counts))
-    setup = Setup(given, world, data, counts, items, known_users)
-    size = from_first(lambda: batch_size(setup, recipe, config))
-    setup = dataclasses.replace(setup, batch_size=size)
-    with clock("train"):
-        ranker, best = train(setup, recipe, config, out / "ranker")
-    if not given.no_diagnosis:
-        with clock("diagnose"):
-            diagnose_ranker(setup, ranker)
-    if find_spec("matplotlib"):
-        from_first(lambda: draw(data, best, out))
-    plain: Scores | None = None
-    if not given.no_ablation:
-        with clock("train without content"):
-            bare = dataclasses.replace(recipe, fusion="none", fusion_options={}, alignment=0.0)
-            bare = dataclasses.replace(bare, modality_dropout=0.0, tiers=0)
-            _, plain = train(setup, bare, config, out / "ranker_no_content")
-    with clock("predict"):
-        probability = predict_test(setup, ranker)
-        files = from_first(lambda: write_files(setup, ranker, vectors, probability))
+class Pipeline:
+    """The stages, in order. `from_first`: by the first rank, while the others wait."""
 
-    def report() -> None:
-        result = measure(data, counts, ranker, best, plain)
-        result |= {"recipe": given.recipe, "seed": given.seed, "seconds": clock.seconds}
-        result["files"] = {name: str(path) for name, path in files.items()}
-        result["files"]["metrics"] = str(out / "metrics.json")
-        write_json(out / "metrics.json", result)
-        show(result, synthetic=given.data is None)
+    def __init__(self, args: argparse.Namespace, world: World) -> None:
+        self.args, self.world, self.recipe = args, world, args.recipe
+        self.out: Path = args.out
+        self.how: Any = {"device": args.device, "precision": args.recipe.training.precision}
+        self.vectors: torch.Tensor | None = None  # pretrained ones
 
-    from_first(report)
+    def run(self) -> None:
+        """Run every stage and report."""
+        args, out, stage = self.args, self.out, Stages()
+        with stage("data"):
+            self.data, self.counts = from_first(self.open_data)
+            self.loader = partial(
+                self.data.loader,
+                seed=args.seed,
+                rank=self.world.rank,
+                world_size=self.world.size,
+                workers=self.recipe.training.speed.workers,
+            )
+        if not args.no_audit:
+            with stage("audit"):
+                print(from_first(lambda: audit(self.data.root, out=out / "audit").headlines()))
+        with stage("embed"):
+            self.items = self.read_items()
+        self.recipe = self.recipe.changed({"context.sizes": self.data.context_sizes})
+        if self.recipe.two_stage:
+            with stage("pretrain"):
+                self.vectors = from_first(self.pretrain)
+                self.items = self.items.with_vectors(self.vectors)
+                self.recipe = self.recipe.with_ready_vectors()
+        with stage("train"):
+            pairs = read_pairs(self.data.valid)
+            self.known_users = from_first(lambda: self.counts.users_shared_with(pairs))
+            self.recipe = self.recipe.changed({"batch_size": from_first(self.batch_size)})
+            ranker, best = self.train(self.recipe, out / "ranker")
+            from_first(lambda: plot_run(out, pairs.label, best.probability))
+        if not args.no_diagnosis:
+            with stage("diagnose"):
+                # A rank draws donors from its own rows.
+                found = diagnose(ranker, self.loader("valid"), progress=False, **self.how)
+                from_first(lambda: write_json(out / "diagnosis.json", found.to_json()))
+                print(f"what the ranker's AUC on valid rests on: {found.table()}")
+        plain: Scores | None = None
+        if not args.no_ablation:
+            with stage("train without content"):
+                _, plain = self.train(self.recipe.without_content(), out / "ranker_no_content")
+        with stage("predict"):
+            files = self.predict(ranker)
 
+        def report() -> None:
+            figures, lines = summarise(self.data, self.counts, ranker, best, plain)
+            figures |= {"recipe": self.recipe.to_dict(), "seconds": stage.seconds, "files": files}
+            write_json(out / "metrics.json", figures)
+            spent = {f"seconds, {name}": f"{value:.1f}" for name, value in stage.seconds.items()}
+            print("\nsynthetic data, tiny encoder" if args.data is None else "")
+            print(two_columns(lines | spent | files))
 
-def choose(given: argparse.Namespace, data: MicroLens) -> tuple[Recipe, TrainConfig]:
-    """The recipe and the training settings: the recipe's own, and what the user says instead."""
-    recipe = get_recipe(given.recipe)
-    changes: dict[str, Any] = {"content_dim": EMBEDDING_WIDTH, "context_sizes": data.context_sizes}
-    if given.fusion:
-        changes |= {"fusion": given.fusion, "fusion_options": {}}
-    training = TRAINING[given.recipe]
-    config = TrainConfig(
-        epochs=given.epochs or training.epochs,
-        learning_rate=given.learning_rate or training.learning_rate,
-        weight_decay=training.weight_decay,
-        embedding_weight_decay=training.embedding_weight_decay,
-        schedule=training.schedule,
-        warmup_steps=training.warmup_steps,
-        monitor=given.monitor,
-        precision=given.precision,
-        device=given.device,
-        seed=given.seed,
-        save_every_seconds=given.save_every,
-        progress=not given.quiet,
-    )
-    return dataclasses.replace(recipe, **changes), config
+        from_first(report)
 
+    def open_data(self) -> tuple[MicroLens, ClickCounts]:
+        """Find the data, or draw them from a known click model; check them, count clicks."""
+        if self.args.restart:
+            remove(self.out, WRITTEN)
+        self.out.mkdir(parents=True, exist_ok=True)
+        if self.args.data is None:
+            print("no --data given: synthetic data, drawn from a click model that is known")
+            make_synthetic(self.out / "data", SyntheticConfig(seed=self.args.seed))
+        data = MicroLens.open(self.args.data or self.out / "data")
+        return data, count_clicks(data.train, data.num_items)
 
-def loader(setup: Setup, split: str, batch_size: int, *, shuffle: bool) -> Loader[Batch]:
-    """This rank's slices of one split's batches of ids."""
-    stream = ParquetStream(
-        getattr(setup.data, split),
-        batch_size=batch_size,
-        columns=setup.data.columns(split),
-        list_widths={"item_seq": setup.data.history_length},
-        collate=to_batch,
-        shuffle=shuffle,
-        seed=setup.given.seed,
-        rank=setup.world.rank,
-        world_size=setup.world.size,
-    )
-    return make_loader(
-        stream, num_workers=setup.given.loader_workers, pin_memory=torch.cuda.is_available()
-    )
+    def read_items(self) -> ItemTable:
+        """Tags and frozen features: ready ones, else those of pictures and titles."""
+        args = self.args
+        features: Path | None = args.features or (None if args.model else self.data.features)
+        if features is not None:
+            print(f"features: ready-made, from {features}")
+        columns = {"image_column": args.image_column, "text_column": args.text_column}
+        return ItemTable.read(self.data.item_info, features or self.embed(), **columns)
 
+    def embed(self) -> Path:
+        """Every cover and caption through frozen CLIP, each rank its share; resumable."""
+        args = self.args
+        model, weights = args.model or "ViT-B-32", args.pretrained or "openai"
+        if args.data is None and args.model is None:
+            model, weights = from_first(lambda: tiny_clip(self.out / "encoder", args.seed))
+        how = {"device": args.device, "precision": args.clip_precision}
+        encoder = OpenClipEncoder(model_name=model, pretrained=weights, **how)
+        titles, column = self.data.titles()
+        report = embed_items(
+            encoder,
+            items=titles,
+            images=self.data.images,
+            out=self.out / "features",
+            title_column=column,
+            workers=args.workers,
+            restart=args.restart,
+            rank=self.world.rank,
+            world_size=self.world.size,
+            barrier=barrier,
+            progress=not args.quiet,
+        )
+        print(report)
+        return self.out / "features"
 
-def build(setup: Setup, recipe: Recipe) -> Ranker:
-    """A ranker with fresh weights, the same on every rank."""
-    torch.manual_seed(setup.given.seed)
-    known_items = setup.counts.known_items if recipe.unknown_id else None
-    return build_ranker(recipe, setup.items, known_users=setup.known_users, known_items=known_items)
+    def pretrain(self) -> torch.Tensor:
+        """Train the fusion alone, from what train's histories hold together, without labels."""
+        histories = self.data.histories("train", batch_size=1024, seed=self.args.seed)
+        return pretrained_vectors(self.recipe, self.items, histories, self.out / "pretrained")
 
+    def build(self, recipe: Recipe) -> Ranker:
+        """A ranker with fresh weights, the same on every rank."""
+        torch.manual_seed(self.args.seed)
+        users, items = self.known_users, self.counts.known_items
+        return build_ranker(recipe, self.items, known_users=users, known_items=items)
 
-def batch_size(setup: Setup, recipe: Recipe, config: TrainConfig) -> int:
-    """Rows of a step, over all ranks: the recipe's, the user's, or the largest that fit.
+    def batch_size(self) -> int:
+        """Rows of a global batch: the recipe's, or the largest that fits, as found at the start."""
+        return self.recipe.batch_size or settled_batch_size(
+            lambda: self.build(self.recipe),
+            lambda rows: next(iter(self.loader("train", batch_size=rows))),
+            config=self.recipe.training,
+            train_rows=self.data.rows["train"],
+            path=self.out / "batch_size.json",
+        )
 
-    What was found is written down, since a run goes on with the size that it began with.
-    """
-    given, ranks = setup.given, setup.world.size
-    usual: int = TRAINING[given.recipe].batch_size
-    if given.batch_size != "auto":
-        return int(given.batch_size or usual)
-    path = given.out / "batch_size.json"
-    if path.exists():
-        size = int(json.loads(path.read_text())["batch_size"])
-        print(f"batch size: {size:,} rows, as found at the start (--restart looks anew)")
-        return size
-    # Learning rates are not scaled: an epoch keeps enough steps to learn something.
-    limit = max(SMALLEST_BATCH, setup.data.rows["train"] // (STEPS_AN_EPOCH * ranks))
-    if resolve_device(given.device).type == "cpu":  # refuses no memory, so it cannot be asked
-        limit = max(1, usual // ranks)
-    start = min(SMALLEST_BATCH, limit)
-    rows = next(iter(loader(setup, "train", start * ranks, shuffle=False)))
-    ranker = build(setup, recipe)
-    found = largest_batch_size(ranker, rows, config=config, start=start, limit=limit)
-    write_json(path, {"batch_size": found * ranks})
-    print(f"batch size: {found * ranks:,} rows, the largest that fit on {ranks} rank(s)")
-    return found * ranks
+    def train(self, recipe: Recipe, out: Path) -> tuple[Ranker, Scores]:
+        """Train one ranker; returns it with its best weights, and its scores of valid."""
+        ranker, size = self.build(recipe), recipe.batch_size or 1
+        train, valid = self.loader("train", batch_size=size, shuffle=True), self.loader("valid")
+        fit(ranker, train, valid, config=recipe.training, out=out, recipe=recipe.binding())
+        return ranker, score(ranker, valid, **self.how)
 
+    def predict(self, ranker: Ranker) -> dict[str, str]:
+        """Write the submission, the embeddings and an item_info that holds them."""
+        rows, progress = self.data.rows["test"], self.recipe.training.progress
+        loader = self.loader("test")
+        _, probability = predict(ranker, loader, num_rows=rows, progress=progress, **self.how)
+        fused = ranker.items.content_table() if self.vectors is None else self.vectors
 
-def train(setup: Setup, recipe: Recipe, config: TrainConfig, out: Path) -> tuple[Ranker, Scores]:
-    """Train one ranker; returns it with its best weights, and its scores of valid."""
-    given, size = setup.given, setup.batch_size
-    ranker = build(setup, recipe)
-    valid = loader(setup, "valid", 4 * size, shuffle=False)
-    fit(
-        ranker,
-        loader(setup, "train", size, shuffle=True),
-        valid,
-        config=config,
-        out=out,
-        recipe={"recipe": recipe.to_dict(), "seed": given.seed},
-        restart=given.restart,
-    )
-    return ranker, score(ranker, valid, device=given.device, precision=given.precision)
+        def write() -> dict[str, str]:
+            out, data, column = self.out, self.data, self.args.column
+            csv, archive = write_submission(data.test_ids(), probability, out, column=column)
+            embeddings = write_item_embeddings(out / "custom_item_embeddings.parquet", fused)
+            info = write_item_info(data.item_info, out / "item_info.parquet", fused)
+            files = {"custom_item_embeddings": embeddings, "item_info": info}
+            files |= {"prediction": csv, "submission": archive, "metrics": out / "metrics.json"}
+            return {name: str(path) for name, path in files.items()}
 
-
-def diagnose_ranker(setup: Setup, ranker: Ranker) -> None:
-    """Say what the ranker's AUC rests on; a rank draws its donors from its own rows."""
-    given = setup.given
-    said = diagnose(
-        ranker,
-        loader(setup, "valid", 4 * setup.batch_size, shuffle=False),
-        device=given.device,
-        precision=given.precision,
-        progress=False,
-    )
-    from_first(lambda: write_json(given.out / "diagnosis.json", said.to_json()))
-    print(f"what the ranker's AUC on valid rests on: {said.table()}")
+        return from_first(write)
 
 
-def draw(data: MicroLens, best: Scores, out: Path) -> None:
-    """Training curves and calibration."""
-    plot_training(out / "ranker")
-    plot_calibration(read_pairs(data.valid).label, best.probability, out / "calibration.png")
+def tiny_clip(folder: Path, seed: int) -> tuple[str, str]:
+    """A small encoder that carries signal on the synthetic covers and titles."""
+    print("encoder: a tiny CLIP, trained here on 2,000 synthetic covers that are no items")
+    if not (folder / "model.json").exists():  # it is written last
+        pairs = write_captioned_covers(folder / "pairs", seed=seed)
+        items, images = pairs / "item_feature.parquet", pairs / "item_images"
+        train_tiny_clip(items=items, images=images, out=folder, seed=seed)
+    return str(folder / "model.json"), str(folder / "model.safetensors")
 
 
-def predict_test(setup: Setup, ranker: Ranker) -> Any:
-    """(n,) click probabilities of the test rows, in their order."""
-    given = setup.given
-    _, probability = predict(
-        ranker,
-        loader(setup, "test", 4 * setup.batch_size, shuffle=False),
-        device=given.device,
-        precision=given.precision,
-        num_rows=setup.data.rows["test"],
-        progress=not given.quiet,
-    )
-    return probability
-
-
-def write_files(
-    setup: Setup, ranker: Ranker, vectors: torch.Tensor | None, probability: Any
-) -> dict[str, Path]:
-    """The embeddings (pretrained, or as the clicks have trained them), item_info, submission."""
-    data, out = setup.data, setup.given.out
-    vectors = ranker.items.content_table() if vectors is None else vectors
-    column = setup.given.column
-    csv, archive = write_submission(data.test_ids(), probability, out, column=column)
-    return {
-        "custom_item_embeddings": write_item_embeddings(
-            out / "custom_item_embeddings.parquet", vectors
-        ),
-        "item_info": write_item_info(data.item_info, out / "item_info.parquet", vectors),
-        "prediction": csv,
-        "submission": archive,
-    }
+def parse() -> argparse.Namespace:
+    """Read the command line; everything is checked before any work."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    add = parser.add_argument
+    add("--data", type=Path, help="data in the MicroLens layout (synthetic data)")
+    add("--out", type=Path, default=Path("out"), help="where all results go (out)")
+    add("--restart", action="store_true", help="from scratch instead of resuming")
+    add("--column", default="Task1&2", help="prediction column (Task1&2)")
+    add("--model", help="open_clip model name or config .json (ViT-B-32)")
+    add("--pretrained", help="its pretrained tag or weights file (openai)")
+    add("--features", type=Path, help="ready feature parquet (DATA/features.parquet if there)")
+    add("--image-column", default="image_emb", help="its image vectors (image_emb)")
+    add("--text-column", default="text_emb", help="its text vectors (text_emb)")
+    add("--clip-precision", default="auto", help="auto, fp32, bf16 or fp16 (auto)")
+    add("--workers", type=int, help="image decoding processes (one a core)")
+    add("--recipe", default="small", help="a recipe's name or .toml file (small)")
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help="a recipe's setting")
+    add("--seed", type=int, default=0, help="of everything (0)")
+    add("--device", default="auto", help="auto, cpu or cuda (auto)")
+    for what in ("audit", "diagnosis", "ablation"):
+        add(f"--no-{what}", action="store_true", help=f"leave the {what} out")
+    add("--quiet", action="store_true", help="no progress bars")
+    args = parser.parse_args()
+    recipe = get_recipe(args.recipe).changed({"items.content_dim": EMBEDDING_WIDTH})
+    run = {"seed": args.seed, "device": args.device, "progress": not args.quiet}
+    recipe = recipe.changed({f"training.{name}": value for name, value in run.items()})
+    args.recipe = check_parts(recipe.changed(parse_settings(args.set)))
+    return args
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from mmrec.errors import FailedElsewhere, InputError
 
@@ -28,9 +30,44 @@ def run(main: Callable[[], None]) -> None:
         where = f": {error.filename}" if error.filename else ""
         _leave(f"{error.strerror or error}{where}", EXIT_BAD_INPUT)
     except KeyboardInterrupt:
-        _leave("interrupted; the same command goes on from here", EXIT_INTERRUPTED)
+        _leave("interrupted; the same command resumes from here", EXIT_INTERRUPTED)
 
 
 def _leave(sentence: str, code: int) -> None:
     print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
     sys.exit(code)
+
+
+class Stages:
+    """Headings on stdout and the seconds of a run's stages.
+
+    >>> stage = Stages()
+    >>> with stage("train"):
+    ...     print("done")
+    <BLANKLINE>
+    == train
+    done
+    >>> list(stage.seconds)
+    ['train']
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        print(f"\n== {name}", flush=True)
+        began = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - began, 2)
+
+
+def two_columns(lines: Mapping[str, str]) -> str:
+    """Names, and beside them their values.
+
+    >>> print(two_columns({"rows": "3", "parameters": "17"}))
+    rows        3
+    parameters  17
+    """
+    width = max(map(len, lines), default=0)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in lines.items())

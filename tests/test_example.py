@@ -25,7 +25,6 @@ from mmrec.cli import run
 from mmrec.datasets.synthetic import SyntheticConfig, make_synthetic
 from mmrec.embed.tiny import TINY_CONFIG, make_model, save_model
 from mmrec.io.files import write_json
-from mmrec.models import RECIPES
 from mmrec.train import load_checkpoint
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "microlens_1m.py"
@@ -46,14 +45,15 @@ def command(source: Path, out: Path, *more: str) -> list[str]:
     files = ["--data", str(source / "data"), "--out", str(out)]
     clip = ["--model", str(source / "clip" / "model.json")]
     clip += ["--pretrained", str(source / "clip" / "model.safetensors")]
-    quick = ["--epochs", "2", "--batch-size", "128", "--workers", "0", "--quiet"]
+    settings = ["training.epochs=2", "batch_size=128"]
+    quick = [*(f"--set={setting}" for setting in settings), "--workers", "0", "--quiet"]
     return [sys.executable, str(SCRIPT), *files, *clip, *quick, *more]
 
 
 def metrics(out: Path) -> dict[str, Any]:
     """All of metrics.json but what differs from run to run."""
     found: dict[str, Any] = json.loads((out / "metrics.json").read_text())
-    del found["seconds"], found["files"]
+    del found["seconds"], found["files"], found["recipe"]["training"]["save_every_seconds"]
     return found
 
 
@@ -121,7 +121,7 @@ def test_killed_and_run_again_gives_the_undisturbed_result(
     source: Path, finished: Path, tmp_path: Path, moment: Callable[[Path], bool]
 ) -> None:
     out = tmp_path / "out"
-    run = command(source, out, "--save-every", "0.01", "--no-audit")
+    run = command(source, out, "--set", "training.save_every_seconds=0.01", "--no-audit")
     child = subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     limit = time.monotonic() + 120
     while not moment(out) and child.poll() is None and time.monotonic() < limit:
@@ -220,7 +220,16 @@ def test_bad_encoders_and_places_are_one_sentence(
     (tmp_path / "file").write_text("")
     refused_here([*start, "--out", str(tmp_path / "file" / "out")], "file")
     refused_here([*start, "--out", "/proc/out"], "/proc/out")
-    refused_here([*start, *out, "--batch-size", "0"], "--batch-size must be positive, got 0")
+    settings = {
+        "batch_size=0": "batch_size must be 1 or more, got 0",
+        "training.epochs=0": "epochs must be at least 1, got 0",
+        "items.pretrain_epochs=-1": "pretrain_epochs must be 0 or more, got -1",
+        "items.fusion=no": "fusion must be one of",
+        "history.encoder=no": "sequence must be one of",
+        "no.such=1": "no holds no settings",
+    }
+    for setting, sentence in settings.items():
+        refused_here([*start, *out, "--set", setting], sentence)
 
 
 def test_another_seed_in_the_same_place_is_refused_and_restart_begins_anew(
@@ -228,7 +237,7 @@ def test_another_seed_in_the_same_place_is_refused_and_restart_begins_anew(
 ) -> None:
     out = tmp_path / "out"
     shutil.copytree(finished, out)
-    refused(command(source, out, "--seed", "5"), "recipe")
+    refused(command(source, out, "--seed", "5"), "seed was 0 and is 5")
     before = metrics(out)
     subprocess.run(
         command(source, out, "--seed", "5", "--restart"), check=True, capture_output=True
@@ -238,8 +247,8 @@ def test_another_seed_in_the_same_place_is_refused_and_restart_begins_anew(
 
 def test_a_batch_size_found_is_kept_for_the_continued_run(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    quick = ["--batch-size", "auto", "--epochs", "1", "--no-audit", "--no-ablation"]
-    run = command(source, out, *quick, "--no-diagnosis")
+    quick = ["--set", "batch_size=none", "--set", "training.epochs=1"]
+    run = command(source, out, *quick, "--no-audit", "--no-ablation", "--no-diagnosis")
 
     def batch_size() -> tuple[Any, str]:
         said = subprocess.run(run, capture_output=True, text=True, check=False)
@@ -256,11 +265,6 @@ def test_a_batch_size_found_is_kept_for_the_continued_run(source: Path, tmp_path
     size, said = batch_size()
     assert size == 96
     assert "batch size: 96 rows, as found at the start" in said
-
-
-def test_every_recipe_has_training_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(SCRIPT.parent))
-    assert set(import_module("microlens_options").TRAINING) == set(RECIPES)
 
 
 def _set(table: pa.Table, column: str, row: int, value: int) -> pa.Table:

@@ -60,7 +60,7 @@ def options(source: Path, out: Path) -> list[str]:
     files = ["--data", str(source / "data"), "--out", str(out)]
     model = ["--model", str(clip / "model.json"), "--pretrained", str(clip / "model.safetensors")]
     quick = ["--workers", "0", "--no-audit", "--no-ablation", "--quiet", "--device", "cpu"]
-    return [*files, *model, *quick, "--recipe", "still", "--batch-size", "auto"]
+    return [*files, *model, *quick, "--recipe", "still"]
 
 
 @pytest.fixture(scope="module")
@@ -136,4 +136,4 @@ def test_bad_data_end_both_ranks_with_one_sentence(tmp_path: Path) -> None:
 
 def test_a_mistake_of_all_ranks_is_one_sentence(source: Path, outs: tuple[Path, Path]) -> None:
     """Both refuse the checkpoints of another seed."""
-    failed(launch(2, *options(source, outs[1]), "--seed", "5", limit=120), "recipe")
+    failed(launch(2, *options(source, outs[1]), "--seed", "5", limit=120), "seed")

@@ -24,7 +24,7 @@ ALLOWED = {
     "nn": {"errors"},
     "models": BASE | {"nn"},
     "train": BASE | {"metrics"},
-    "analysis": BASE | {"metrics", "models", "train"},
+    "analysis": BASE | {"data", "metrics", "models", "train"},
     "audit": BASE | {"data", "metrics"},
     "predict": BASE | {"data", "models", "nn", "stream", "train"},
 }

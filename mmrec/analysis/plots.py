@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,13 @@ from mmrec.errors import InputError
 from mmrec.io.files import replacing
 from mmrec.metrics.calibration import calibration_curve, calibration_error, predicted_over_observed
 from mmrec.train.state.log import read_log
+
+
+def plot_run(out: Path, label: ArrayLike, probability: ArrayLike) -> None:
+    """Both pictures of a run of the example, where matplotlib is installed."""
+    if find_spec("matplotlib"):
+        plot_training(out / "ranker")
+        plot_calibration(label, probability, out / "calibration.png")
 
 
 def plot_training(out: Path) -> Path:

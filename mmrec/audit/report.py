@@ -62,6 +62,12 @@ class Report:
         """All findings of this name."""
         return tuple(finding for finding in self.findings if finding.name == name)
 
+    def headlines(self) -> str:
+        """The serious findings, a line each, and how many others there are."""
+        lines = [f"audit, serious: {f.sentence} {f.advice}" for f in self.serious]
+        others = len(self.findings) - len(self.serious)
+        return "\n".join([*lines, f"audit: {len(lines)} serious findings, {others} others"])
+
     def to_json(self) -> str:
         """The whole report; NaN and infinity become null."""
         content = {

@@ -17,6 +17,7 @@ from mmrec.io.parquet import INTEGER, INTEGERS, NUMBER, open_parquet, runs
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+SHARED = 0.5  # ids of users say something where train knows that share of the rows
 PRIOR_ROWS = 10.0  # an item or user starts with that many rows of the average rate
 
 
@@ -60,9 +61,15 @@ class ClickCounts:
         none = np.zeros_like(clicks)
         return self.item_logit(item) + self._logit(clicks, rows) - self._logit(none, none)
 
-    def share_known(self, user: Ints) -> float:
-        """Share of `user` entries that are users of train."""
-        return float(np.isin(user, self.users).mean())
+    def users_shared_with(self, pairs: Pairs) -> torch.Tensor | None:
+        """Train's users where most of these rows are theirs, else None; says which on stdout."""
+        share = float(np.isin(pairs.user, self.users).mean())
+        shared = share >= SHARED
+        print(
+            f"train knows the users of {share:.0%} of valid's rows: users "
+            f"{'have biases of their own' if shared else 'are told apart by their histories alone'}"
+        )
+        return torch.from_numpy(self.users) if shared else None
 
     def _logit(self, clicks: Ints, rows: Ints) -> Floats:
         rate = (clicks + PRIOR_ROWS * self.rate) / (rows + PRIOR_ROWS)

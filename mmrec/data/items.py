@@ -69,6 +69,17 @@ class ItemTable:
         moved = {name: getattr(self, name).to(device) for name in self.__dataclass_fields__}
         return replace(self, **moved)
 
+    def with_vectors(self, vectors: Tensor) -> ItemTable:
+        """The same items with vectors (N, D) that are ready, in the image's place; no text."""
+        there = torch.arange(self.num_items) > 0
+        return replace(
+            self,
+            image=vectors.half(),
+            has_image=there,
+            text=torch.zeros(self.num_items, 1, dtype=torch.float16),
+            has_text=torch.zeros_like(there),
+        )
+
     @classmethod
     def read(
         cls,

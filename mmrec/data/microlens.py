@@ -144,7 +144,7 @@ class MicroLens:
         self,
         split: str,
         *,
-        batch_size: int,
+        batch_size: int = 2048,
         shuffle: bool = False,
         seed: int = 0,
         rank: int = 0,
@@ -182,6 +182,21 @@ class MicroLens:
             shuffle=True,
             seed=seed,
         )
+
+    def titles(self) -> tuple[Path, str]:
+        """The table of titles, and its column that describes an item best.
+
+        Raises:
+            InputError: the data set has none.
+        """
+        if self.item_feature is None:
+            raise InputError(
+                f"titles are needed to embed the items, there is no item_feature.parquet in "
+                f"{self.root}"
+            )
+        with open_parquet(self.item_feature, {TARGET: INTEGER}) as file:
+            names = file.schema_arrow.names
+        return self.item_feature, "item_text" if "item_text" in names else "item_title"
 
     def test_ids(self) -> NDArray[np.int64]:
         """The `ID` of every test row, in file order."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -66,3 +67,13 @@ def write_json(path: str | os.PathLike[str], content: Any) -> None:
     """Write `content` as indented JSON, whole; NaN and infinity are refused."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def remove(folder: Path, names: Iterable[str]) -> None:
+    """Remove these files and folders in `folder`, where they are, and nothing else."""
+    for name in names:
+        path = folder / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)

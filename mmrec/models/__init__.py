@@ -10,6 +10,7 @@ from mmrec.models.build import (
     SEQUENCES,
     build_interaction,
     build_ranker,
+    check_parts,
     ranker_from_state,
 )
 from mmrec.models.parts import ContentAlignment, Wide
@@ -37,6 +38,7 @@ __all__ = [
     "Wide",
     "build_interaction",
     "build_ranker",
+    "check_parts",
     "get_recipe",
     "light",
     "ranker_from_state",

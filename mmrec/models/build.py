@@ -75,6 +75,25 @@ CROSSES: Registry[Interaction] = Registry(
 """Name -> a callable with the keyword `dim`, the width that comes in, and options of its own."""
 
 
+def check_parts(recipe: Recipe) -> Recipe:
+    """The recipe, if each of its parts exists and has the options that are set.
+
+    Raises:
+        InputError: see `Registry.check`. What the values of options are is seen by `build_ranker`.
+    """
+    if recipe.items.fusion is not None:
+        FUSIONS.check(recipe.items.fusion, ("image_dim", "text_dim", "out_dim"))
+    if recipe.interaction.cross is not None:
+        CROSSES.check(recipe.interaction.cross, ("dim",))
+    encoders = [recipe.history.encoder]
+    while encoders:
+        part = encoders.pop()
+        SEQUENCES.check(part, ("dim",))
+        inner = part.options.get("encoders", ())
+        encoders += [Part.from_plain(one, "history.encoder.encoders") for one in inner]
+    return recipe
+
+
 def build_ranker(
     recipe: Recipe,
     items: ItemTableLike,

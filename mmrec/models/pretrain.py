@@ -5,14 +5,21 @@ B rows, L history, D content width.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mmrec.errors import InputError
+from mmrec.io.files import replacing, write_json
+from mmrec.io.identity import require_same
+from mmrec.models.build import ItemTableLike, build_items
+from mmrec.models.recipe import Recipe
 from mmrec.nn.item_encoder import ItemEncoder
 from mmrec.nn.losses import info_nce
 
@@ -100,6 +107,42 @@ def pretrain_fusion(
         items.train(before)
     together_means, modality_means, shown_pairs = zip(*losses, strict=True)
     return PretrainResult(together_means, modality_means, shown_pairs)
+
+
+def pretrained_vectors(
+    recipe: Recipe, items: ItemTableLike, histories: Iterable[Tensor], folder: Path
+) -> Tensor:
+    """The first stage of two: (N, content_dim) fused vectors, of a fusion trained for itself.
+
+    Left in `folder`; the same call again reads them from there.
+
+    Raises:
+        InputError: `folder` holds vectors of another fusion, or see `pretrain_fusion`.
+    """
+    path, done = folder / "vectors.safetensors", folder / "done.json"
+    alone = recipe.changed({"items.id_dim": 0, "items.tag_dim": 0})
+    seed = recipe.training.seed
+    said = {"items": alone.binding()["items"], "seed": seed}
+    if done.exists():
+        stored = json.loads(done.read_text())
+        require_same(stored, said, where=folder, remedy="use --restart or another folder")
+        return load_file(path)["vectors"]
+    torch.manual_seed(seed)
+    encoder = build_items(alone, items)
+    encoder.to("cuda" if recipe.training.device != "cpu" and torch.cuda.is_available() else "cpu")
+    epochs = recipe.items.pretrain_epochs
+    result = pretrain_fusion(encoder, histories, epochs=epochs, seed=seed)
+    print(
+        "pretrained fusion: loss of items consumed together "
+        f"{result.together[0]:.3f} -> {result.together[-1]:.3f}, of image and text "
+        f"{result.modalities[0]:.3f} -> {result.modalities[-1]:.3f}"
+    )
+    vectors = encoder.content_table()
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        save_file({"vectors": vectors}, temporary)
+    write_json(done, said)
+    return vectors
 
 
 def neighbours(history: Tensor, *, window: int, generator: torch.Generator) -> Tensor:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from mmrec.config import TrainConfig
+from mmrec.errors import InputError
 from mmrec.io.plain import changed, from_plain, to_plain
 from mmrec.nn.part import Part
 
@@ -19,6 +20,8 @@ class ItemsRecipe:
     Attributes:
         id_dim, tag_dim, content_dim: widths.
         fusion: of the modalities, a name in `mmrec.nn.FUSIONS`; None = no content.
+        pretrain_epochs: the fusion is trained so long before the ranker and without clicks, and
+            the ranker takes its vectors as they are (two stages); 0 = it is trained on clicks.
         standardize, unknown_id, id_dropout, modality_dropout: see `ItemEncoder`.
         alignment: weight of the InfoNCE that pulls ids and content together.
     """
@@ -27,11 +30,16 @@ class ItemsRecipe:
     tag_dim: int = 8
     content_dim: int = 128
     fusion: Part | None = field(default_factory=partial(Part, "attention"))
+    pretrain_epochs: int = 0
     standardize: bool = True
     unknown_id: bool = True
     id_dropout: float = 0.1
     modality_dropout: float = 0.0
     alignment: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.pretrain_epochs < 0:
+            raise InputError(f"pretrain_epochs must be 0 or more, got {self.pretrain_epochs}")
 
 
 @dataclass(frozen=True)
@@ -102,9 +110,28 @@ class Recipe:
     training: TrainConfig = field(default_factory=TrainConfig)
     batch_size: int | None = 512
 
+    def __post_init__(self) -> None:
+        if self.batch_size is not None and self.batch_size < 1:
+            raise InputError(f"batch_size must be 1 or more, got {self.batch_size}")
+
     def changed(self, settings: Mapping[str, Any]) -> Recipe:
         """A copy with other values under dotted names; see `mmrec.io.plain.changed`."""
         return changed(self, settings)
+
+    @property
+    def two_stage(self) -> bool:
+        """Whether a fusion is to be trained before the ranker."""
+        return self.items.fusion is not None and self.items.pretrain_epochs > 0
+
+    def with_ready_vectors(self) -> Recipe:
+        """The second stage: an item's fused vector is taken as it is."""
+        fusion = Part("precomputed", {"learn_absent": False})
+        return self.changed({"items.fusion": fusion, "items.pretrain_epochs": 0})
+
+    def without_content(self) -> Recipe:
+        """The same ranker with ids and tags alone."""
+        none = {"items.fusion": None, "items.alignment": 0.0, "items.modality_dropout": 0.0}
+        return self.changed({**none, "history.tiers": 0})
 
     def binding(self) -> dict[str, Any]:
         """What a checkpoint stores to build the ranker again; `fit` compares it on a resume.

@@ -6,7 +6,7 @@ Modules take objects, never names; names are looked up by recipes and command li
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -58,6 +58,28 @@ class Registry(dict[str, Callable[..., T]]):
         super().__init__(makers)
         self.kind = kind
 
+    def check(self, part: Part, known: Iterable[str] = ()) -> set[str]:
+        """What the constructor of `part` takes beside what the builder knows.
+
+        Raises:
+            InputError: no such name, or an option that this variant does not have.
+        """
+        if part.name not in self:
+            raise InputError(
+                f"{self.kind} must be one of {', '.join(sorted(self))}, got {part.name!r}"
+            )
+        parameters = inspect.signature(self[part.name]).parameters.values()
+        own = {p.name for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD}
+        takes_any = len(own) < len(parameters)
+        own -= set(known)
+        for option in part.options:
+            if option not in own and not takes_any:
+                raise InputError(
+                    f"{self.kind} {part.name!r} takes the options "
+                    f"{', '.join(sorted(own)) or 'none'}, got {option!r}"
+                )
+        return own
+
     def build(self, part: Part, *, offered: Mapping[str, Any] | None = None, **known: Any) -> T:
         """Call the constructor of `part` with what the builder knows and the part's options.
 
@@ -68,21 +90,8 @@ class Registry(dict[str, Callable[..., T]]):
             known: always passed; no option may name it.
 
         Raises:
-            InputError: no such name, or an option that this variant does not have.
+            InputError: see `check`.
         """
-        if part.name not in self:
-            raise InputError(
-                f"{self.kind} must be one of {', '.join(sorted(self))}, got {part.name!r}"
-            )
-        make = self[part.name]
-        parameters = inspect.signature(make).parameters.values()
-        takes = {p.name for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD}
-        if len(takes) == len(parameters):
-            for option in part.options:
-                if option not in takes - set(known):
-                    own = ", ".join(sorted(takes - set(known))) or "none"
-                    raise InputError(
-                        f"{self.kind} {part.name!r} takes the options {own}, got {option!r}"
-                    )
-        more = {name: value for name, value in (offered or {}).items() if name in takes}
-        return make(**known, **{**more, **part.options})
+        own = self.check(part, known)
+        more = {name: value for name, value in (offered or {}).items() if name in own}
+        return self[part.name](**known, **{**more, **part.options})

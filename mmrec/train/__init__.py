@@ -1,7 +1,7 @@
 """Training: `fit`, its settings, checkpoints and what ranks tell each other."""
 
 from mmrec.config import TrainConfig
-from mmrec.train.batch_size import largest_batch_size
+from mmrec.train.batch_size import largest_batch_size, settled_batch_size
 from mmrec.train.distributed import World, current_world, from_first, process_group
 from mmrec.train.evaluate import Scores, evaluate, score
 from mmrec.train.interrupt import Interrupted
@@ -32,4 +32,5 @@ __all__ = [
     "read_log",
     "save_checkpoint",
     "score",
+    "settled_batch_size",
 ]

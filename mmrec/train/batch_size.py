@@ -1,8 +1,11 @@
-"""`--batch-size auto`: the largest batch whose training step fits into memory, found by trying."""
+"""Batch size none: the largest batch whose training step fits into memory, found by trying."""
 
 from __future__ import annotations
 
 import gc
+import json
+from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +13,13 @@ from torch import Tensor, nn
 from mmrec.batch import Batch
 from mmrec.config import TrainConfig
 from mmrec.errors import InputError
-from mmrec.train.distributed import alone
+from mmrec.io.files import write_json
+from mmrec.train.distributed import alone, current_world
 from mmrec.train.step.precision import resolve_device
 from mmrec.train.step.stepper import RowLoss, Stepper, click_loss
+
+SMALLEST, STEPS_AN_EPOCH = 128, 100  # what the search stays within
+USUAL = 512  # rows on a CPU
 
 
 def largest_batch_size(
@@ -61,6 +68,42 @@ def largest_batch_size(
         )
     refused = size <= limit
     return max(start, fits // 2) if refused else fits
+
+
+def settled_batch_size(
+    build: Callable[[], nn.Module],
+    sample: Callable[[int], Batch],
+    *,
+    config: TrainConfig,
+    train_rows: int,
+    path: Path,
+) -> int:
+    """Rows of a global batch: the largest that fit, found once and kept in the JSON file `path`.
+
+    A run resumes with the size that it began with. On the CPU, which refuses no memory and so
+    cannot be asked, it is `USUAL` at most.
+
+    Args:
+        build: makes the model.
+        sample: makes a batch of so many rows over all ranks; this rank's share of it.
+        train_rows: rows of an epoch; learning rates are not scaled, so an epoch keeps enough
+            steps to learn something.
+    """
+    if path.exists():
+        size = int(json.loads(path.read_text())["batch_size"])
+        print(f"batch size: {size:,} rows, as found at the start (--restart searches again)")
+        return size
+    ranks = current_world().size
+    limit = max(SMALLEST, train_rows // (STEPS_AN_EPOCH * ranks))
+    if resolve_device(config.device).type == "cpu":
+        limit = max(1, USUAL // ranks)
+    start = min(SMALLEST, limit)
+    found = largest_batch_size(
+        build(), sample(start * ranks), config=config, start=start, limit=limit
+    )
+    write_json(path, {"batch_size": found * ranks})
+    print(f"batch size: {found * ranks:,} rows, the largest that fit on {ranks} rank(s)")
+    return found * ranks
 
 
 def _filled(sample: Batch, size: int) -> Batch:

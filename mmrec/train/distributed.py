@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
 from inspect import signature
+from io import StringIO
 from typing import Any, TypeVar, cast
 
 import torch
@@ -115,6 +116,13 @@ def _first_to_fail() -> bool:
     except RuntimeError:
         return False
     return failed == 1
+
+
+@contextmanager
+def first_talks(world: World) -> Iterator[None]:
+    """Inside, only the first rank prints on stdout."""
+    with nullcontext() if world.is_first else redirect_stdout(StringIO()):
+        yield
 
 
 def from_first(make: Callable[[], T]) -> T:

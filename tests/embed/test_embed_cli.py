@@ -72,7 +72,7 @@ def test_ctrl_c_is_one_sentence(tiny: TinyClip, shop: Shop, tmp_path: Path) -> N
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors.strip() == "error: interrupted; the same command goes on from here"
+    assert errors.strip() == "error: interrupted; the same command resumes from here"
     kept = shard_bytes(out)
     assert 0 < len(kept) < 80
     assert not list(out.glob(".*.tmp"))

@@ -1,7 +1,7 @@
 """Weights of an earlier version give the same logits, whatever was renamed since.
 
-The fixture holds five small rankers of commit a6b636c in float64 with their items, one batch and its
-logits.
+The fixture holds five small rankers of commit a6b636c in float64, with their items, one batch and
+its logits.
 """
 
 from __future__ import annotations
@@ -38,7 +38,11 @@ CHANGES: dict[str, dict[str, Any]] = {
         "interaction.head": (4,),
         "context.user_dim": 3,
     },
-    "reference": {"history.encoder.ff_dim": 5, "history.encoder.last": 2},
+    "reference": {
+        "items.fusion": {"name": "precomputed", "learn_absent": False},
+        "history.encoder.ff_dim": 5,
+        "history.encoder.last": 2,
+    },
     "reference-fused": {"history.encoder.ff_dim": 5, "history.encoder.last": 2},
     "light": {
         "history.encoder.ff_dim": 5,

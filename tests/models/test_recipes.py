@@ -47,7 +47,7 @@ def test_reference_has_the_published_parameter_count() -> None:
     table = Challenge(empty[:, :1].long(), torch.zeros(items, 128).half(), empty, rows, rows)
     # Random numbers for 268 M weights would take seconds; their number is all that counts here.
     with _no_init():
-        ranker = build_ranker(reference(), table)
+        ranker = build_ranker(reference().with_ready_vectors(), table)
     token, wide = 2 * 256, 17 * 2 * 256 + 256 + 2 * 64
     attention = (3 * token * token + 3 * token) + (token * token + token)
     feed_forward = (token * 256 + 256) + (256 * token + token)
