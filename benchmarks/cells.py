@@ -69,7 +69,7 @@ class Cell:
     @property
     def key(self) -> str:
         """Its file name: readable, and different for anything that differs."""
-        content = [self.recipe.binding(), self.recipe.training.binding()]
+        content: list[Any] = [self.recipe.binding(), self.recipe.training.binding()]
         content += [self.recipe.training.epochs, self.recipe.batch_size]
         content += [self.history, self.pretrain]
         said = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
@@ -198,7 +198,7 @@ def train_cell(cell: Cell, root: Path, folder: Path) -> None:
         )
     seconds = time.perf_counter() - began
     valid = score(ranker, loader(cell, data, "valid"), device=cell.recipe.training.device)
-    logit = {"all": test_logits(ranker, cell, data)}
+    logit: dict[str, Any] = {"all": test_logits(ranker, cell, data)}
     for name in DROPPED:
         logit[f"{name}_dropped"] = without(name, ranker, cell, data)
     fusion = ranker.items.fusion

@@ -81,7 +81,7 @@ class Runner:
         assert seen.profiler is not None
         events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
         sizes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
-        return max(itertools.accumulate(sizes)) / 2**20
+        return float(max(itertools.accumulate(sizes)) / 2**20)
 
 
 @functools.cache
@@ -129,7 +129,8 @@ def elsewhere(row: int, side: str, root: Path, given: Namespace) -> Iterator[Cal
 def measure(row: int, root: Path, given: Namespace) -> dict[str, Any]:
     """Medians over rounds, in which the two sides take turns at going first."""
     choice, name = ROWS[row]
-    found = {"group": choice.group, "choice": choice.name, "against": choice.against, "case": name}
+    found: dict[str, Any] = {"group": choice.group, "choice": choice.name}
+    found |= {"against": choice.against, "case": name}
     with ExitStack() as stack:
         steps: dict[str, Callable[[], float]] = {}
         for side in ("on", "off"):

@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,11 @@ def forward_alone(
         torch.cuda.synchronize()
 
 
+def read_all(data: list[bytes], options: ReadOptions) -> None:
+    for picture in data:
+        read_picture(picture, options)
+
+
 def one_core(items: Items, options: ReadOptions) -> dict[str, float]:
     """Pictures a second on one core: Pillow or torchvision, resized to the encoder's size."""
     files = [f for f in (items.files or [])[:200] if f]
@@ -113,8 +119,8 @@ def one_core(items: Items, options: ReadOptions) -> dict[str, float]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     rates = {
-        name: len(data) / best(3, lambda o=o: [read_picture(d, o) for d in data])
-        for name, o in variants.items()
+        name: len(data) / best(3, partial(read_all, data, variant))
+        for name, variant in variants.items()
     }
     torch.set_num_threads(threads)
     return rates

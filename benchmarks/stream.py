@@ -169,8 +169,9 @@ class Ranks:
 
 
 def _read_on_request(path: Path, rank: int, ranks: int, pipe: Any) -> None:
-    options = {"batch_size": BATCH, "shuffle": True, "threads": 0}
-    stream = ParquetStream(path, rank=rank, world_size=ranks, **options)
+    stream: ParquetStream[dict[str, torch.Tensor]] = ParquetStream(
+        path, batch_size=BATCH, shuffle=True, rank=rank, world_size=ranks, threads=0
+    )
     while True:
         try:
             stream.set_epoch(pipe.recv())
@@ -247,7 +248,9 @@ def print_resident(path: str, epochs: int) -> None:
     """The body of `memory_of`'s process."""
     me, most = psutil.Process(), []
     # Both files must be larger than the window, or the smaller one would not fill it.
-    stream = ParquetStream(path, batch_size=BATCH, shuffle=True, window=1 << 16)
+    stream: ParquetStream[dict[str, torch.Tensor]] = ParquetStream(
+        path, batch_size=BATCH, shuffle=True, window=1 << 16
+    )
     before = me.memory_info().rss / 1e6
     for epoch in range(epochs):
         stream.set_epoch(epoch)

@@ -52,11 +52,12 @@ def write_sorted(path: Path, x: np.ndarray, label: np.ndarray) -> Path:
 
 def fully(path: Path) -> Batches:
     """Every row of the file in memory, in a random order."""
-    whole = next(iter(ParquetStream(path, batch_size=10**9)))
+    whole: dict[str, Tensor] = next(iter(ParquetStream(path, batch_size=10**9)))
 
     def batches(seed: int, epoch: int) -> Iterator[dict[str, Tensor]]:
         generator = torch.Generator().manual_seed(1000 * seed + epoch)
-        for index in torch.randperm(len(whole["row"]), generator=generator).split(BATCH):
+        order = torch.randperm(len(whole["row"]), generator=generator)
+        for index in torch.split(order, BATCH):
             yield {name: column[index] for name, column in whole.items()}
 
     return batches
@@ -82,7 +83,7 @@ def train(batches: Batches, seed: int, epochs: int, test: tuple[np.ndarray, np.n
             logit = model(batch["x"]).squeeze(1)
             loss = nn.functional.binary_cross_entropy_with_logits(logit, batch["label"].float())
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     with torch.no_grad():
         score = model(torch.from_numpy(test[0])).squeeze(1).numpy()

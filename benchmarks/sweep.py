@@ -101,7 +101,7 @@ def prepare(given: argparse.Namespace) -> Path:
         raise InputError("name either a directory of data or --synthetic, one of the two")
     if given.data is not None:
         return Path(given.data)
-    root = given.out / "data"
+    root: Path = given.out / "data"
     config = SyntheticConfig(
         num_items=given.items,
         rows=(given.train_rows, given.train_rows // 12, given.train_rows // 6),

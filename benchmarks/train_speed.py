@@ -153,7 +153,7 @@ def measure_peer(
         user, item = ({k: v.to(device) for k, v in part.items()} for part in (user, item))
         optimizer.zero_grad()
         loss = F.binary_cross_entropy(model(user, item, padding.to(device)), label.to(device))
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
         optimizer.step()
         loss.item()  # fuxictr adds up the loss on the host in every step

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "fusion.py"
+ROOT = Path(__file__).parents[2]
 
 OWN = """
 import torch
@@ -34,7 +34,8 @@ FUSIONS["maximum"] = MaximumFusion
 
 
 def start(folder: Path, *more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, str(SCRIPT), *more, "--out", str(folder / "out"), "--jobs", "1"]
+    command = [sys.executable, str(ROOT / "benchmarks" / "fusion.py"), *more]
+    command += ["--out", str(folder / "out"), "--jobs", "1"]
     command += ["--results", str(folder / "results"), "--images", str(folder / "img")]
     command += ["--seeds", "2", "--epochs", "1", "--rates", "3e-3"]
     return subprocess.Popen(
@@ -42,7 +43,7 @@ def start(folder: Path, *more: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(folder)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])},
     )
 
 
