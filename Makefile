@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: demo test check clean
+.PHONY: demo test slow check clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/microlens_1m.py
@@ -12,16 +12,22 @@ demo: $(STAMP)
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
+# The thorough variants that `test` leaves out: kills, simulations, compilation; an hour and more.
+slow: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --numprocesses 2
+
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --progress-bar off --quiet torch torchvision
 	$(BIN)/python -m pip install --progress-bar off --quiet --editable '.[dev]'
+	# A peer that layers are compared with: one file of it needs torch alone, its dependencies are many.
+	$(BIN)/python -m pip install --progress-bar off --quiet --no-deps fuxictr==2.3.10
 	touch $@
 
 clean:

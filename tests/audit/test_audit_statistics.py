@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
+from slow_variants import thorough
 
 from mmrec.audit.checks.statistics import (
     Measured,
@@ -19,8 +19,6 @@ from mmrec.audit.checks.statistics import (
     measure,
     within,
 )
-
-DRAWS = 4000 if os.environ.get("MMREC_THOROUGH") else 400
 
 
 def rows_of(n: int) -> np.ndarray:
@@ -51,14 +49,15 @@ def test_influence_is_what_leaving_a_row_out_changes() -> None:
         assert change == pytest.approx(rows[row], abs=3e-5)
 
 
+@pytest.mark.parametrize("draws", [400, thorough(4000)])
 @pytest.mark.parametrize("rows_a_user", [1, 7])
-def test_errors_are_those_of_repeated_draws(rows_a_user: int) -> None:
+def test_errors_are_those_of_repeated_draws(rows_a_user: int, draws: int) -> None:
     """Users differ in how they score and how they click, so rows of one user go together."""
     rng = np.random.default_rng(2)
     users = 60
     user = np.repeat(np.arange(users), rows_a_user)
     drawn, errors, null_z = [], [], []
-    for _ in range(DRAWS):
+    for _ in range(draws):
         taste = rng.normal(size=users)[user]
         label = rng.random(len(user)) < 1 / (1 + np.exp(-taste))
         score = taste + 0.7 * rng.normal(size=len(user))
@@ -97,11 +96,12 @@ def test_difference_is_paired() -> None:
     assert difference(label, score, score, rows_of(500)) == Measured(0.0, 0.0, 0.0, 500)
 
 
-def test_within_groups_sees_no_difference_between_them() -> None:
+@pytest.mark.parametrize("draws", [200, thorough(2000)])
+def test_within_groups_sees_no_difference_between_them(draws: int) -> None:
     """Groups that differ in both flag and label, but not inside: z is that of chance."""
     rng = np.random.default_rng(4)
     seen = []
-    for _ in range(DRAWS // 2):
+    for _ in range(draws):
         group = rng.integers(0, 90, 700)
         level = rng.random(90)[group]
         flag, label = rng.random(700) < level, rng.random(700) < level

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from findings import only_serious
+from slow_variants import thorough
 
 from mmrec.audit import Report, audit
 
-SEEDS = 200 if os.environ.get("MMREC_THOROUGH") else 20
 
-
+@pytest.mark.parametrize("seeds", [10, thorough(100)])
 @pytest.mark.parametrize("split", ["users", "time"])
-def test_sound_data_raise_nothing_serious(audited: Callable[..., Report], split: str) -> None:
-    for seed in range(SEEDS // 2):
+def test_sound_data_raise_nothing_serious(
+    audited: Callable[..., Report], split: str, seeds: int
+) -> None:
+    for seed in range(seeds):
         report = audited(seed=seed + (100 if split == "time" else 0), split=split, users=300)
         assert not report.serious, report.terminal()
 

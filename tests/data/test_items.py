@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from slow_variants import thoroughly
 
 from mmrec.data.items import ItemTable, check_features, check_item_info, count_items
 from mmrec.errors import InputError
 from mmrec.io import parquet as columns_module
 
 Writer = Callable[..., Path]
-THOROUGH = bool(os.environ.get("MMREC_THOROUGH"))
-SETTINGS = settings(max_examples=500 if THOROUGH else 30, deadline=None)
 
 
 @pytest.fixture
@@ -107,13 +105,16 @@ def test_other_column_names(root: Path) -> None:
     assert torch.equal(other.text, expected.text)
 
 
-@SETTINGS
-@given(
+TAGS = given(
     st.lists(st.lists(st.integers(0, 50), max_size=7), min_size=1, max_size=20),
     st.randoms(use_true_random=False),
     st.booleans(),
     st.integers(1, 25),
 )
+
+
+@settings(max_examples=30, deadline=None)
+@TAGS
 def test_ragged_tags_in_any_order_are_padded_on_the_left(
     tmp_path_factory: pytest.TempPathFactory, lists: list[list[int]], random: Any, zero: bool,
     run: int,
@@ -135,6 +136,11 @@ def test_ragged_tags_in_any_order_are_padded_on_the_left(
     assert table.tags.tolist() == expected
     assert table.num_tags == max(map(max, expected)) + 1
     assert table.image[:, 0].tolist() == list(range(len(lists) + 1))
+
+
+test_ragged_tags_in_any_order_are_padded_on_the_left_thoroughly = thoroughly(
+    test_ragged_tags_in_any_order_are_padded_on_the_left, TAGS, 500
+)
 
 
 @pytest.mark.parametrize(

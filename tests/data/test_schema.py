@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from slow_variants import thoroughly
 
 from mmrec.data.schema import check_clicks, read_row_ids
 from mmrec.errors import InputError
@@ -20,8 +20,6 @@ from mmrec.io import parquet as columns_module
 from mmrec.io.parquet import Column, left_pad, row_of
 
 NUM_ITEMS = 13
-THOROUGH = bool(os.environ.get("MMREC_THOROUGH"))
-SETTINGS = settings(max_examples=1000 if THOROUGH else 60, deadline=None)
 
 
 @pytest.fixture
@@ -176,8 +174,14 @@ def _left_padded(history: list[int]) -> bool:
     return history == [0] * (len(history) - len(real)) + real
 
 
-@SETTINGS
-@given(st.lists(st.lists(st.integers(0, 2), max_size=5), min_size=1, max_size=12))
+HISTORIES = given(st.lists(st.lists(st.integers(0, 2), max_size=5), min_size=1, max_size=12))
+LISTS = given(
+    st.lists(st.lists(st.integers(1, 99), max_size=6), min_size=1, max_size=9), st.integers(1, 7)
+)
+
+
+@settings(max_examples=60, deadline=None)
+@HISTORIES
 def test_the_padding_check_agrees_with_a_loop(
     tmp_path_factory: pytest.TempPathFactory, histories: list[list[int]]
 ) -> None:
@@ -201,10 +205,13 @@ def test_the_padding_check_agrees_with_a_loop(
         assert log.history_length == max(1, *map(len, histories))
 
 
-@SETTINGS
-@given(
-    st.lists(st.lists(st.integers(1, 99), max_size=6), min_size=1, max_size=9), st.integers(1, 7)
+test_the_padding_check_agrees_with_a_loop_thoroughly = thoroughly(
+    test_the_padding_check_agrees_with_a_loop, HISTORIES, 1000
 )
+
+
+@settings(max_examples=60, deadline=None)
+@LISTS
 def test_left_pad_agrees_with_a_loop(lists: list[list[int]], width: int) -> None:
     lengths = np.array([len(row) for row in lists], dtype=np.int64)
     values = np.array([value for row in lists for value in row], dtype=np.int32)
@@ -212,6 +219,11 @@ def test_left_pad_agrees_with_a_loop(lists: list[list[int]], width: int) -> None
     assert left_pad(values, lengths, width).tolist() == expected
     places = [row for row, one in enumerate(lists) for _ in one]
     assert [row_of(place, lengths) for place in range(len(values))] == places
+
+
+test_left_pad_agrees_with_a_loop_thoroughly = thoroughly(
+    test_left_pad_agrees_with_a_loop, LISTS, 1000
+)
 
 
 @pytest.mark.parametrize("kind", [pa.list_(pa.float16()), pa.large_list(pa.float32())])

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import chronology as slow
+from slow_variants import thoroughly
 
 from mmrec.datasets import chronology
-
-THOROUGH = bool(os.environ.get("MMREC_THOROUGH"))
-SETTINGS = settings(max_examples=3000 if THOROUGH else 100, deadline=None)
 
 # Few users, items and seconds: ties and repeated items are the rule. A user rates an item once.
 RATINGS = st.dictionaries(
@@ -29,8 +25,12 @@ def columns(ratings: list[slow.Rating]) -> dict[str, np.ndarray]:
     return {"user": user, "item": item, "time": time, "liked": liked}
 
 
-@SETTINGS
-@given(RATINGS, st.integers(1, 7))
+WITH_LENGTH = given(RATINGS, st.integers(1, 7))
+WITH_DRAWS = given(RATINGS, st.data())
+
+
+@settings(max_examples=100, deadline=None)
+@WITH_LENGTH
 def test_everything_agrees_with_loops(ratings: list[slow.Rating], length: int) -> None:
     known = columns(ratings)
     rows = np.arange(len(ratings))
@@ -53,6 +53,11 @@ def test_everything_agrees_with_loops(ratings: list[slow.Rating], length: int) -
     assert list(got) == [slow.levels(ratings, split.tolist(), row, length) for row in rows]
 
 
+test_everything_agrees_with_loops_thoroughly = thoroughly(
+    test_everything_agrees_with_loops, WITH_LENGTH, 3000
+)
+
+
 def test_levels_agree_with_loops_over_their_whole_range() -> None:
     for count in range(0, 1200, 7):
         for likes in range(0, count + 1, 11):
@@ -64,8 +69,8 @@ def test_levels_agree_with_loops_over_their_whole_range() -> None:
     assert set(everything.tolist()) == set(range(1, 11))  # 0 is left to padding
 
 
-@SETTINGS
-@given(RATINGS, st.data())
+@settings(max_examples=100, deadline=None)
+@WITH_DRAWS
 def test_nothing_depends_on_the_row_itself_or_on_later_rows(
     ratings: list[slow.Rating], data: st.DataObject
 ) -> None:
@@ -88,6 +93,11 @@ def test_nothing_depends_on_the_row_itself_or_on_later_rows(
         return [int(count[row]), int(recent[row]), *history.tolist()]
 
     assert seen(known) == seen(changed)
+
+
+test_nothing_depends_on_the_row_itself_or_on_later_rows_thoroughly = thoroughly(
+    test_nothing_depends_on_the_row_itself_or_on_later_rows, WITH_DRAWS, 3000
+)
 
 
 GOOD = {

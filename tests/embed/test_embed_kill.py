@@ -1,6 +1,6 @@
 """`kill -9` at any moment: the same call again ends like one that was never disturbed.
 
-A few moments in every run of the suite; MMREC_THOROUGH=1 does 30 for each way of running.
+Two moments for each way of running in every run, thirty in the slow one.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from slow_variants import thorough
 from toy_encoder import ToyEncoder, read_output, shard_bytes
 
 from mmrec.embed import embed_items
 from mmrec.embed.shard import Shard
 
-THOROUGH = bool(os.environ.get("MMREC_THOROUGH"))
-KILLS = 30 if THOROUGH else 2
 ITEMS, SHARD = 96, 12
 
 
@@ -63,10 +62,10 @@ def _start(world: int, log: Path, arguments: dict[str, object]):  # type: ignore
     return ranks
 
 
-@pytest.mark.timeout(1800 if THOROUGH else 240)
+@pytest.mark.parametrize("kills", [2, thorough(30)])
 @pytest.mark.parametrize(("world", "workers"), [(1, 0), (1, 2), (2, 1)])
 def test_a_killed_run_ends_like_an_undisturbed_one(
-    world: int, workers: int, shop: Callable[..., tuple[Path, Path]], tmp_path: Path
+    world: int, workers: int, kills: int, shop: Callable[..., tuple[Path, Path]], tmp_path: Path
 ) -> None:
     items, images = shop(ITEMS)
     base = {"items": items, "images": images, "shard_size": SHARD, "contact_sheet": 0}
@@ -76,7 +75,7 @@ def test_a_killed_run_ends_like_an_undisturbed_one(
         assert rank.exitcode == 0
     expected = shard_bytes(tmp_path / "whole")
     draw, in_the_middle = random.Random(world * 10 + workers), 0
-    for number in range(KILLS):
+    for number in range(kills):
         out, log = tmp_path / f"killed{number}", tmp_path / f"log{number}"
         log.touch()
         arguments = {**base, "workers": workers, "out": out}
@@ -101,5 +100,5 @@ def test_a_killed_run_ends_like_an_undisturbed_one(
         assert not [name for name in os.listdir(out) if name.endswith(".tmp")]
         twice = [name for name, n in Counter(log.read_text().split()).items() if n > 1]
         assert len(twice) <= world, "at most one shard a rank is done twice"
-    if THOROUGH:
-        assert in_the_middle >= KILLS // 3
+    if kills >= 30:
+        assert in_the_middle >= kills // 3

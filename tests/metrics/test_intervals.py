@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
+from slow_variants import thorough
 
 from mmrec import InputError
 from mmrec.metrics import auc, gauc, interval, logloss_of_logits, paired_difference
@@ -56,18 +55,21 @@ def test_the_middle_is_the_metric_itself(metric: str) -> None:
     assert found == interval(metric, user, label, score, replicates=50)
 
 
+@pytest.mark.parametrize(
+    ("simulations", "replicates", "low", "high"),
+    [(80, 120, 0.87, 1.0), thorough(2000, 400, 0.93, 0.97)],
+)
 @pytest.mark.parametrize("metric", METRICS)
-def test_the_truth_is_covered_as_often_as_promised(metric: str) -> None:
-    """MMREC_THOROUGH: 93-97 % of 2,000 simulations. In short: what 80 of them can tell."""
-    thorough = bool(os.environ.get("MMREC_THOROUGH"))
-    simulations, replicates = (2000, 400) if thorough else (80, 120)
+def test_the_truth_is_covered_as_often_as_promised(
+    metric: str, simulations: int, replicates: int, low: float, high: float
+) -> None:
+    """93-97 % of 2,000 simulations in the slow run. In short: what 80 of them can tell."""
     truth = METRICS[metric](*simulated(np.random.default_rng(7), 200_000))
     covered = 0
     for seed in range(simulations):
         rows = simulated(np.random.default_rng((11, seed)), 300)
         found = interval(metric, *rows, replicates=replicates, seed=seed)
         covered += found.low <= truth <= found.high
-    low, high = (0.93, 0.97) if thorough else (0.87, 1.0)
     assert low <= covered / simulations <= high, covered / simulations
 
 

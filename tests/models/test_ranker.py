@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import pytest
 import torch
 from reference.ranker import slow_logits
+from slow_variants import thorough
 from torch import Tensor
 
 from mmrec import Batch, InputError
@@ -168,13 +168,13 @@ def test_film_changes_the_target_by_its_context(table: Any, batch: Batch) -> Non
     assert not torch.allclose(expected, before)
 
 
-def test_compiles_to_the_same_logits(table: Any, batch: Batch) -> None:
-    """Traced without a break; MMREC_THOROUGH=1 also generates and runs the code."""
+@pytest.mark.parametrize("backend", ["eager", thorough("inductor")])
+def test_compiles_to_the_same_logits(table: Any, batch: Batch, backend: str) -> None:
+    """Traced without a break; the slow run also generates and runs the code."""
     ranker = make(
         TINY.changed({"history.encoder.layers": 1, "history.encoder.last": 1}),
         table,
     )
-    backend = "inductor" if os.environ.get("MMREC_THOROUGH") else "eager"
     compiled = torch.compile(ranker, backend=backend, fullgraph=True)
     torch.testing.assert_close(compiled(batch), ranker(batch), rtol=1e-10, atol=1e-10)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, cast
 
 import pytest
 import torch
 from reference import fusion as slow
 from sklearn.decomposition import PCA as SklearnPCA
+from slow_variants import thorough
 from torch import Tensor, nn
 
 from mmrec.errors import InputError
@@ -157,10 +157,10 @@ def test_bfloat16_autocast_is_close(name: str) -> None:
     rough.float().sum().backward()
 
 
+@pytest.mark.parametrize("backend", ["eager", thorough("inductor")])
 @every_fusion
-def test_compiles_whole(name: str) -> None:
-    """Traced without a break; MMREC_THOROUGH=1 also generates and runs the code."""
-    backend = "inductor" if os.environ.get("MMREC_THOROUGH") else "eager"
+def test_compiles_whole(name: str, backend: str) -> None:
+    """Traced without a break; the slow run also generates and runs the code."""
     fusion, parts = fusion_of(name), content(6)
     torch.compiler.reset()
     compiled = torch.compile(fusion, backend=backend, fullgraph=True)

@@ -14,12 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from slow_variants import thorough
 
 from mmrec.errors import InputError
 from mmrec.stream.repack import repack
 from mmrec.stream.stream import ParquetStream
-
-THOROUGH = os.environ.get("MMREC_THOROUGH") == "1"
 
 
 def write(path: Path, columns: dict[str, Any], group: int = 10, **options: Any) -> Path:
@@ -160,7 +159,8 @@ def test_a_fault_reaches_through_workers(tmp_path: Path) -> None:
         list(make_loader(ParquetStream(path, batch_size=8), num_workers=1))
 
 
-def test_bit_flips_in_a_repacked_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flips", [150, thorough(3000)])
+def test_bit_flips_in_a_repacked_file(tmp_path: Path, flips: int) -> None:
     """Each raises, naming the file, or lies in bytes that change no value."""
     make = np.random.default_rng(0)
     rows = 300
@@ -182,7 +182,7 @@ def test_bit_flips_in_a_repacked_file(tmp_path: Path) -> None:
     whole, expected = part.read_bytes(), values()
     choose = random.Random(150)
     raised = 0
-    for _ in range(3000 if THOROUGH else 150):
+    for _ in range(flips):
         place = choose.randrange(8 * len(whole))
         flipped = bytearray(whole)
         flipped[place // 8] ^= 1 << place % 8

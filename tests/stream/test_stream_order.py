@@ -24,6 +24,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.stream_order import slice_rows
+from slow_variants import thorough, thoroughly
 from torch.utils.data import DataLoader
 
 import mmrec.stream.stream
@@ -33,7 +34,6 @@ from mmrec.stream.stream import ParquetStream
 
 # Three workers on a machine of two cores are wanted here.
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
-THOROUGH = os.environ.get("MMREC_THOROUGH") == "1"
 
 
 def write_files(folder: Path, files: list[list[int]]) -> int:
@@ -97,8 +97,7 @@ shapes = st.lists(
 )
 
 
-@settings(max_examples=300 if THOROUGH else 25, deadline=None)
-@given(
+ORDERS = given(
     files=shapes,
     batch_size=st.integers(4, 23),
     window=st.integers(1, 200),
@@ -107,6 +106,10 @@ shapes = st.lists(
     drop_last=st.booleans(),
     start=st.floats(0, 1),
 )
+
+
+@settings(max_examples=25, deadline=None)
+@ORDERS
 def test_global_batches_depend_on_seed_and_epoch_alone(
     tmp_path_factory: pytest.TempPathFactory,
     files: list[list[int]],
@@ -150,6 +153,11 @@ def test_global_batches_depend_on_seed_and_epoch_alone(
                     patch.undo()
                 together = side_by_side(ranks)
                 assert together == whole[first:]
+
+
+test_global_batches_depend_on_seed_and_epoch_alone_thoroughly = thoroughly(
+    test_global_batches_depend_on_seed_and_epoch_alone, ORDERS, 300
+)
 
 
 @pytest.fixture(scope="module")
@@ -198,9 +206,12 @@ def test_epochs_with_workers(folder: Path, persistent: bool) -> None:
     assert batches_of(loader) == expected[1]  # the next iteration starts at 0 again
 
 
+@pytest.mark.parametrize("every", [9, thorough(1)])
 @pytest.mark.parametrize("shuffle", [False, True])
 @pytest.mark.parametrize("through_loader", [False, True])
-def test_resume_after_any_batch(folder: Path, shuffle: bool, through_loader: bool) -> None:
+def test_resume_after_any_batch(
+    folder: Path, shuffle: bool, through_loader: bool, every: int
+) -> None:
     def make() -> Any:
         stream = stream_of(folder, shuffle=shuffle)
         return make_loader(stream) if through_loader else stream
@@ -210,7 +221,7 @@ def test_resume_after_any_batch(folder: Path, shuffle: bool, through_loader: boo
         one = make()
         one.set_epoch(epoch)
         whole[epoch] = batches_of(one)
-        for stop in range(0, len(one) + 1, 1 if THOROUGH else 9):
+        for stop in range(0, len(one) + 1, every):
             running = make()
             running.set_epoch(epoch)
             batches = iter(running)
@@ -316,10 +327,9 @@ for epoch in range(loader.epoch, int(sys.argv[4])):
 """
 
 
-@pytest.mark.parametrize("workers", [0, 2] if THOROUGH else [2])
-def test_kill_at_random_moments(folder: Path, tmp_path: Path, workers: int) -> None:
+@pytest.mark.parametrize(("workers", "kills"), [(2, 1), thorough(0, 25), thorough(2, 25)])
+def test_kill_at_random_moments(folder: Path, tmp_path: Path, workers: int, kills: int) -> None:
     """After any kill -9 the last saved state goes on with no row lost or doubled after it."""
-    kills = 25 if THOROUGH else 1
     epochs = 2 + kills // 2
     expected = []
     for epoch in range(epochs):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from slow_variants import thorough
 from torch import nn
 from torch.nn import functional as F
 from toy_training import (
@@ -95,13 +96,14 @@ VARIANTS = {
 }
 
 
+@pytest.mark.parametrize("every", [9, thorough(1)])
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda name: name.replace(" ", "-"))
-def test_resumed_is_bitwise_undisturbed(tmp_path: Path, variant: str) -> None:
+def test_resumed_is_bitwise_undisturbed(tmp_path: Path, variant: str, every: int) -> None:
     config = toy_config(save_every_steps=3, **VARIANTS[variant])
     model = ToyModel()
     result = train(tmp_path / "whole", config, model)
     whole = state_of(tmp_path / "whole")
-    batches = range(1, 3 * 13 + 1, 1 if os.environ.get("MMREC_THOROUGH") else 9)
+    batches = range(1, 3 * 13 + 1, every)
     for batch in batches:
         out = tmp_path / f"at{batch}"
         with pytest.raises(Stopped):

@@ -1,6 +1,6 @@
 """`kill -9` at random moments: the run always resumes, and ends as an undisturbed one.
 
-Two kills in the suite, fifty with MMREC_THOROUGH=1.
+Two kills in every run, fifty in the slow one.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from slow_variants import thorough
 from toy_training import assert_same_state, state_of
 
 SCRIPT = Path(__file__).with_name("kill_training.py")
 
 
-def test_killed_at_random_moments_ends_as_undisturbed(tmp_path: Path) -> None:
-    kills = 50 if os.environ.get("MMREC_THOROUGH") else 2
+@pytest.mark.parametrize("kills", [2, thorough(50)])
+def test_killed_at_random_moments_ends_as_undisturbed(tmp_path: Path, kills: int) -> None:
     ended = subprocess.run(
         [sys.executable, str(SCRIPT), str(tmp_path), str(kills)],
         capture_output=True,
