@@ -28,7 +28,7 @@ from sweep import Change, arguments, begin, spent, train_all
 from mmrec.cli import run
 from mmrec.errors import InputError
 from mmrec.models import Recipe, small
-from mmrec.nn.fusion.registry import FUSIONS
+from mmrec.nn.fusion import FUSIONS
 
 BASELINE = "concat"
 UNTRAINED = ("pca", "pca_each")

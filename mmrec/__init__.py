@@ -11,19 +11,8 @@ from mmrec.data.microlens import MicroLens
 from mmrec.errors import InputError
 from mmrec.models import Recipe, build_ranker, get_recipe
 from mmrec.models.ranker import Ranker
-from mmrec.nn import (
-    FUSIONS,
-    AttentionFusion,
-    ConcatFusion,
-    CrossNetMix,
-    CrossNetV2,
-    Fusion,
-    ItemEncoder,
-    Part,
-    SequenceEncoder,
-    TargetTransformer,
-    build_fusion,
-)
+from mmrec.nn import CrossNetMix, CrossNetV2, ItemEncoder, Part, SequenceEncoder, TargetTransformer
+from mmrec.nn.fusion import FUSIONS, AttentionFusion, ConcatFusion, Fusion, build_fusion
 from mmrec.predict import predict, write_submission
 from mmrec.stream.loader import make_loader
 from mmrec.stream.stream import ParquetStream

@@ -12,7 +12,7 @@ from mmrec.models.parts import ContentAlignment, Wide
 from mmrec.models.ranker import Ranker
 from mmrec.models.recipe import InteractionRecipe, Recipe
 from mmrec.nn.cross import CrossNetLowRank, CrossNetMix, CrossNetV2
-from mmrec.nn.fusion.registry import FUSIONS
+from mmrec.nn.fusion import FUSIONS
 from mmrec.nn.interaction import CrossAndDeep, Interaction
 from mmrec.nn.item_encoder import ItemEncoder
 from mmrec.nn.mlp import MLP

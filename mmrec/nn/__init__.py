@@ -1,31 +1,13 @@
-"""Layers in plain PyTorch, each usable alone in someone else's model."""
+"""Layers in plain PyTorch, each usable alone in someone else's model.
+
+In the order of a row: `item_encoder` and `users` (ids to vectors), `fusion` (image and text to one
+vector), `sequence`, `transformer` and `simtier` (a history to one vector; `tokens` leaves padding
+out), `interaction` with `cross` and `mlp`, `losses`; `checks` and `kmeans` serve them, and `part`
+looks variants up by name. Single fusions are imported from `mmrec.nn.fusion`.
+"""
 
 from mmrec.nn.cross import CrossNetLowRank, CrossNetMix, CrossNetV2
-from mmrec.nn.fusion import (
-    FUSIONS,
-    AttentionFusion,
-    BilinearFusion,
-    ConcatFusion,
-    ConditionedFusion,
-    CrossAttentionFusion,
-    EstimatedFusion,
-    ExpertsFusion,
-    FiLMFusion,
-    Fusion,
-    GatedFusion,
-    LowRankFusion,
-    MeanFusion,
-    ModalityDropout,
-    PCAFusion,
-    PrecomputedFusion,
-    SemanticIdDenseFusion,
-    SemanticIdFusion,
-    SENetFusion,
-    SeparatePCAFusion,
-    SumFusion,
-    TwoModalFusion,
-    build_fusion,
-)
+from mmrec.nn.fusion import FUSIONS, Fusion, TwoModalFusion, build_fusion
 from mmrec.nn.interaction import CrossAndDeep, Interaction
 from mmrec.nn.item_encoder import ItemEncoder
 from mmrec.nn.losses import alignment, bce_with_logits, info_nce
@@ -46,41 +28,22 @@ from mmrec.nn.users import UserEncoder, UserIndex
 __all__ = [
     "FUSIONS",
     "MLP",
-    "AttentionFusion",
-    "BilinearFusion",
-    "ConcatFusion",
-    "ConditionedFusion",
     "CrossAndDeep",
-    "CrossAttentionFusion",
     "CrossNetLowRank",
     "CrossNetMix",
     "CrossNetV2",
     "DINAttention",
-    "EstimatedFusion",
-    "ExpertsFusion",
-    "FiLMFusion",
     "Fusion",
-    "GatedFusion",
     "Interaction",
     "ItemEncoder",
-    "LowRankFusion",
-    "MeanFusion",
     "MeanPool",
-    "ModalityDropout",
     "NoHistory",
-    "PCAFusion",
     "ParallelSequences",
     "Part",
-    "PrecomputedFusion",
     "Registry",
     "ReluAttention",
-    "SENetFusion",
-    "SemanticIdDenseFusion",
-    "SemanticIdFusion",
-    "SeparatePCAFusion",
     "SequenceEncoder",
     "SimTier",
-    "SumFusion",
     "TargetTransformer",
     "TransformerLayer",
     "TwoModalFusion",

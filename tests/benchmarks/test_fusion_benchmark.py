@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 OWN = """
 import torch
-from mmrec.nn import FUSIONS, TwoModalFusion
+from mmrec.nn.fusion import FUSIONS, TwoModalFusion
 
 
 class MaximumFusion(TwoModalFusion):

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from mmrec.errors import InputError
 from mmrec.models.pretrain import neighbours, pretrain_fusion
-from mmrec.nn import AttentionFusion, ItemEncoder, PrecomputedFusion
+from mmrec.nn import ItemEncoder
+from mmrec.nn.fusion import AttentionFusion, PrecomputedFusion
 
 ITEMS, GROUPS, IMAGE, TEXT, OUT = 61, 3, 7, 5, 4
 

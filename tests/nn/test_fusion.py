@@ -12,7 +12,7 @@ from slow_variants import thorough
 from torch import Tensor, nn
 
 from mmrec.errors import InputError
-from mmrec.nn import (
+from mmrec.nn.fusion import (
     FUSIONS,
     ConditionedFusion,
     EstimatedFusion,

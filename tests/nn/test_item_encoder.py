@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from mmrec.errors import InputError
-from mmrec.nn import AttentionFusion, ConcatFusion, ItemEncoder
+from mmrec.nn import ItemEncoder
+from mmrec.nn.fusion import AttentionFusion, ConcatFusion
 from mmrec.nn.fusion.modality_dropout import drop_modality
 
 ITEMS, TAGS, IMAGE, TEXT = 19, 7, 5, 3

@@ -35,3 +35,14 @@ class PrecomputedFusion(nn.Module):
                 f"image must be {self.out_dim} wide, as the fusion was built, got {image.shape[-1]}"
             )
         return fill(image, has_image, self.absent)
+
+
+def precomputed(
+    *, image_dim: int, text_dim: int, out_dim: int, learn_absent: bool = True
+) -> PrecomputedFusion:
+    """A `PrecomputedFusion` by the arguments that all fusions have in common."""
+    if out_dim != image_dim:
+        raise InputError(
+            f"a precomputed fusion is as wide as its vectors, {image_dim}, got out_dim {out_dim}"
+        )
+    return PrecomputedFusion(image_dim=image_dim, learn_absent=learn_absent)

@@ -4,56 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmrec.errors import InputError
-from mmrec.nn.fusion.attention import AttentionFusion
 from mmrec.nn.fusion.base import Fusion
-from mmrec.nn.fusion.bilinear import BilinearFusion, LowRankFusion
-from mmrec.nn.fusion.concat import ConcatFusion
-from mmrec.nn.fusion.cross_attention import CrossAttentionFusion
-from mmrec.nn.fusion.experts import ExpertsFusion
-from mmrec.nn.fusion.film import FiLMFusion
-from mmrec.nn.fusion.gated import GatedFusion, SENetFusion
-from mmrec.nn.fusion.pca import PCAFusion, SeparatePCAFusion
-from mmrec.nn.fusion.precomputed import PrecomputedFusion
-from mmrec.nn.fusion.projected_sum import MeanFusion, SumFusion
-from mmrec.nn.fusion.semantic_ids import SemanticIdDenseFusion, SemanticIdFusion
 from mmrec.nn.part import Part, Registry
 
-
-def _precomputed(
-    *, image_dim: int, text_dim: int, out_dim: int, learn_absent: bool = True
-) -> PrecomputedFusion:
-    if out_dim != image_dim:
-        raise InputError(
-            f"a precomputed fusion is as wide as its vectors, {image_dim}, got out_dim {out_dim}"
-        )
-    return PrecomputedFusion(image_dim=image_dim, learn_absent=learn_absent)
-
-
-FUSIONS: Registry[Fusion] = Registry(
-    "fusion",
-    {
-        "attention": AttentionFusion,
-        "bilinear": BilinearFusion,
-        "concat": ConcatFusion,
-        "cross_attention": CrossAttentionFusion,
-        "film": FiLMFusion,
-        "gmu": GatedFusion,
-        "lmf": LowRankFusion,
-        "mean": MeanFusion,
-        "moe": ExpertsFusion,
-        "pca": PCAFusion,
-        "pca_each": SeparatePCAFusion,
-        "precomputed": _precomputed,
-        "semantic_ids": SemanticIdFusion,
-        "semantic_ids_dense": SemanticIdDenseFusion,
-        "senet": SENetFusion,
-        "sum": SumFusion,
-    },
-)
+FUSIONS: Registry[Fusion] = Registry("fusion", {})
 """Name -> a callable with the keywords image_dim, text_dim, out_dim and options of its own.
 
-One's own: `FUSIONS["mine"] = MyFusion`.
+`mmrec.nn.fusion` fills it. One's own: `FUSIONS["mine"] = MyFusion`.
 """
 
 
