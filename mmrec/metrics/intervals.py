@@ -25,16 +25,11 @@ METRICS = ("auc", "logloss", "gauc")
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure with its percentile interval; `excludes_zero` is for differences."""
+    """A figure with its percentile interval."""
 
     value: float
     low: float
     high: float
-
-    @property
-    def excludes_zero(self) -> bool:
-        """The whole interval lies on one side of zero."""
-        return self.low > 0 or self.high < 0
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A stack of Linear → (norm) → activation → dropout."""
+"""A stack of Linear → activation → dropout."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from mmrec.nn.checks import positive, probability
 
 
 class MLP(nn.Module):
-    """h_{l+1} = dropout(activation(norm(W_l h_l + b_l))) over (..., in_dim).
+    """h_{l+1} = dropout(activation(W_l h_l + b_l)) over (..., in_dim).
 
     Args:
         in_dim: width of the input.
         hidden: one width a layer.
         dropout: chance of dropping a unit after each layer.
         activation: makes the activation of each layer.
-        norm: layer normalisation before each activation.
         out_dim: width of one more Linear with nothing behind it; None = none.
 
     >>> import torch
@@ -33,7 +32,6 @@ class MLP(nn.Module):
         hidden: Sequence[int],
         dropout: float = 0.0,
         activation: Callable[[], nn.Module] = nn.ReLU,
-        norm: bool = False,
         out_dim: int | None = None,
     ) -> None:
         super().__init__()
@@ -43,8 +41,6 @@ class MLP(nn.Module):
         width = in_dim
         for size in hidden:
             layers.append(nn.Linear(width, size))
-            if norm:
-                layers.append(nn.LayerNorm(size))
             layers.append(activation())
             if dropout > 0:
                 layers.append(nn.Dropout(dropout))

@@ -3,7 +3,7 @@
 from mmrec.config import TrainConfig
 from mmrec.train.batch_size import largest_batch_size, settled_batch_size
 from mmrec.train.distributed import World, current_world, from_first, process_group
-from mmrec.train.evaluate import Scores, evaluate, score
+from mmrec.train.evaluate import Scores, score
 from mmrec.train.interrupt import Interrupted
 from mmrec.train.loaders import BatchLoader
 from mmrec.train.state.checkpoint import Checkpoint, load_checkpoint, load_weights, save_checkpoint
@@ -22,7 +22,6 @@ __all__ = [
     "TrainConfig",
     "World",
     "current_world",
-    "evaluate",
     "fit",
     "from_first",
     "largest_batch_size",

@@ -37,12 +37,10 @@ class World:
     Attributes:
         rank: 0 … size - 1, over all machines.
         size: number of processes.
-        local_rank: this process among those of its machine, the index of its GPU.
     """
 
     rank: int = 0
     size: int = 1
-    local_rank: int = 0
 
     @property
     def is_first(self) -> bool:
@@ -54,7 +52,7 @@ def current_world() -> World:
     """This process's place; `World()` inside `alone` and where no process group was started."""
     if _ALONE.get() or not (dist.is_available() and dist.is_initialized()):
         return World()
-    return World(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", 0)))
+    return World(dist.get_rank(), dist.get_world_size())
 
 
 @contextmanager

@@ -112,11 +112,6 @@ def check_logits(logit: Tensor, batch: Batch) -> None:
         )
 
 
-def evaluate(model: nn.Module, loader: BatchLoader, config: TrainConfig) -> dict[str, float]:
-    """AUC and logloss of `model` over `loader`, exact over all ranks."""
-    return score(model, loader, device=config.device, precision=config.precision).metrics()
-
-
 def _gathered(
     parts: list[tuple[Tensor, Tensor, Tensor, Tensor | None]], device: torch.device
 ) -> Scores:

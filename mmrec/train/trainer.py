@@ -376,7 +376,6 @@ class _Run:
             finished=progress.finished,
             bad_steps=progress.bad_steps,
             best_path=best_path,
-            last_path=self.store.last() or best_path,
             seconds=seconds,
         )
 

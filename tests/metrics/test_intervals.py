@@ -78,15 +78,15 @@ def test_paired_differences_see_what_separate_intervals_cannot() -> None:
     user, label, good = simulated(rng, 400)
     worse = good + rng.normal(scale=0.4, size=len(good))
     found = paired_difference("auc", user, label, good, worse, replicates=300)
-    assert found.excludes_zero
+    assert found.low > 0
     assert found.value == pytest.approx(auc(label, good) - auc(label, worse))
     apart = [interval("auc", user, label, score, replicates=300) for score in (good, worse)]
     assert apart[0].low < apart[1].high  # the separate ones overlap
     same = paired_difference("auc", user, label, good, good, replicates=20)
     assert (same.value, same.low, same.high) == (0, 0, 0)
-    assert not same.excludes_zero
     noise = good + rng.normal(scale=1e-3, size=len(good))
-    assert not paired_difference("auc", user, label, good, noise, replicates=300).excludes_zero
+    unclear = paired_difference("auc", user, label, good, noise, replicates=300)
+    assert unclear.low <= 0 <= unclear.high
 
 
 def test_bad_input_is_one_sentence() -> None:

@@ -23,8 +23,8 @@ from mmrec.nn import (
 
 
 def test_mlp_layers_in_order() -> None:
-    mlp = MLP(in_dim=5, hidden=(7, 3), dropout=0.2, norm=True, activation=nn.GELU, out_dim=2)
-    once = [nn.Linear, nn.LayerNorm, nn.GELU, nn.Dropout]
+    mlp = MLP(in_dim=5, hidden=(7, 3), dropout=0.2, activation=nn.GELU, out_dim=2)
+    once = [nn.Linear, nn.GELU, nn.Dropout]
     assert [type(layer) for layer in mlp.layers] == [*once, *once, nn.Linear]
     assert (mlp.in_dim, mlp.out_dim) == (5, 2)
     assert MLP(in_dim=5, hidden=()).out_dim == 5

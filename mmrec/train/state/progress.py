@@ -84,7 +84,7 @@ class FitResult:
         steps, epochs: optimizer steps taken, epochs completed.
         finished: "epochs" or "early stopping".
         bad_steps: steps skipped because their loss or gradient was not finite.
-        best_path, last_path: checkpoints.
+        best_path: the best checkpoint.
         seconds: of this call (not of earlier ones that it continued).
     """
 
@@ -95,5 +95,4 @@ class FitResult:
     finished: str
     bad_steps: int
     best_path: Path
-    last_path: Path
     seconds: float
