@@ -12,7 +12,7 @@ MONITORS = ("auc", "logloss")
 SCHEDULES = ("constant", "cosine", "plateau")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
-# What may change between a run and its continuation without changing what is computed.
+# What may change before a run is resumed without changing what is computed.
 _FREE = frozenset(
     {"epochs", "patience", "keep_last", "max_bad_steps", "device", "progress", "tensorboard"}
     | {"log_every", "save_every_steps", "save_every_seconds", "speed"}
@@ -134,7 +134,7 @@ class TrainConfig:
                 raise InputError(f"group {pattern!r} has unknown settings {sorted(unknown)}")
 
     def binding(self) -> dict[str, Any]:
-        """The settings that a continued run must share with the run it continues."""
+        """The settings that a resumed run must share with what it resumes."""
         free = _FREE - {"epochs"} if self.schedule == "cosine" else _FREE
         values = asdict(self) | {"groups": {k: dict(v) for k, v in self.groups.items()}}
         return {f.name: values[f.name] for f in fields(self) if f.name not in free}

@@ -28,7 +28,7 @@ def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[tuple[
             copied = batch.to(device, non_blocking=True), batch.row
         if waiting is not None:
             yield waiting
-        # What the main stream has been given so far may go on; the next use waits for the copy.
+        # What the main stream has been given so far may run; the next use waits for the copy.
         waiting = _claimed(copied, side, device)
     if waiting is not None:
         yield waiting

@@ -1,4 +1,4 @@
-"""The training loop: epochs, evaluations, early stopping, checkpoints, going on after a stop."""
+"""The training loop: epochs, evaluations, early stopping, checkpoints, resuming after a stop."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ def fit(
     """Train `model` (Batch -> logits (B,)) and leave its best weights in it.
 
     Writes `out/checkpoints/` (the newest `keep_last` and the best), `out/log.jsonl`. The same
-    call again goes on from the newest complete checkpoint, on the CPU with bitwise the result of
+    call again resumes from the newest complete checkpoint, on the CPU with bitwise the result of
     an undisturbed run; after the end it returns the result at once. Under torchrun (inside
     `mmrec.train.distributed.process_group`) every rank calls it with its own slice of the batches.
 
     Args:
         recipe: what the model was built from, JSON-able; kept in every checkpoint, and a
             checkpoint of another recipe is refused.
-        restart: remove the checkpoints and log in `out` and begin anew.
+        restart: remove the checkpoints and log in `out` and start from scratch.
         loss: (logits float32 (B,), batch) -> (B,) loss of each row; a model's `auxiliary`, if
             it has one, is added (see `Stepper`).
 
@@ -151,7 +151,7 @@ class _Run:
         self.stepper.load(checkpoint.part)
         self.progress = Progress.from_json(checkpoint.content["progress"])
         self.schedule.state = dict(self.progress.schedule)
-        self._say(f"going on from {checkpoint.path} (step {checkpoint.step})")
+        self._say(f"resuming from {checkpoint.path} (step {checkpoint.step})")
 
     def _epoch(self) -> None:
         progress = self.progress
@@ -284,11 +284,11 @@ class _Run:
     def _evaluate(self) -> None:
         self._settle()
         began = time.monotonic()
-        average = self.stepper.average
-        if average is None:
+        ema = self.stepper.ema
+        if ema is None:
             self._evaluate_weights()
         else:
-            with average.in_place():
+            with ema.in_place():
                 self._evaluate_weights()
         self.model.train()
         self._window_started += time.monotonic() - began  # not the training's time
@@ -351,7 +351,7 @@ class _Run:
         self._save()
         barrier()
         last = self.store.last()
-        where = f"the same call goes on from {last}" if last else "no checkpoint was written"
+        where = f"the same call resumes from {last}" if last else "no checkpoint was written"
         message = f"stopped by a signal after step {self.progress.step}; {where}"
         self._say(message)
         raise Interrupted(message)

@@ -129,7 +129,7 @@ def test_a_finished_run_returns_at_once_and_more_epochs_continue_it(tmp_path: Pa
     assert_same_state(state_of(tmp_path / "a"), state_of(tmp_path / "b"))
 
 
-def test_restart_begins_anew(tmp_path: Path) -> None:
+def test_restart_starts_from_scratch(tmp_path: Path) -> None:
     train(tmp_path)
     before = state_of(tmp_path)
     given: list[int] = []
@@ -177,7 +177,7 @@ def test_a_signal_checkpoints_and_the_same_call_goes_on(
             os.kill(os.getpid(), number)
 
     before = signal.getsignal(number)
-    with pytest.raises(Interrupted, match=r"after step 18; the same call goes on from .*0018.json"):
+    with pytest.raises(Interrupted, match=r"after step 18; the same call resumes from .*0018.json"):
         train(tmp_path / "stopped", config, hook=hook)
     assert "stopped by a signal after step 18" in capsys.readouterr().err
     assert signal.getsignal(number) is before

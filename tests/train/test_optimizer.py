@@ -8,7 +8,7 @@ import pytest
 import torch
 from toy_training import ToyModel, toy_config
 
-from mmrec.train.step.ema import Average
+from mmrec.train.step.ema import EMA
 from mmrec.train.step.optimizer import (
     load_optimizer_tensors,
     make_optimizer,
@@ -91,17 +91,17 @@ def test_plateau_waits_then_lowers() -> None:
     assert factors == [1, 1, 0.5, 0.5, 0.5, 0.5, 0.25]
 
 
-def test_the_average_is_the_loop() -> None:
+def test_the_ema_is_the_loop() -> None:
     model = ToyModel()
-    average = Average(model, 0.9)
+    ema = EMA(model, 0.9)
     expected = model.head.weight.detach().clone()
     for step in range(1, 40):
         with torch.no_grad():
             model.head.weight.add_(torch.randn_like(expected))
-        average.update(step)
+        ema.update(step)
         decay = min(0.9, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * model.head.weight.detach()
     raw = model.head.weight.detach().clone()
-    with average.in_place():
+    with ema.in_place():
         torch.testing.assert_close(model.head.weight.detach(), expected)
     assert torch.equal(model.head.weight, raw)

@@ -83,7 +83,7 @@ def test_weights_and_moments_are_bitwise_equal_with_dropout(compact: bool, preci
         assert torch.equal(tensor, again.tensors()[name]), name
 
 
-def test_dropout_is_drawn_anew_in_every_step() -> None:
+def test_dropout_is_drawn_again_in_every_step() -> None:
     """Else equal gradients would prove nothing about dropout."""
     model = Sequential(compact=True).train()
     batch = next(iter(ToyLoader(16)))

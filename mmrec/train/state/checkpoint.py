@@ -163,7 +163,7 @@ def require_same(stored: Any, given: Any, *, what: str, where: Path) -> None:
     )
     more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
     raise InputError(
-        f"{where} was made with another {what}: {shown}{more}; put it back, or begin anew"
+        f"{where} was made with another {what}: {shown}{more}; put it back, or start from scratch"
     )
 
 

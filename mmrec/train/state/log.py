@@ -11,7 +11,7 @@ from mmrec.io.files import replacing
 
 
 class RunLog:
-    """One JSON object a line. A continued run first drops the lines its checkpoint does not know,
+    """One JSON object a line. A resumed run first drops the lines its checkpoint does not know,
     so that every event stands in the file once; TensorBoard is told to hide what came after `step`.
 
     Events: "train" (mean loss of the last `log_every` steps, learning rate, rows per second,

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 
-class Average:
+class EMA:
     """shadow ← d · shadow + (1 - d) · weight after each step, d = min(decay, (1 + t) / (10 + t)).
 
-    The rising d keeps the random start out of the average.
+    The rising d keeps the random start out of the EMA.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -29,7 +29,7 @@ class Average:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Inside, the model holds the average."""
+        """Inside, the model holds the EMA."""
         self._swap()
         try:
             yield

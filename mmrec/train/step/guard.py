@@ -104,8 +104,8 @@ def diverged(
         f"loss and gradient must be finite and the loss below {LOSS_LIMIT:g} a row, got loss "
         f"{record.loss / record.rows:.3g} a row and gradient norm {record.norm:.3g} at step "
         f"{step}, the last of {in_a_row} such steps in a row, on rows {shown}: look at these "
-        f"rows, or lower the learning rate (now {learning_rate:g}) and begin anew; the last good "
-        f"checkpoint is {last or 'none yet'}"
+        f"rows, or lower the learning rate (now {learning_rate:g}) and start from scratch; the "
+        f"last good checkpoint is {last or 'none yet'}"
     )
 
 

@@ -15,7 +15,7 @@ from mmrec.config import TrainConfig
 from mmrec.errors import InputError
 from mmrec.train.distributed import current_world, parallel, sum_over_ranks
 from mmrec.train.evaluate import check_logits
-from mmrec.train.step.ema import Average
+from mmrec.train.step.ema import EMA
 from mmrec.train.step.guard import StepRecords, healthy
 from mmrec.train.step.optimizer import (
     load_optimizer_tensors,
@@ -41,7 +41,7 @@ def click_loss(logit: Tensor, batch: Batch) -> Tensor:
 
 
 class Stepper:
-    """Holds what changes with every step: weights, optimizer, loss scale, average.
+    """Holds what changes with every step: weights, optimizer, loss scale, EMA.
 
     The gradient is that of the mean loss over all rows of the global batch, however they are cut
     into ranks and accumulated batches: losses are summed in the backward pass and the division
@@ -61,7 +61,7 @@ class Stepper:
         self.optimizer = make_optimizer(model, config)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.scale = LossScale(self.dtype, device)
-        self.average = Average(model, config.ema_decay) if config.ema_decay is not None else None
+        self.ema = EMA(model, config.ema_decay) if config.ema_decay is not None else None
         self.records = StepRecords(config.log_every, device)
         self._recomputed = matching_modules(model, config.speed.recompute)
         compiled: nn.Module = torch.compile(model) if config.compile else model  # type: ignore[assignment]
@@ -72,7 +72,7 @@ class Stepper:
     def step(self, group: list[tuple[Batch, Tensor]], *, step: int, factor: float) -> None:
         """Step number `step` (from 0) on a group of accumulated batches.
 
-        Randomness (dropout) depends on (seed, step, rank) alone, so a continued run needs no
+        Randomness (dropout) depends on (seed, step, rank) alone, so a resumed run needs no
         generator states and no loader can disturb them.
         """
         self._seed(_mixed(self.config.seed, step, self._world.rank))
@@ -92,8 +92,8 @@ class Stepper:
         skipped = (~healthy(loss, rows, norm)).float()
         self._update(divisor, skipped, factor)
         self.scale.update(skipped)
-        if self.average is not None:
-            self.average.update(step + 1)
+        if self.ema is not None:
+            self.ema.update(step + 1)
         self.records.add(
             loss=loss, rows=rows, skipped=skipped, norm=norm, row=[row.clone() for _, row in group]
         )
@@ -141,15 +141,15 @@ class Stepper:
             "model": self.model.state_dict(),
             "optimizer": optimizer_tensors(self.optimizer),
             "scaler": self.scale.tensors() if self.scale.enabled else {},
-            "ema": self.average.tensors() if self.average is not None else {},
+            "ema": self.ema.tensors() if self.ema is not None else {},
         }
         return {f"{part}/{k}": v for part, values in parts.items() for k, v in values.items()}
 
     def load(self, tensors: Callable[[str], dict[str, Tensor]]) -> None:
         """The inverse of `tensors`, all but the model, from a checkpoint's `part`."""
         load_optimizer_tensors(self.optimizer, tensors("optimizer"))
-        if self.average is not None:
-            self.average.load(tensors("ema"))
+        if self.ema is not None:
+            self.ema.load(tensors("ema"))
         if self.scale.enabled and (kept := tensors("scaler")):
             self.scale.load(kept)
 
