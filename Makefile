@@ -12,21 +12,21 @@ demo: $(STAMP)
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-# The thorough variants that `test` leaves out: kills, simulations, compilation; an hour and more.
+# The thorough variants that `test` leaves out: many kills, simulations, compilers; ten minutes.
 slow: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --numprocesses 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --numprocesses 2 --dist loadfile
 
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# fuxictr comes without its dependencies: tests compare layers with one file of it that needs none.
 $(STAMP): pyproject.toml Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --progress-bar off --quiet torch torchvision
 	$(BIN)/python -m pip install --progress-bar off --quiet --editable '.[dev]'
-	# A peer that layers are compared with: one file of it needs torch alone, its dependencies are many.
 	$(BIN)/python -m pip install --progress-bar off --quiet --no-deps fuxictr==2.3.10
 	touch $@
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-SLOW = (pytest.mark.slow, pytest.mark.timeout(3600))
+SLOW = (pytest.mark.slow, pytest.mark.timeout(1800))
 
 
 def thorough(*values: Any) -> Any:

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mmrec.batch import Batch
-from mmrec.config import TrainConfig
 from mmrec.errors import InputError
 from mmrec.metrics.auc import auc
 from mmrec.metrics.calibration import logloss_of_logits
