@@ -63,7 +63,6 @@ class Ranker(nn.Module):
         sequence: SequenceEncoder,
         interaction: Callable[[int], Interaction],
         head: Sequence[int] = (64, 32),
-        head_dropout: float = 0.0,
         context_sizes: Sequence[int] = (11, 11),
         context_dim: int = 64,
         user_index: UserIndex | None = None,
@@ -99,7 +98,7 @@ class Ranker(nn.Module):
                 f"interaction must take what the parts give, {width} wide, got {crossed.in_dim}"
             )
         self.interaction = cast(nn.Module, crossed)
-        self.head = MLP(in_dim=crossed.out_dim, hidden=head, dropout=head_dropout, out_dim=1)
+        self.head = MLP(in_dim=crossed.out_dim, hidden=head, out_dim=1)
         self.conditioned = isinstance(items.fusion, ConditionedFusion)
         if (
             isinstance(items.fusion, ConditionedFusion)
