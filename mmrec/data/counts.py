@@ -61,9 +61,13 @@ class ClickCounts:
         none = np.zeros_like(clicks)
         return self.item_logit(item) + self._logit(clicks, rows) - self._logit(none, none)
 
+    def share_known(self, user: Ints) -> float:
+        """Share of `user` entries that are users of train."""
+        return float(np.isin(user, self.users).mean())
+
     def users_shared_with(self, pairs: Pairs) -> torch.Tensor | None:
         """Train's users where most of these rows are theirs, else None; says which on stdout."""
-        share = float(np.isin(pairs.user, self.users).mean())
+        share = self.share_known(pairs.user)
         shared = share >= SHARED
         print(
             f"train knows the users of {share:.0%} of valid's rows: users "
