@@ -2,7 +2,7 @@
 
 A cell is one ranker trained on one data set with one learning rate and seed. Its figures and
 its test logits stand in `OUT/cells/<key>.npz` and `.json`, written whole and the JSON last, so a
-killed run repeats no finished cell; inside a cell `fit` goes on from its last checkpoint.
+killed run repeats no finished cell; inside a cell `fit` resumes from its last checkpoint.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@
 Each variant is trained with the same recipe, epochs and learning rates: for each rate once with
 seed 0, then with the rate of the best valid AUC for all other seeds. The best epoch is that of the
 best valid AUC too; tables and plots are about the test rows, which nothing was chosen by.
-The same command goes on where it was stopped. Writes NAME.json and NAME.md under
+The same command resumes where it was stopped. Writes NAME.json and NAME.md under
 benchmarks/results and NAME_*.png under docs/img.
 """
 

@@ -114,7 +114,7 @@ def prepare(given: argparse.Namespace) -> Path:
 
 
 def bind(out: Path, root: Path, *, restart: bool) -> None:
-    """Refuse cells of other data in `out`, also of data written anew in the same place."""
+    """Refuse cells of other data in `out`, also of data written again in the same place."""
     files = MicroLens.open(root, check=False)
     splits = {name: getattr(files, name).stat() for name in SPLITS}
     said = {
