@@ -13,9 +13,16 @@ import torch
 from numpy.typing import NDArray
 
 from mmrec.data.schema import HISTORY, LABEL, TARGET, USER
-from mmrec.io.parquet import INTEGER, INTEGERS, NUMBER, open_parquet, runs
+from mmrec.io.parquet import (
+    INTEGER,
+    INTEGERS,
+    NUMBER,
+    Ints,
+    open_parquet,
+    read_columns,
+    read_numbers,
+)
 
-Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 SHARED = 0.5  # ids of users say something where train knows that share of the rows
 PRIOR_ROWS = 10.0  # an item or user starts with that many rows of the average rate
@@ -84,19 +91,17 @@ class ClickCounts:
 
 def count_clicks(path: str | Path, num_items: int) -> ClickCounts:
     """One pass over a labelled file in bounded memory."""
-    path = Path(path)
     rows, clicks = np.zeros(num_items, np.int64), np.zeros(num_items, np.int64)
     in_history = np.zeros(num_items, np.bool_)
     users, labels = [], []
     kinds = {USER: INTEGER, HISTORY: INTEGERS, TARGET: INTEGER, LABEL: NUMBER}
-    with open_parquet(path, kinds) as file:
-        for run in runs(path, file, kinds):
-            target, label = run[TARGET].numbers(), run[LABEL].numbers() > 0
-            rows += np.bincount(target, minlength=num_items)
-            clicks += np.bincount(target[label], minlength=num_items)
-            in_history[run[HISTORY].lists()[0]] = True
-            users.append(run[USER].numbers())
-            labels.append(label)
+    for columns in read_columns(open_parquet(path, kinds), kinds):
+        target, label = columns[TARGET].numbers(), columns[LABEL].numbers() > 0
+        rows += np.bincount(target, minlength=num_items)
+        clicks += np.bincount(target[label], minlength=num_items)
+        in_history[columns[HISTORY].lists()[0]] = True
+        users.append(columns[USER].numbers())
+        labels.append(label)
     in_history[0] = False
     known, place = np.unique(np.concatenate(users), return_inverse=True)
     user_clicks = np.bincount(place[np.concatenate(labels)], minlength=len(known))
@@ -114,12 +119,5 @@ class Pairs:
 
 def read_pairs(path: str | Path) -> Pairs:
     """Users, targets and labels of a labelled file."""
-    path = Path(path)
-    kinds = {USER: INTEGER, TARGET: INTEGER, LABEL: NUMBER}
-    parts: dict[str, list[NDArray[np.int64]]] = {name: [] for name in kinds}
-    with open_parquet(path, kinds) as file:
-        for run in runs(path, file, kinds):
-            for name in kinds:
-                parts[name].append(run[name].numbers().astype(np.int64))
-    user, item, label = (np.concatenate(parts[name]) for name in (USER, TARGET, LABEL))
-    return Pairs(user, item, label)
+    source = open_parquet(path, {USER: INTEGER, TARGET: INTEGER, LABEL: NUMBER})
+    return Pairs(*(read_numbers(source, name).astype(np.int64) for name in (USER, TARGET, LABEL)))

@@ -5,6 +5,7 @@ N items with the padding, T tags, Di and Dt widths of image and text vectors.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,17 +23,18 @@ from mmrec.io.parquet import (
     VECTOR,
     Array,
     Column,
+    Ints,
     Kind,
     first_repeat,
     left_pad,
     open_parquet,
+    read_columns,
+    read_numbers,
     row_of,
-    runs,
 )
 
 ITEM, TAGS, EMBEDDING = "item_id", "item_tags", "item_emb_d128"
 HAS_IMAGE, HAS_TEXT = "has_image", "has_text"
-Ids = NDArray[np.int64]
 TAG_LIMIT = 10_000_000  # a tag id beyond this is no dense id: its embedding would fill the memory
 
 
@@ -105,17 +107,16 @@ class ItemTable:
         """
         tags, embedding = _read_info(Path(item_info))
         num_items = len(tags)
+        image, text = embedding or Content(num_items), Content(num_items)
         if features is not None:
             found = _read_features(Path(features), num_items, image_column, text_column)
-            image, text = found.get(image_column or ""), found.get(text_column or "")
-        elif embedding is not None:
-            image, text = embedding, None
-        else:
+            image = found.get(image_column or "", Content(num_items))
+            text = found.get(text_column or "", Content(num_items))
+        elif embedding is None:
             raise InputError(
                 f"content needs a feature parquet or a column {EMBEDDING}, "
                 f"got no features and no such column in {item_info}"
             )
-        image, text = image or Content.empty(num_items), text or Content.empty(num_items)
         return cls(
             tags=torch.from_numpy(tags),
             image=torch.from_numpy(image.vectors),
@@ -127,20 +128,17 @@ class ItemTable:
 
 def count_items(item_info: str | Path) -> int:
     """Number of items with the padding: the largest `item_id` + 1, ids checked to be dense."""
-    path = Path(item_info)
-    with open_parquet(path, {ITEM: INTEGER}) as file:
-        parts = [run[ITEM].numbers() for run in runs(path, file, [ITEM])]
-    ids = np.concatenate(parts)
-    column = Column(path, ITEM, 0, pa.array(ids))
+    ids = read_numbers(open_parquet(item_info, {ITEM: INTEGER}), ITEM)
+    column = Column(item_info, ITEM, range(len(ids)), pa.array(ids))
     column.refuse_where(ids < 0, "item ids are 0 or more")
     refuse_repeat(column, ids)
     real = np.sort(ids[ids > 0])
     if not real.size:
-        raise InputError(f"at least one item besides the padding 0 is needed, {path} has none")
+        raise InputError(f"at least one item besides the padding 0 is needed, {item_info} has none")
     gaps = np.flatnonzero(real != np.arange(1, len(real) + 1))
     if gaps.size:
         rule = f"item ids are dense, 1..{real[-1]} without a gap"
-        raise InputError(f"{rule}, item {gaps[0] + 1} is missing in {path}, column {ITEM}")
+        raise InputError(f"{rule}, item {gaps[0] + 1} is missing in {item_info}, column {ITEM}")
     return len(real) + 1
 
 
@@ -171,98 +169,118 @@ def feature_files(features: str | Path) -> list[Path]:
     return files
 
 
-@dataclass(frozen=True)
 class Content:
-    """One modality, filled row by row: vectors (N, D) and which of them are there."""
+    """One modality, filled a batch of rows at a time.
 
-    vectors: NDArray[np.float16]
-    present: NDArray[np.bool_]
+    Args:
+        num_items: N.
 
-    @classmethod
-    def empty(cls, num_items: int, width: int = 1) -> Content:
-        return cls(
-            np.zeros((num_items, width), dtype=np.float16), np.zeros(num_items, dtype=np.bool_)
-        )
+    Attributes:
+        vectors: (N, D) float16, zeros where there is none; D is 1 until one is added.
+        present: (N,) bool, which vectors are there.
+    """
+
+    def __init__(self, num_items: int) -> None:
+        self.vectors: NDArray[np.float16] = np.zeros((num_items, 1), dtype=np.float16)
+        self.present: NDArray[np.bool_] = np.zeros(num_items, dtype=np.bool_)
+
+    def add(self, column: Column, items: Ints, present: NDArray[np.bool_]) -> None:
+        """Take in rows of these items; the first vector that is present tells the width of all."""
+        if not present.any():
+            return
+        width = self.vectors.shape[1] if self.present.any() else None
+        vectors = column.vectors(width, present)
+        if width is None:
+            self.vectors = np.zeros((len(self.present), vectors.shape[1]), dtype=np.float16)
+        self.vectors[items] = vectors
+        self.present[items] = present
 
 
-def fill(
-    known: Content | None, column: Column, ids: Ids, present: NDArray[np.bool_], num_items: int
-) -> Content | None:
-    """Add a run of vectors; the first that is present tells the width of all."""
-    if not present.any():
-        return known
-    vectors = column.vectors(None if known is None else known.vectors.shape[1], present)
-    content = known or Content.empty(num_items, vectors.shape[1])
-    content.vectors[ids] = vectors
-    content.present[ids] = present
-    return content
-
-
-def _read_info(path: Path) -> tuple[Ids, Content | None]:
+def _read_info(path: Path) -> tuple[Ints, Content | None]:
     """Tags (N, T), and the vectors of `item_emb_d128` where the file has them."""
     num_items = count_items(path)
     kinds: dict[str, Kind] = {ITEM: INTEGER, TAGS: INTEGERS}
-    lists: list[tuple[Ids, Array, Ids]] = []
-    content: Content | None = None
-    with open_parquet(path, kinds, optional={EMBEDDING: VECTOR}) as file:
-        if EMBEDDING in file.schema_arrow.names:
-            kinds[EMBEDDING] = VECTOR
-        for run in runs(path, file, kinds):
-            ids = run[ITEM].numbers().astype(np.int64)
-            values, lengths = run[TAGS].lists()
-            _check_tags(run[TAGS], ids, values, lengths)
-            lists.append((ids, values, lengths))
-            if EMBEDDING in run:
-                content = fill(content, run[EMBEDDING], ids, ids > 0, num_items)
+    source = open_parquet(path, kinds, optional={EMBEDDING: VECTOR})
+    there = [EMBEDDING] if EMBEDDING in source.schema.names else []
+    content = Content(num_items)
+    lists: list[tuple[Ints, Array, Ints]] = []
+    for columns in read_columns(source, [*kinds, *there]):
+        items = columns[ITEM].numbers().astype(np.int64)
+        values, lengths = columns[TAGS].lists()
+        _check_tags(columns[TAGS], items, values, lengths)
+        lists.append((items, values, lengths))
+        for name in there:
+            content.add(columns[name], items, items > 0)
     width = max(1, *(int(lengths.max(initial=0)) for _, _, lengths in lists))
     tags = np.zeros((num_items, width), dtype=np.int64)
-    for ids, values, lengths in lists:
-        tags[ids] = left_pad(values, lengths, width)
-    return tags, content
+    for items, values, lengths in lists:
+        tags[items] = left_pad(values, lengths, width)
+    return tags, content if there else None
 
 
-def _check_tags(column: Column, ids: Ids, values: Array, lengths: Ids) -> None:
+def _check_tags(column: Column, items: Ints, values: Array, lengths: Ints) -> None:
     bad = (values < 0) | (values >= TAG_LIMIT)
     if bad.any():
         place = int(np.argmax(bad))
         rule = f"tags lie in 0..{TAG_LIMIT - 1}"
         column.refuse(row_of(place, lengths), rule, values[place])
-    if values[np.repeat(ids == 0, lengths)].any():
-        index = int(np.argmax(ids == 0))
+    if values[np.repeat(items == 0, lengths)].any():
+        index = int(np.argmax(items == 0))
         column.refuse(index, "item 0 is padding and has no tags", column.array[index].as_py())
 
 
 def _read_features(
     path: Path, num_items: int, image_column: str | None, text_column: str | None
 ) -> dict[str, Content]:
+    def item_of(column: Column) -> Ints:
+        items = column.numbers()
+        bad = (items < 0) | (items >= num_items)
+        column.refuse_where(bad, f"item ids lie in 0..{num_items - 1}")
+        return items
+
     wanted = ((image_column, HAS_IMAGE), (text_column, HAS_TEXT))
-    masks = {column: mask for column, mask in wanted if column is not None}
-    kinds: dict[str, Kind] = {ITEM: INTEGER} | dict.fromkeys(masks, VECTOR)
-    content: dict[str, Content] = {}
+    masks = {name: mask for name, mask in wanted if name is not None}
+    return read_vectors(path, ITEM, masks, num_items, item_of)[0]
+
+
+def read_vectors(
+    features: Path,
+    id_column: str,
+    masks: Mapping[str, str],
+    num_items: int,
+    item_of: Callable[[Column], Ints],
+) -> tuple[dict[str, Content], NDArray[np.bool_]]:
+    """The vectors of a feature parquet, and which items it has a row of, (N,) bool.
+
+    Args:
+        features: file, or directory of shards.
+        id_column: its ids.
+        masks: for each vector column the column that tells where it is present, if it is there.
+        num_items: N.
+        item_of: which item each id stands for; refuses ids that stand for none.
+    """
+    kinds: dict[str, Kind] = {id_column: INTEGER} | dict.fromkeys(masks, VECTOR)
+    content = {name: Content(num_items) for name in masks}
     seen = np.zeros(num_items, dtype=np.bool_)
-    for shard in feature_files(path):
+    for shard in feature_files(features):
         optional = dict.fromkeys(masks.values(), BOOLEAN)
-        with open_parquet(shard, kinds, optional=optional, allow_empty=True) as file:
-            there = [mask for mask in optional if mask in file.schema_arrow.names]
-            for run in runs(shard, file, [*kinds, *there]):
-                ids = run[ITEM].numbers()
-                bad = (ids < 0) | (ids >= num_items)
-                run[ITEM].refuse_where(bad, f"item ids lie in 0..{num_items - 1}")
-                refuse_repeat(run[ITEM], ids, seen)
-                for name, mask in masks.items():
-                    present = ids > 0
-                    if mask in run:
-                        present &= run[mask].numbers()
-                    filled = fill(content.get(name), run[name], ids, present, num_items)
-                    if filled is not None:
-                        content[name] = filled
+        source = open_parquet(shard, kinds, optional=optional, allow_empty=True)
+        there = [mask for mask in optional if mask in source.schema.names]
+        for columns in read_columns(source, [*kinds, *there]):
+            items = item_of(columns[id_column])
+            refuse_repeat(columns[id_column], items, seen)
+            for name, mask in masks.items():
+                present = items > 0
+                if mask in columns:
+                    present &= columns[mask].numbers()
+                content[name].add(columns[name], items, present)
     if not seen.any():
-        raise InputError(f"features of at least one item are needed, {path} has none")
-    return content
+        raise InputError(f"features of at least one item are needed, {features} has none")
+    return content, seen
 
 
 def refuse_repeat(column: Column, ids: Array, seen: NDArray[np.bool_] | None = None) -> None:
-    """Refuse an id that stands twice, in this run or in an earlier one (`seen`, kept up)."""
+    """Refuse an id that stands twice, in these rows or in earlier ones (`seen`, kept up)."""
     rule = "each item stands in one row"
     if seen is not None:
         column.refuse_where(seen[ids], f"{rule} (an earlier row has it)")

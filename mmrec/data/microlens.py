@@ -33,7 +33,7 @@ from mmrec.data.schema import (
     read_row_ids,
 )
 from mmrec.errors import InputError
-from mmrec.io.parquet import INTEGER, INTEGERS, TEXT, Column, open_parquet, row_of, runs
+from mmrec.io.parquet import INTEGER, INTEGERS, TEXT, Column, open_parquet, read_columns, row_of
 from mmrec.stream.loader import Loader, make_loader
 from mmrec.stream.stream import ParquetStream
 
@@ -194,8 +194,7 @@ class MicroLens:
                 f"titles are needed to embed the items, there is no item_feature.parquet in "
                 f"{self.root}"
             )
-        with open_parquet(self.item_feature, {TARGET: INTEGER}) as file:
-            names = file.schema_arrow.names
+        names = open_parquet(self.item_feature, {TARGET: INTEGER}).schema.names
         return self.item_feature, "item_text" if "item_text" in names else "item_title"
 
     def test_ids(self) -> NDArray[np.int64]:
@@ -232,19 +231,18 @@ def check_titles(path: str | Path, num_items: int) -> None:
 
     An item without a title has the empty string; null is refused.
     """
-    path = Path(path)
     kinds = {TARGET: INTEGER, "item_title": TEXT}
-    with open_parquet(path, kinds, optional={"item_tags": INTEGERS}) as file:
-        tagged = ["item_tags"] if "item_tags" in file.schema_arrow.names else []
-        seen = np.zeros(num_items, dtype=np.bool_)
-        for run in runs(path, file, [*kinds, *tagged]):
-            ids = run[TARGET].numbers()
-            bad = (ids < 1) | (ids >= num_items)
-            run[TARGET].refuse_where(bad, f"item ids lie in 1..{num_items - 1} (0 is padding)")
-            refuse_repeat(run[TARGET], ids, seen)
-            run["item_title"].refuse_null("an item without a title has an empty string")
-            if tagged:
-                _check_no_negative(run["item_tags"])
+    source = open_parquet(path, kinds, optional={"item_tags": INTEGERS})
+    tagged = ["item_tags"] if "item_tags" in source.schema.names else []
+    seen = np.zeros(num_items, dtype=np.bool_)
+    for columns in read_columns(source, [*kinds, *tagged]):
+        ids = columns[TARGET].numbers()
+        bad = (ids < 1) | (ids >= num_items)
+        columns[TARGET].refuse_where(bad, f"item ids lie in 1..{num_items - 1} (0 is padding)")
+        refuse_repeat(columns[TARGET], ids, seen)
+        columns["item_title"].refuse_null("an item without a title has an empty string")
+        if tagged:
+            _check_no_negative(columns["item_tags"])
 
 
 def _check_no_negative(column: Column) -> None:

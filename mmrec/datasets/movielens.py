@@ -22,18 +22,16 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mmrec.cli import run
-from mmrec.data.items import Content, fill, refuse_repeat
+from mmrec.data.items import read_vectors
 from mmrec.data.microlens import CLICKS_FOLDER, SPLITS, MicroLens
 from mmrec.datasets import chronology
 from mmrec.datasets.movielens_csv import read_movies, read_ratings
 from mmrec.errors import InputError
 from mmrec.io.files import replacing, sync_directory, write_json
-from mmrec.io.parquet import BOOLEAN, INTEGER, VECTOR, Kind, left_pad, open_parquet, runs
+from mmrec.io.parquet import Column, Ints, as_lists, left_pad, write_parquet
 
 if TYPE_CHECKING:
     import polars as pl
-
-Ints = NDArray[np.int64]
 
 LIKED = 4.0  # a rating from here on is label 1
 ROWS_AT_A_TIME = 65_536
@@ -190,7 +188,7 @@ def _write_clicks(folder: Path, ratings: _Ratings, length: int) -> None:
                 history = histories.of(part)
                 chronology.check_histories(history, part, **known, liked=ratings.liked)
                 columns: dict[str, Any] = {"ID": np.arange(start, start + len(part))}
-                columns |= {"user_id": ratings.user[part], "item_seq": _lists(history)}
+                columns |= {"user_id": ratings.user[part], "item_seq": as_lists(history)}
                 columns |= {"item_id": ratings.item[part]}
                 columns |= {level: values[part] for level, values in levels.items()}
                 columns |= {"label": ratings.label[part]}
@@ -204,7 +202,8 @@ def _write_clicks(folder: Path, ratings: _Ratings, length: int) -> None:
     progress.close()
     # The labels of test stay apart: for measuring at the very end, and out of every reader's way.
     label = ratings.label[ratings.split == chronology.TEST]
-    _write(folder.parent / "test_labels.parquet", {"ID": np.arange(len(label)), "label": label})
+    labels = pa.table({"ID": np.arange(len(label)), "label": label})
+    write_parquet(folder.parent / "test_labels.parquet", labels)
 
 
 def _genres(movies: pl.DataFrame) -> list[str]:
@@ -220,7 +219,7 @@ def _write_items(info: Path, feature: Path, movies: pl.DataFrame, ratings: _Rati
     lengths = np.array([0, *map(len, tags)], dtype=np.int64)
     flat = np.array([tag for row in tags for tag in row], dtype=np.int64)
     padded = left_pad(flat, lengths, max(5, int(lengths.max())))
-    _write(info, {"item_id": np.arange(n), "item_tags": _lists(padded)})
+    write_parquet(info, pa.table({"item_id": np.arange(n), "item_tags": as_lists(padded)}))
 
     train = ratings.split == chronology.TRAIN
     count = np.bincount(ratings.item[train], minlength=n)[1:]
@@ -229,45 +228,33 @@ def _write_items(info: Path, feature: Path, movies: pl.DataFrame, ratings: _Rati
         ". ".join(part for part in (title, ", ".join(genres), overview) if part)
         for title, genres, overview in movies.select("title", "genres", "overview").iter_rows()
     ]
-    _write(
-        feature,
-        {
-            "item_id": np.arange(1, n),
-            "item_title": movies["title"].to_list(),
-            "item_tags": pa.array(tags, pa.list_(pa.int64())),
-            "likes_level": chronology.likes_level(likes, count),
-            "views_level": chronology.views_level(count),
-            "item_text": texts,
-        },
-    )
+    columns = {
+        "item_id": np.arange(1, n),
+        "item_title": movies["title"].to_list(),
+        "item_tags": pa.array(tags, pa.list_(pa.int64())),
+        "likes_level": chronology.likes_level(likes, count),
+        "views_level": chronology.views_level(count),
+        "item_text": texts,
+    }
+    write_parquet(feature, pa.table(columns))
 
 
 def _write_features(source: Path, dest: Path, movie_ids: Ints) -> None:
     """Ready-made vectors with movie ids, as feature parquet with item ids, in order of them."""
-    kinds: dict[str, Kind] = {"movieId": INTEGER, "image_emb": VECTOR, "text_emb": VECTOR}
+
+    def item_of(column: Column) -> Ints:
+        movies = column.numbers()
+        place = np.minimum(np.searchsorted(movie_ids, movies), len(movie_ids) - 1)
+        column.refuse_where(movie_ids[place] != movies, "features belong to movies of movies.csv")
+        return place + 1
+
     masks = {"image_emb": "has_image", "text_emb": "has_text"}
-    optional = dict.fromkeys(masks.values(), BOOLEAN)
-    n = len(movie_ids)
-    content: dict[str, Content] = {}
-    seen = np.zeros(n, dtype=np.bool_)
-    with open_parquet(source, kinds, optional=optional) as file:
-        there = [name for name in optional if name in file.schema_arrow.names]
-        for part in runs(source, file, [*kinds, *there]):
-            movie = part["movieId"].numbers()
-            place = np.minimum(np.searchsorted(movie_ids, movie), n - 1)
-            unknown = movie_ids[place] != movie
-            part["movieId"].refuse_where(unknown, "features belong to movies of movies.csv")
-            refuse_repeat(part["movieId"], place, seen)
-            for name, mask in masks.items():
-                present = part[mask].numbers() if mask in part else np.ones(len(movie), np.bool_)
-                filled = fill(content.get(name), part[name], place, present, n)
-                if filled is not None:
-                    content[name] = filled
-    columns: dict[str, Any] = {"item_id": np.flatnonzero(seen) + 1}
+    content, seen = read_vectors(source, "movieId", masks, len(movie_ids) + 1, item_of)
+    columns: dict[str, Any] = {"item_id": np.flatnonzero(seen)}
     for name, mask in masks.items():
-        vectors = content.get(name, Content.empty(n))
-        columns |= {name: _lists(vectors.vectors[seen]), mask: vectors.present[seen]}
-    _write(dest, columns)
+        columns |= {name: as_lists(content[name].vectors[seen])}
+        columns |= {mask: content[name].present[seen]}
+    write_parquet(dest, pa.table(columns))
 
 
 def _place_images(source: Path, dest: Path, movie_ids: Ints, how: str) -> int:
@@ -296,20 +283,6 @@ def _place(old: Path, new: Path, how: str) -> None:
             os.link(old, new)
         except OSError:  # another file system, or one without links
             shutil.copyfile(old, new)
-
-
-def _lists(matrix: NDArray[Any]) -> pa.Array:
-    """(rows, width) as a list column; float16 vectors as fixed-size lists."""
-    flat = pa.array(matrix.ravel())
-    if matrix.dtype == np.float16:
-        return pa.FixedSizeListArray.from_arrays(flat, matrix.shape[1])
-    offsets = np.arange(len(matrix) + 1, dtype=np.int32) * np.int32(matrix.shape[1])
-    return pa.ListArray.from_arrays(pa.array(offsets), flat)
-
-
-def _write(path: Path, columns: dict[str, Any]) -> None:
-    with replacing(path) as temporary:
-        pq.write_table(pa.table(columns), temporary)
 
 
 def main(arguments: list[str] | None = None) -> None:

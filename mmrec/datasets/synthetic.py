@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mmrec.cli import run
@@ -32,11 +31,11 @@ from mmrec.datasets.click_model import (
     logits,
 )
 from mmrec.errors import InputError
-from mmrec.io.files import replacing, write_json
+from mmrec.io.files import write_json
+from mmrec.io.parquet import Ints, as_lists, write_parquet
 from mmrec.metrics.auc import auc
 from mmrec.metrics.calibration import logloss
 
-Ints = NDArray[np.int64]
 SPLITS = ("train", "valid", "test")
 DONE = "synthetic.json"
 CONTENTS = ("covers", "features")
@@ -117,7 +116,7 @@ def make_synthetic(
     _write_items(root, config, items, splits, rng)
     for name, split in splits.items():
         columns: dict[str, pa.Array | Ints] = {"ID": np.arange(len(split.user))}
-        columns |= {"user_id": split.user, "item_seq": _lists(split.history)}
+        columns |= {"user_id": split.user, "item_seq": as_lists(split.history)}
         columns |= {"item_id": split.target, **split.levels}
         if name == "test":
             _write(root / "test_labels.parquet", {"ID": columns["ID"], "label": split.label})
@@ -228,17 +227,17 @@ def _write_items(
     level = {"likes_level": np.ones(count, np.int64), "views_level": _deciles(items.popularity)}
     feature = {"item_id": ids, "item_title": pa.array(titles), "item_tags": pa.array(tags)}
     feature |= level
-    feature |= {"txt_emb_BERT": _lists(vectors[768]), "img_emb_CLIPRN50": _lists(vectors[1024])}
+    feature |= {"txt_emb_BERT": as_lists(vectors[768]), "img_emb_CLIPRN50": as_lists(vectors[1024])}
     _write(root / "item_feature.parquet", feature)
-    emb = {f"item_emb_d128_v{v}": _lists(_noisy(kinds, 128, rng)) for v in (1, 2)}
+    emb = {f"item_emb_d128_v{v}": as_lists(_noisy(kinds, 128, rng)) for v in (1, 2)}
     _write(root / "item_emb.parquet", {"item_id": ids, **emb})
     with_padding = np.concatenate([np.zeros((1, 128)), vectors[128].astype(np.float64)])
-    info = {"item_id": np.arange(count + 1), "item_tags": _lists(padded)}
-    info["item_emb_d128"] = _lists(with_padding)
+    info = {"item_id": np.arange(count + 1), "item_tags": as_lists(padded)}
+    info["item_emb_d128"] = as_lists(with_padding)
     _write(root / "MicroLens_1M_x1" / "item_info.parquet", info)
     user, first = np.unique(np.concatenate([s.user for s in splits.values()]), return_index=True)
     history = np.concatenate([s.history for s in splits.values()])[first]
-    _write(root / "item_seq.parquet", {"user_id": user, "item_seq": _lists(history)})
+    _write(root / "item_seq.parquet", {"user_id": user, "item_seq": as_lists(history)})
     if config.content == "features":
         write_features(root / "features.parquet", ids, items, config)
         return
@@ -255,7 +254,7 @@ def write_features(path: Path, ids: Ints, items: Items, config: SyntheticConfig)
     text = _noisy(np.concatenate([words, config.overlap * cover], axis=1), 48, rng)
     has_image = rng.random(len(ids)) >= config.missing_images
     image[~has_image] = 0
-    columns = {"item_id": ids, "image_emb": _lists(image), "text_emb": _lists(text)}
+    columns = {"item_id": ids, "image_emb": as_lists(image), "text_emb": as_lists(text)}
     _write(path, columns | {"has_image": has_image, "has_text": np.ones(len(ids), dtype=bool)})
 
 
@@ -301,15 +300,8 @@ def _noisy(kinds: NDArray[np.float64], width: int, rng: np.random.Generator) -> 
     return (signal + rng.standard_normal(signal.shape)).astype(np.float32)
 
 
-def _lists(values: NDArray[np.generic]) -> pa.Array:
-    """(R, W) -> a list column of R lists."""
-    offsets = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.ravel()))
-
-
 def _write(path: Path, columns: dict[str, pa.Array | Ints]) -> None:
-    with replacing(path) as temporary:
-        pq.write_table(pa.table(columns), temporary)
+    write_parquet(path, pa.table(columns))
 
 
 def _write_oracle(path: Path, splits: dict[str, _Split]) -> None:

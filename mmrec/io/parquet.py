@@ -1,35 +1,44 @@
 """Parquet columns as numpy arrays, whichever list type and number width the writer chose.
 
 Every complaint is one sentence: the rule, what arrived, and the file, column and row (counted
-from 0). Files are read in runs of rows, so memory does not grow with the file.
+from 0). Files are read a batch of rows at a time, so memory does not grow with the file.
+`sources.py` opens them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mmrec.errors import InputError
+from mmrec.io.files import replacing
+from mmrec.io.sources import BATCH_ROWS, PathLike, Source, open_source
 
 types = pa.types
 
-RUN = 8_192  # rows read at a time: 6.5 MB of int64 histories of length 100
 FLOAT16_MAX = 65_504.0
+INT64_MAX = np.iinfo(np.int64).max
 
 Array = NDArray[Any]
+Ints = NDArray[np.int64]
 
 
 def is_list(kind: pa.DataType) -> bool:
     """Whether `kind` is one of the three list types that parquet files come with."""
     return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+
+def value_type(kind: pa.DataType) -> pa.DataType:
+    """The type of the values: of a list's, or of a dictionary's entries, or `kind` itself."""
+    kind = kind.value_type if is_list(kind) else kind
+    return kind.value_type if types.is_dictionary(kind) else kind
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -49,6 +58,7 @@ class Kind:
 
 
 INTEGER = Kind("integers", types.is_integer)
+FLOAT = Kind("floats", types.is_floating)
 NUMBER = Kind("numbers", _is_number)
 BOOLEAN = Kind("booleans", types.is_boolean)
 TEXT = Kind("strings", _is_text)
@@ -56,18 +66,25 @@ INTEGERS = Kind("lists of integers", lambda t: is_list(t) and types.is_integer(t
 VECTOR = Kind("lists of floats", lambda t: is_list(t) and types.is_floating(t.value_type))
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Column:
-    """A run of consecutive rows of one column, and where it stands in which file."""
+    """Some rows of one column, and where they stand in which file.
 
-    path: Path
+    Attributes:
+        path: of the file, for messages.
+        name: of the column.
+        rows: number of each row in the file.
+        array: the values.
+    """
+
+    path: PathLike
     name: str
-    start: int
+    rows: Sequence[int] | Ints
     array: pa.Array
 
     def refuse(self, index: int, rule: str, got: object) -> NoReturn:
-        """Raise the sentence for the row at `index` of this run."""
-        row = self.start + index
+        """Raise the sentence for the row at `index` of these."""
+        row = self.rows[index]
         raise InputError(f"{rule}, got {got} in {self.path}, column {self.name}, row {row}")
 
     def refuse_where(self, bad: Array, rule: str) -> None:
@@ -79,65 +96,78 @@ class Column:
     def refuse_null(self, rule: str = "every value must be there") -> None:
         """Raise for the first null."""
         if self.array.null_count:
-            self.refuse(int(np.argmax(self.array.is_null().to_numpy(False))), rule, "null")
+            self.refuse(_first_null(self.array), rule, "null")
 
     def numbers(self) -> Array:
-        """(rows,) in the file's own width; no nulls."""
+        """(rows,) in the file's own width; no nulls, and nothing that int64 cannot hold."""
         self.refuse_null()
-        return np.asarray(self.array.to_numpy(zero_copy_only=False))
+        return self._numbers(self.array, None)
 
-    def lists(self) -> tuple[Array, NDArray[np.int64]]:
+    def lists(self) -> tuple[Array, Array]:
         """All values end to end, and each row's length; neither lists nor values may be null."""
         self.refuse_null()
-        lengths = np.asarray(pc.list_value_length(self.array)).astype(np.int64)
-        values = self.array.flatten()
-        if values.null_count:
-            first = int(np.argmax(values.is_null().to_numpy(False)))
-            self.refuse(row_of(first, lengths), "every value of a list must be there", "null")
-        return np.asarray(values.to_numpy(zero_copy_only=False)), lengths
+        array = self.array
+        if types.is_fixed_size_list(array.type):
+            width = array.type.list_size
+            lengths = np.full(len(array), width)
+            values = array.values.slice(array.offset * width, len(array) * width)
+        else:
+            offsets = array.offsets.to_numpy()
+            lengths = np.diff(offsets)
+            values = array.values.slice(offsets[0], offsets[-1] - offsets[0])
+        return self._numbers(values, lengths), lengths
 
-    def vectors(self, width: int | None, present: Array | None = None) -> Array:
+    def _numbers(self, values: pa.Array, lengths: Array | None) -> Array:
+        if types.is_dictionary(values.type):
+            values = values.dictionary_decode()
+        if values.null_count:
+            self._refuse_at(_first_null(values), lengths, "every value of a list must be there")
+        numbers = np.asarray(values.to_numpy(zero_copy_only=False))
+        if numbers.dtype == np.uint64 and numbers.size and numbers.max() > INT64_MAX:
+            first = int(np.argmax(numbers > INT64_MAX))
+            self._refuse_at(first, lengths, f"integers are at most {INT64_MAX}", numbers[first])
+        return numbers
+
+    def _refuse_at(
+        self, position: int, lengths: Array | None, rule: str, got: object = "null"
+    ) -> NoReturn:
+        self.refuse(position if lengths is None else row_of(position, lengths), rule, got)
+
+    def vectors(self, width: int | None, present: Array) -> Array:
         """(rows, width) vectors, finite and within float16; zeros where `present` is False.
 
         `width=None` takes the width of the first present row. Where `present` is False the file
         may hold anything, null included.
         """
-        wanted = np.ones(len(self.array), dtype=np.bool_) if present is None else present
-        rows = np.flatnonzero(wanted)
-        absent = self.array.is_null().to_numpy(False)[rows]
-        if absent.any():
-            first = int(rows[np.argmax(absent)])
-            self.refuse(first, "a vector that is not marked absent must be there", "null")
-        # A null row counts as an empty list: `flatten` leaves its values out.
-        lengths = np.asarray(pc.list_value_length(self.array).fill_null(0)).astype(np.int64)
-        if width is None:
-            width = int(lengths[rows[0]]) if len(rows) else 0
-        odd = lengths[rows] != width
+        kept, wanted = self, np.flatnonzero(present)
+        if len(wanted) < len(present):
+            rows = np.asarray(self.rows)[wanted]
+            kept = Column(self.path, self.name, rows, self.array.take(pa.array(wanted)))
+        kept.refuse_null("a vector that is not marked absent must be there")
+        values, lengths = kept.lists()
+        width = int(lengths[0] if len(lengths) else 0) if width is None else width
+        odd = lengths != width
         if odd.any():
-            first = int(rows[np.argmax(odd)])
+            first = int(np.argmax(odd))
             rule = f"all vectors of a column have one width, here {width}"
-            self.refuse(first, rule, f"width {lengths[first]}")
-        values = self.array.flatten()
-        kept = np.repeat(wanted, lengths)
-        if values.null_count:
-            holes = np.flatnonzero(values.is_null().to_numpy(False)[kept])
-            if holes.size:
-                first = int(rows[holes[0] // width])
-                self.refuse(first, "every value of a vector must be there", "null")
-        vectors = np.asarray(values.to_numpy(zero_copy_only=False))[kept].reshape(len(rows), width)
+            kept.refuse(first, rule, f"width {lengths[first]}")
+        vectors = values.reshape(len(wanted), width)
         # NaN fails every comparison, and infinity is larger than any bound.
         fits = np.abs(vectors) <= FLOAT16_MAX
         if not fits.all():
             index, position = np.unravel_index(int(np.argmin(fits)), fits.shape)
             rule = f"vectors hold finite numbers up to {FLOAT16_MAX:.0f} (float16)"
-            got = f"{vectors[index, position]} at position {position}"
-            self.refuse(int(rows[index]), rule, got)
-        out = np.zeros((len(self.array), width), dtype=np.float16)
-        out[rows] = vectors
+            kept.refuse(int(index), rule, f"{vectors[index, position]} at position {position}")
+        out = np.zeros((len(present), width), dtype=np.float16)
+        out[wanted] = vectors
         return out
 
 
-def row_of(position: int, lengths: NDArray[np.int64]) -> int:
+def _first_null(array: pa.Array) -> int:
+    return int(np.argmax(array.is_null().to_numpy(zero_copy_only=False)))
+
+
+def row_of(position: int, lengths: Array) -> int:
     """Which list holds the value at `position` of the values laid end to end.
 
     >>> row_of(2, np.array([2, 0, 3]))
@@ -146,20 +176,33 @@ def row_of(position: int, lengths: NDArray[np.int64]) -> int:
     return int(np.searchsorted(np.cumsum(lengths), position, side="right"))
 
 
-def left_pad(values: Array, lengths: NDArray[np.int64], width: int) -> NDArray[np.int64]:
+def left_pad(values: Array, lengths: Array, width: int, out: Array | None = None) -> Array:
     """Lists laid end to end as a (rows, width) matrix, each flush right; the newest are kept.
+
+    Args:
+        values: of all lists.
+        lengths: (rows,) of each.
+        width: of the matrix.
+        out: the matrix to fill; by default a new one of int64.
 
     >>> left_pad(np.array([7, 8, 9]), np.array([1, 0, 2]), 2)
     array([[0, 7],
            [0, 0],
            [8, 9]])
     """
-    ends = np.cumsum(lengths)
-    row = np.repeat(np.arange(len(lengths)), lengths)
-    from_right = np.repeat(ends, lengths) - np.arange(len(values))  # 1 for the last of a list
-    out = np.zeros((len(lengths), width), dtype=np.int64)
-    kept = from_right <= width
-    out[row[kept], width - from_right[kept]] = values[kept]
+    if out is None:
+        out = np.empty((len(lengths), width), dtype=np.int64)
+    if len(lengths) and bool((lengths == lengths[0]).all()):
+        length = int(lengths[0])
+        pad = max(0, width - length)
+        out[:, :pad] = 0
+        out[:, pad:] = values.reshape(len(lengths), length)[:, max(0, length - width) :]
+        return out
+    if bool((lengths > width).any()):
+        from_right = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(values))
+        values = values[from_right <= width]  # 1 for the last of a list
+    out[...] = 0
+    out[np.arange(width) >= (width - np.minimum(lengths, width))[:, None]] = values
     return out
 
 
@@ -174,13 +217,29 @@ def first_repeat(ids: Array) -> int | None:
     return int(order[again + 1].min()) if again.size else None
 
 
+def column_type(source: Source, name: str) -> pa.DataType:
+    """The type of a column that must be there, once.
+
+    Raises:
+        InputError: it is not, or several times.
+    """
+    schema = source.schema
+    places = schema.get_all_field_indices(name)
+    if len(places) != 1:
+        raise InputError(
+            f"one column {name} is needed, got {len(places)} among the columns of "
+            f"{source.path}: {', '.join(schema.names)}"
+        )
+    return schema.field(places[0]).type
+
+
 def open_parquet(
-    path: Path,
+    path: PathLike,
     columns: Mapping[str, Kind],
     *,
     optional: Mapping[str, Kind] | None = None,
     allow_empty: bool = False,
-) -> pq.ParquetFile:
+) -> Source:
     """Open a file and check that it has these columns, of these kinds, and at least one row.
 
     `optional` columns may be missing, but if there are of the kind. Other columns are ignored.
@@ -189,41 +248,42 @@ def open_parquet(
         InputError: no such file, not parquet, a column missing, there twice or of a wrong type,
             or no rows (unless `allow_empty`).
     """
-    if not path.exists():
-        raise InputError(f"a parquet file is needed, there is none at {path}")
-    if not path.is_file():
-        raise InputError(f"a parquet file is needed, {path} is a directory or no regular file")
-    try:
-        # A buffered stream keeps memory flat also where one row group spans the whole file.
-        file = pq.ParquetFile(path, buffer_size=1 << 20)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(
-            f"a parquet file is needed, {path} cannot be read as one: {error}"
-        ) from None
-    schema = file.schema_arrow
-    for name, kind in {**columns, **(optional or {})}.items():
-        places = schema.get_all_field_indices(name)
-        if not places and name not in columns:
-            continue
-        if len(places) != 1:
-            names = ", ".join(schema.names)
-            rule = f"one column {name} is needed"
-            raise InputError(f"{rule}, got {len(places)} among the columns of {path}: {names}")
-        got = schema.field(places[0]).type
+    source = open_source(path)
+    found = {name: kind for name, kind in (optional or {}).items() if name in source.schema.names}
+    for name, kind in {**columns, **found}.items():
+        got = column_type(source, name)
         if not kind.accepts(got):
             raise InputError(f"{kind.name} are needed, got {got} in {path}, column {name}")
-    if file.metadata.num_rows == 0 and not allow_empty:
+    if not source.num_rows and not allow_empty:
         raise InputError(f"at least one row is needed, there is none in {path}")
-    return file
+    return source
 
 
-def runs(path: Path, file: pq.ParquetFile, columns: Iterable[str]) -> Iterator[dict[str, Column]]:
-    """The named columns in file order, a run of rows at a time."""
-    names = list(columns)
-    start = 0
-    try:
-        for part in file.iter_batches(batch_size=RUN, columns=names):
-            yield {name: Column(path, name, start, part.column(name)) for name in names}
-            start += part.num_rows
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} is damaged at or after row {start}: {error}") from None
+def read_columns(source: Source, names: Iterable[str]) -> Iterator[dict[str, Column]]:
+    """The named columns in file order, a batch of rows at a time."""
+    names, start = list(names), 0
+    for batch in source.read(names, rows=BATCH_ROWS):
+        rows = range(start, start + batch.num_rows)
+        yield {name: Column(source.path, name, rows, batch.column(name)) for name in names}
+        start = rows.stop
+
+
+def read_numbers(source: Source, name: str) -> Array:
+    """A whole column of numbers, without nulls: (rows,) in the file's own width."""
+    return np.concatenate([columns[name].numbers() for columns in read_columns(source, [name])])
+
+
+def as_lists(matrix: Array) -> pa.Array:
+    """(rows, width) as a list column; float16 as fixed-size lists."""
+    flat = pa.array(matrix.ravel())
+    if matrix.dtype == np.float16:
+        return pa.FixedSizeListArray.from_arrays(flat, matrix.shape[1])
+    offsets = np.arange(len(matrix) + 1, dtype=np.int32) * np.int32(matrix.shape[1])
+    return pa.ListArray.from_arrays(pa.array(offsets), flat)
+
+
+def write_parquet(path: PathLike, table: pa.Table) -> Path:
+    """Write a table, whole or not at all."""
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary)
+    return Path(path)

@@ -1,4 +1,4 @@
-"""From lanes to batches: windows decoded ahead into reused buffers, batches gathered from them."""
+"""From lanes to batches: windows decoded ahead into reused arrays, batches gathered from them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 
@@ -13,9 +14,11 @@ import numpy as np
 from torch import Tensor
 
 from mmrec.errors import InputError
-from mmrec.stream.decode import Array
-from mmrec.stream.partition import READ_AHEAD, Ints, Plan, Take
-from mmrec.stream.rows import Buffers, Reads, RowReader, Table
+from mmrec.io.parquet import Array, Ints
+from mmrec.stream.partition import READ_AHEAD, LaneRows, Plan
+from mmrec.stream.rows import RowGroups, RowReader
+
+Arrays = dict[str, Array]
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,15 @@ class Reader:
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A decoded window: where in the pool its rows lie, in the order of use."""
+    """A decoded window: its first row in the lane, and where in the pool its rows lie.
+
+    `base` is the first place in the pool that the window may use; `index` has the place of each
+    row in the order of use.
+    """
 
     window: int
     start: int
-    slot: int
+    base: int
     index: Ints
 
 
@@ -75,72 +82,77 @@ class _Loading:
 
 
 def read_batches(
-    table: Table,
+    groups: RowGroups,
     plan: Plan,
     reader: Reader,
-    reads: Reads,
-    buffers: Buffers,
+    spare: list[Arrays],
     empty: Callable[[int], dict[str, Tensor]],
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
     """Yield (number of the global batch, its slice for this reader).
 
-    `empty` is asked for each batch's tensors, to be filled, with the number of its rows.
+    Args:
+        groups: what to read.
+        plan: the epoch's order.
+        reader: which batches, and which part of each.
+        spare: arrays of an earlier epoch, to be used again; those of this one are left in it.
+        empty: asked for each batch's tensors, to be filled, with the number of its rows.
     """
-    work = _Work(table, plan, reader, buffers)
+    work = _Work(groups, plan, reader, spare)
     try:
         for batch in range(reader.first, plan.num_batches, reader.step):
-            start, stop = plan.slice_of(batch, reader.rank, reader.world_size)
-            yield batch, work.gather(batch, empty(stop - start))
+            yield batch, work.gather(batch, empty)
     finally:
-        work.close(reads)
+        work.close()
 
 
 class _Work:
     """The windows of the lanes that this reader needs, the next ones being decoded.
 
-    The pool holds one slot a lane, and one for each window that is being decoded: one a thread,
-    and one without threads. A slot is a window's rows of every column.
+    The pool has room for a window of each lane, and for one that is being decoded in each thread
+    (without threads, for one).
     """
 
-    def __init__(self, table: Table, plan: Plan, reader: Reader, buffers: Buffers) -> None:
-        self._table, self._plan, self._reader = table, plan, reader
+    def __init__(self, groups: RowGroups, plan: Plan, reader: Reader, spare: list[Arrays]) -> None:
+        self._groups, self._plan, self._reader, self._spare = groups, plan, reader, spare
         mains = range(reader.first, plan.first_tail_batch, reader.step)
         tails = [b for b in range(reader.first, plan.num_batches, reader.step) if b not in mains]
-        lanes = {t.lane for b in islice(mains, plan.times) for t in self._takes(b)}
-        self._tail_lanes = {t.lane for b in tails for t in self._takes(b)}
+        lanes = {rows.lane for b in islice(mains, plan.times) for rows in self._lane_rows(b)}
+        self._tail_lanes = {rows.lane for b in tails for rows in self._lane_rows(b)}
         # A lane's windows are decoded one after the other, so more threads than lanes are idle.
-        self._threads = min(reader.threads, len(lanes), READ_AHEAD)
-        self._at_once = max(1, self._threads)
-        slots = len(lanes) + self._at_once
-        self._slot_rows = max((plan.longest_window(lane) for lane in lanes), default=0)
-        self._buffers = buffers
-        self._pool = buffers.take(table, slots * self._slot_rows)
-        self._free = list(range(slots))
-        self._planned: deque[list[Take]] = deque()  # of batches from the next one on
+        threads = min(reader.threads, len(lanes), READ_AHEAD)
+        self._at_once = max(1, threads)
+        longest = max((plan.longest_window(lane) for lane in lanes), default=0)
+        self._free = [longest * place for place in range(len(lanes) + self._at_once)]
+        self._pool = self._take_pool(longest * len(self._free))
+        self._planned: deque[list[LaneRows]] = deque()  # of batches from the next one on
         self._loads = self._schedule(mains)
         self._following = next(self._loads, None)
         self._ahead: deque[tuple[int, int, Future[_Loaded] | _Loading]] = deque()
         self._current: dict[int, _Loaded] = {}
-        self._tails: dict[int, tuple[dict[str, Array], Ints]] = {}
+        self._tails: dict[int, tuple[Arrays, Ints]] = {}
         self._readers: dict[int, RowReader] = {}
-        self._used_readers: list[RowReader] = []
-        self._scratch: dict[str, Array] = {}
+        self._scratch: Arrays = {}
         # Its threads are no daemons: the interpreter waits for them when it ends.
-        self._executor = ThreadPoolExecutor(self._threads, "mmrec-read") if self._threads else None
+        self._executor = ThreadPoolExecutor(threads, "mmrec-read") if threads else None
         self._load_ahead()
 
-    def close(self, reads: Reads) -> None:
+    def _take_pool(self, rows: int) -> Arrays:
+        while self._spare:
+            arrays = self._spare.pop()
+            if len(arrays["row"]) >= rows:
+                return arrays
+        return self._groups.arrays(rows)
+
+    def close(self) -> None:
         if self._executor is not None:
             self._executor.shutdown(wait=True, cancel_futures=True)
-        for reader in self._used_readers:
-            reads.row_groups += reader.reads.row_groups
-            reads.rows += reader.reads.rows
+        for reader in self._readers.values():
             reader.close()
-        self._buffers.give_back(self._pool)
+        self._spare[:] = [self._pool]
 
-    def _takes(self, batch: int) -> list[Take]:
+    def _lane_rows(self, batch: int) -> list[LaneRows]:
         bounds = self._plan.slice_of(batch, self._reader.rank, self._reader.world_size)
-        return self._plan.takes(batch, *bounds)
+        return self._plan.lane_rows(batch, *bounds)
 
     # Loading
 
@@ -148,9 +160,9 @@ class _Work:
         """Every (lane, window) in the order in which the batches first need them."""
         current: dict[int, int] = {}
         for batch in batches:
-            takes = self._takes(batch)
-            self._planned.append(takes)
-            for lane, _, first, count in takes:
+            planned = self._lane_rows(batch)
+            self._planned.append(planned)
+            for lane, _, first, count in planned:
                 last = self._plan.window_of(lane, first + count - 1)
                 if current.get(lane) == last:
                     continue
@@ -160,7 +172,7 @@ class _Work:
                         yield lane, window
 
     def _load_ahead(self) -> None:
-        """Begin to decode the windows that are needed next, as far as there are slots."""
+        """Begin to decode the windows that are needed next, as far as there is room."""
         while (
             self._free
             and self._following is not None
@@ -168,104 +180,88 @@ class _Work:
             and all(lane != self._following[0] for lane, _, _ in self._ahead)
         ):
             lane, window = self._following
-            steps = self._steps(lane, window, self._free.pop())
-            loading: Future[_Loaded] | _Loading = _Loading(steps)
+            loading: Future[_Loaded] | _Loading
+            loading = _Loading(self._steps(lane, window, self._free.pop()))
             if self._executor is not None:
                 loading = self._executor.submit(loading.result)
             self._ahead.append((lane, window, loading))
             self._following = next(self._loads, None)
 
-    def _advance(self, rows: int) -> None:
-        """Without threads: decode some rows ahead, so that no batch waits for a whole window.
-
-        Lanes need their next windows at uneven times, at least half the mean distance apart: hence
-        twice as many rows as were used.
-        """
-        for _, _, loading in self._ahead:
-            if isinstance(loading, _Loading):
-                loading.advance(2 * rows)
-
-    def _steps(self, lane: int, window: int, slot: int) -> Generator[int, None, _Loaded]:
-        """Decode one window into a slot (in a thread; never two of one lane at a time)."""
+    def _steps(self, lane: int, window: int, base: int) -> Generator[int, None, _Loaded]:
+        """Decode one window into the pool (in a thread; never two of one lane at a time)."""
         plan = self._plan
         if lane not in self._readers:
-            self._readers[lane] = self._new_reader()
+            self._readers[lane] = RowReader(self._groups)
             if lane in self._tail_lanes and plan.spec.shuffle and window == 0:
                 # The tail lies before the window, in the same row group: no second reading.
                 self._tails[lane] = self._read_tail(lane, self._readers[lane])
         start, stop = plan.window_bounds(lane, window)
-        base = slot * self._slot_rows
-        pieces = plan.pieces(lane, False, start, stop - start)
-        yield from self._readers[lane].steps(pieces, self._pool, base)
+        wanted = plan.group_rows(lane, False, start, stop - start)
+        yield from self._readers[lane].steps(wanted, self._pool, base)
         if stop == plan.main_rows[lane] and plan.spec.shuffle:
             self._readers[lane].close()
-        return _Loaded(window, start, slot, plan.window_order(lane, window) + base)
+        return _Loaded(window, start, base, plan.window_order(lane, window) + base)
 
-    def _new_reader(self, fragment: int | None = None) -> RowReader:
-        """A reader; with `fragment`, one for the first rows of a row group."""
-        reader = RowReader(self._table, fragment=fragment, prefix=fragment is not None)
-        self._used_readers.append(reader)
-        return reader
-
-    def _read_tail(self, lane: int, reader: RowReader) -> tuple[dict[str, Array], Ints]:
+    def _read_tail(self, lane: int, reader: RowReader) -> tuple[Arrays, Ints]:
         rows = self._plan.tail_rows[lane]
-        blocks = self._table.blocks(rows)
-        reader.read(self._plan.pieces(lane, True, 0, rows), blocks)
-        return blocks, self._plan.tail_order(lane)
+        arrays = self._groups.arrays(rows)
+        reader.read(self._plan.group_rows(lane, True, 0, rows), arrays)
+        return arrays, self._plan.tail_order(lane)
 
-    def _fetch_tail(self, lane: int) -> tuple[dict[str, Array], Ints]:
+    def _fetch_tail(self, lane: int) -> tuple[Arrays, Ints]:
         """A tail that this reader did not pass by: read the first rows of its lane."""
-        reader = self._readers.get(lane)
-        if reader is None or self._plan.spec.shuffle:
-            first = next(self._plan.pieces(lane, True, 0, self._plan.tail_rows[lane]))
-            reader = self._new_reader(min(self._table.fragment_rows(), first.stop))
-        return self._read_tail(lane, reader)
+        if lane in self._readers and not self._plan.spec.shuffle:
+            return self._read_tail(lane, self._readers[lane])
+        first = next(self._plan.group_rows(lane, True, 0, self._plan.tail_rows[lane]))
+        at_once = min(self._groups.decoded_rows(), first.stop)
+        with closing(RowReader(self._groups, at_once=at_once, prefix=True)) as reader:
+            return self._read_tail(lane, reader)
 
     # Gathering
 
-    def gather(self, batch: int, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Fill the tensors with this reader's slice of a global batch."""
-        plan = self._plan
-        out = _Out(tensors, self._scratch)
-        parts: list[Ints] = []
-        takes = self._planned.popleft() if self._planned else self._takes(batch)
-        for lane, tail, first, count in takes:
+    def gather(self, batch: int, empty: Callable[[int], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """This reader's slice of a global batch."""
+        planned = self._planned.popleft() if self._planned else self._lane_rows(batch)
+        count = sum(rows.rows for rows in planned)
+        out = _Out(empty(count), self._scratch)
+        places: list[Ints] = []  # in the pool, of rows that are still to be copied
+        for lane, tail, first, rows in planned:
             if tail:
                 if lane not in self._tails:
                     self._tails[lane] = self._fetch_tail(lane)
-                blocks, order = self._tails[lane]
-                out.fill(blocks, order[first : first + count])
+                arrays, order = self._tails[lane]
+                out.fill(arrays, order[first : first + rows])
                 continue
-            while count:
-                window = plan.window_of(lane, first)
+            while rows:
+                window = self._plan.window_of(lane, first)
                 loaded = self._current.get(lane)
                 if loaded is None or loaded.window != window:
-                    self._flush(out, parts)
+                    # The window's room is about to be used again.
+                    out.fill(self._pool, *places)
+                    places.clear()
                     loaded = self._switch(lane, window)
-                index = loaded.index[first - loaded.start : first - loaded.start + count]
-                parts.append(index)
+                index = loaded.index[first - loaded.start : first - loaded.start + rows]
+                places.append(index)
                 first += len(index)
-                count -= len(index)
-        self._flush(out, parts)
-        self._advance(len(out.tensors["row"]))
+                rows -= len(index)
+        out.fill(self._pool, *places)
+        for _, _, loading in self._ahead:
+            # No batch waits for a whole window. Lanes need their next windows at uneven times, at
+            # least half the mean distance apart: hence twice as many rows as were used.
+            if isinstance(loading, _Loading):
+                loading.advance(2 * count)
         return out.tensors
 
-    def _flush(self, out: _Out, parts: list[Ints]) -> None:
-        if parts:
-            out.fill(self._pool, np.concatenate(parts) if len(parts) > 1 else parts[0])
-            parts.clear()
-
     def _switch(self, lane: int, window: int) -> _Loaded:
-        """Give the lane's old slot back and take the window that was decoded ahead."""
+        """Let go of the lane's old window and take the one that was decoded ahead."""
         old = self._current.pop(lane, None)
         if old is not None:
-            self._free.append(old.slot)
+            self._free.append(old.base)
         self._load_ahead()
         expected_lane, expected_window, loading = self._ahead.popleft()
         if (expected_lane, expected_window) != (lane, window):
             raise RuntimeError("windows are decoded in another order than they are used")
-        loaded = loading.result()
-        self._current[lane] = loaded
+        self._current[lane] = loaded = loading.result()
         self._load_ahead()
         return loaded
 
@@ -273,28 +269,31 @@ class _Work:
 class _Out:
     """The tensors of one batch while they are being filled."""
 
-    def __init__(self, tensors: dict[str, Tensor], scratch: dict[str, Array]) -> None:
+    def __init__(self, tensors: dict[str, Tensor], scratch: Arrays) -> None:
         self._rows, self._filled, self._scratch = len(tensors["row"]), 0, scratch
         self.tensors = tensors
-        self._arrays = {name: tensor.numpy() for name, tensor in self.tensors.items()}
+        self._arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
 
-    def fill(self, blocks: dict[str, Array], index: Ints) -> None:
-        """Append the rows `index` of the blocks."""
+    def fill(self, arrays: Arrays, *places: Ints) -> None:
+        """Append the rows at these places of the arrays."""
+        if not places:
+            return
+        index = np.concatenate(places) if len(places) > 1 else places[0]
         start, stop = self._filled, self._filled + len(index)
-        for name, array in self._arrays.items():
-            block, target = blocks[name], array[start:stop]
+        for name, out in self._arrays.items():
+            array, target = arrays[name], out[start:stop]
             # mode="clip": numpy buffers `out` in the other modes; the indices are valid anyway.
-            if block.dtype == target.dtype:
-                block.take(index, axis=0, out=target, mode="clip")
+            if array.dtype == target.dtype:
+                array.take(index, axis=0, out=target, mode="clip")
             else:
-                scratch = self._scratch_for(name, block)[: len(index)]
-                block.take(index, axis=0, out=scratch, mode="clip")
+                scratch = self._scratch_for(name, array)[: len(index)]
+                array.take(index, axis=0, out=scratch, mode="clip")
                 target[...] = scratch
         self._filled = stop
 
-    def _scratch_for(self, name: str, block: Array) -> Array:
+    def _scratch_for(self, name: str, array: Array) -> Array:
         scratch = self._scratch.get(name)
         if scratch is None or len(scratch) < self._rows:
-            scratch = np.empty((self._rows, *block.shape[1:]), dtype=block.dtype)
+            scratch = np.empty((self._rows, *array.shape[1:]), dtype=array.dtype)
             self._scratch[name] = scratch
         return scratch

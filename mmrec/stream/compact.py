@@ -5,15 +5,16 @@ What holds nulls, or no numbers, is left as it is.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as types
 
-from mmrec.stream.decode import BadColumn, Column, decode
+from mmrec.io.parquet import Column, is_list, left_pad
+from mmrec.io.sources import reason_of
 
 _INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
 
@@ -31,12 +32,6 @@ def smallest_integer(low: int, high: int) -> pa.DataType:
     raise ValueError(f"no integer type holds {low}..{high}")
 
 
-def is_list(dtype: pa.DataType) -> bool:
-    return bool(
-        types.is_list(dtype) or types.is_large_list(dtype) or types.is_fixed_size_list(dtype)
-    )
-
-
 @dataclass
 class Survey:
     """What one pass over a column has seen."""
@@ -49,22 +44,22 @@ class Survey:
 
     def add(self, array: pa.Array) -> None:
         """Take in the next values of the column."""
-        self.nulls = self.nulls or array.null_count > 0
-        values = array
+        self.nulls |= array.null_count > 0
         if is_list(array.type):
             lengths = pc.min_max(pc.list_value_length(array)).as_py()
             self.shortest = _merge(min, self.shortest, lengths["min"])
             self.longest = _merge(max, self.longest, lengths["max"])
-            values = array.flatten()
-            self.nulls = self.nulls or values.null_count > 0
-        if types.is_integer(values.type):
-            bounds = pc.min_max(values).as_py()
+            array = array.flatten()
+            self.nulls |= array.null_count > 0
+        if types.is_integer(array.type):
+            bounds = pc.min_max(array).as_py()
             self.low = _merge(min, self.low, bounds["min"])
             self.high = _merge(max, self.high, bounds["max"])
 
 
-def _merge(choose: Any, a: int | None, b: int | None) -> int | None:
-    return choose(a, b) if a is not None and b is not None else (b if a is None else a)
+def _merge(choose: Callable[..., int], a: int | None, b: int | None) -> int | None:
+    seen = [bound for bound in (a, b) if bound is not None]
+    return choose(seen) if seen else None
 
 
 def stored_type(dtype: pa.DataType, survey: Survey, width: int | None) -> pa.DataType:
@@ -83,13 +78,13 @@ def stored_type(dtype: pa.DataType, survey: Survey, width: int | None) -> pa.Dat
     if not listed:
         return value
     element = pa.field("element", value, nullable=False)
-    if width is None and survey.shortest == survey.longest and survey.longest:
+    if width is None and survey.shortest == survey.longest:
         width = survey.longest
     return pa.list_(element, width) if width else pa.list_(element)
 
 
 def stored_schema(
-    schema: pa.Schema, surveys: dict[str, Survey], widths: dict[str, int]
+    schema: pa.Schema, surveys: Mapping[str, Survey], widths: Mapping[str, int]
 ) -> pa.Schema:
     """The schema of the repacked files; columns with nulls keep their type."""
     fields = []
@@ -97,33 +92,32 @@ def stored_schema(
         survey = surveys[field.name]
         if survey.nulls:
             fields.append(field.with_metadata(None))
-            continue
-        dtype = stored_type(field.type, survey, widths.get(field.name))
-        fields.append(pa.field(field.name, dtype, nullable=False))
+        else:
+            dtype = stored_type(field.type, survey, widths.get(field.name))
+            fields.append(pa.field(field.name, dtype, nullable=False))
     return pa.schema(fields)
 
 
-def convert(array: pa.Array, field: pa.Field) -> pa.Array:
+def convert(column: Column, field: pa.Field) -> pa.Array:
     """The same values as `field` stores them.
 
     Raises:
-        BadColumn: when a value does not fit (the file changed since it was surveyed).
+        InputError: a value does not fit (the file changed since it was surveyed).
     """
-    if array.type == field.type:
+    array, kind = column.array, field.type
+    if array.type == kind:
         return array
     try:
-        if not is_list(field.type):
-            return array.cast(field.type)
-        value = field.type.value_type
-        if types.is_fixed_size_list(field.type):
-            width = field.type.list_size
-            dtype = np.dtype(value.to_pandas_dtype())
-            block = np.empty((len(array), width), dtype=dtype)
-            decode(Column(field.name, width, False, dtype, dtype), array, block)
-            return pa.FixedSizeListArray.from_arrays(pa.array(block.ravel()), type=field.type)
+        if not is_list(kind):
+            return array.cast(kind)
+        value = kind.value_type
+        if types.is_fixed_size_list(kind):
+            values, lengths = column.lists()
+            block = np.empty((len(array), kind.list_size), dtype=value.to_pandas_dtype())
+            left_pad(values, lengths, kind.list_size, block)
+            return pa.FixedSizeListArray.from_arrays(pa.array(block.ravel()), type=kind)
         offsets = array.offsets.cast(pa.int32())
         offsets = pc.subtract(offsets, offsets[0])
-        values = array.flatten().cast(value)
-        return pa.ListArray.from_arrays(offsets, values, type=field.type)
+        return pa.ListArray.from_arrays(offsets, array.flatten().cast(value), type=kind)
     except pa.ArrowException as error:
-        raise BadColumn(field.name, " ".join(str(error).split())) from None
+        column.refuse(0, f"values fit into {kind}, as when they were surveyed", reason_of(error))

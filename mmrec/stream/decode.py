@@ -1,4 +1,4 @@
-"""From Arrow columns to numpy blocks of fixed width, with no Python per row.
+"""From Arrow columns to numpy arrays of fixed width, with no Python per row.
 
 n rows, W list width.
 """
@@ -7,82 +7,64 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.types as types
 
 from mmrec.errors import InputError
-from mmrec.stream.sources import Source
+from mmrec.io.parquet import (
+    BOOLEAN,
+    FLOAT,
+    INTEGER,
+    Array,
+    Column,
+    Kind,
+    column_type,
+    is_list,
+    left_pad,
+    value_type,
+)
+from mmrec.io.sources import Source
 
-Array = npt.NDArray[Any]
+Type: TypeAlias = "np.dtype[Any]"
 
-
-class BadColumn(ValueError):
-    """A column holds what no tensor can; whoever reads adds file and row group.
-
-    `row` counts from the beginning of the array, or is None.
-    """
-
-    def __init__(self, column: str, reason: str, row: int | None = None) -> None:
-        super().__init__(reason)
-        self.column, self.reason, self.row = column, reason, row
+_TENSOR_TYPES: Mapping[Kind, Type] = {
+    INTEGER: np.dtype(np.int64),
+    FLOAT: np.dtype(np.float32),
+    BOOLEAN: np.dtype(np.bool_),
+}
 
 
 @dataclass(frozen=True)
-class Column:
+class TensorColumn:
     """How one column becomes a tensor.
 
     Attributes:
         name: in the file.
         width: of a list column, None for a scalar one.
         exact: lists may have no other length than `width` (it was read from the file, not asked).
-        stored: dtype of the window's buffer, the narrowest that holds every file's values.
+        stored: dtype of the window's arrays, the narrowest that holds every file's values.
         out: dtype of the tensor: int64, float32 or bool.
     """
 
     name: str
     width: int | None
     exact: bool
-    stored: np.dtype[Any]
-    out: np.dtype[Any]
-
-
-def _value_type(dtype: pa.DataType) -> tuple[pa.DataType, bool]:
-    """(type of the values, whether it is a list column)."""
-    if types.is_dictionary(dtype):
-        return _value_type(dtype.value_type)
-    if types.is_list(dtype) or types.is_large_list(dtype) or types.is_fixed_size_list(dtype):
-        return dtype.value_type, True
-    return dtype, False
-
-
-def _kind(dtype: pa.DataType) -> str | None:
-    value, is_list = _value_type(dtype)
-    if types.is_integer(value):
-        kind = "integers"
-    elif types.is_floating(value):
-        kind = "floats"
-    elif types.is_boolean(value):
-        kind = "booleans"
-    else:
-        return None
-    return f"lists of {kind}" if is_list else kind
+    stored: Type
+    out: Type
 
 
 def plan_columns(
     sources: Sequence[Source], names: Sequence[str] | None, widths: Mapping[str, int]
-) -> list[Column]:
+) -> list[TensorColumn]:
     """How each column is read, checked over all files.
 
     Raises:
         InputError: naming file and column, for an absent column, a type that is no tensor, or a
             file whose column is something else than the first file's.
     """
-    first = sources[0]
-    chosen = list(first.schema.names) if names is None else list(names)
+    chosen = list(sources[0].schema.names if names is None else names)
     for name in widths:
         if name not in chosen:
             raise InputError(f"list_widths names the column {name!r}, which is not read: {chosen}")
@@ -91,140 +73,72 @@ def plan_columns(
     return [_plan_column(sources, name, widths.get(name)) for name in chosen]
 
 
-def _plan_column(sources: Sequence[Source], name: str, width: int | None) -> Column:
-    stored: np.dtype[Any] | None = None
-    first_kind = None
-    exact = False
-    for source in sources:
-        schema = source.schema
-        if schema.get_field_index(name) < 0:
+def _plan_column(sources: Sequence[Source], name: str, width: int | None) -> TensorColumn:
+    planned = [_held(source, name) for source in sources]
+    (held, out, _), first = planned[0], sources[0].path
+    for source, (other, _, _) in zip(sources, planned, strict=True):
+        if other != held:
             raise InputError(
-                f"every file must have the column {name!r}, but {source.path} has {schema.names}"
+                f"files must agree on their columns, but {name!r} holds {held} in {first} and "
+                f"{other} in {source.path}"
             )
-        dtype = schema.field(name).type
-        kind = _kind(dtype)
-        if kind is None:
-            raise InputError(
-                f"a column must hold numbers, booleans or lists of them, but {name!r} of "
-                f"{source.path} is {dtype}; leave it out with columns=[…]"
-            )
-        if first_kind not in (None, kind):
-            raise InputError(
-                f"files must agree on their columns, but {name!r} holds {first_kind} in "
-                f"{sources[0].path} and {kind} in {source.path}"
-            )
-        first_kind = kind
-        value, is_list = _value_type(dtype)
-        if is_list and width is None:
-            width, exact = _infer_width(source, name, dtype), True
-        if not is_list and width is not None:
-            raise InputError(f"list_widths names {name!r}, which holds {kind} in {source.path}")
-        wide = np.dtype(np.int64) if types.is_uint64(value) else np.dtype(value.to_pandas_dtype())
-        stored = wide if stored is None else np.promote_types(stored, wide)
-    if stored is None or first_kind is None:
-        raise InputError("at least one parquet file is needed, got none")
+    listed = is_list(column_type(sources[0], name))
+    exact = listed and width is None
+    if exact:
+        widths = (_first_width(source, name) for source in sources)
+        width = next((found for found in widths if found is not None), None)
+    elif width is not None and not listed:
+        raise InputError(f"list_widths names {name!r}, which holds {held} in {first}")
     if width is not None and width < 1:
         raise InputError(f"a list width must be at least 1, got {width} for {name!r}")
-    if first_kind.endswith("integers"):
-        out: np.dtype[Any] = np.dtype(np.int64)
-    elif first_kind.endswith("floats"):
-        out, stored = np.dtype(np.float32), min(stored, np.dtype(np.float32))
-    else:
-        out = np.dtype(np.bool_)
-    return Column(name, width, exact, stored, out)
+    stored = np.result_type(*(stored for _, _, stored in planned))
+    return TensorColumn(name, width, exact, min(stored, out) if out.kind == "f" else stored, out)
 
 
-def _infer_width(source: Source, name: str, dtype: pa.DataType) -> int | None:
+def _held(source: Source, name: str) -> tuple[str, Type, Type]:
+    """What a file's column holds, in words; the tensor's type, and the narrowest to store it as."""
+    kind = column_type(source, name)
+    value = value_type(kind)
+    for held, out in _TENSOR_TYPES.items():
+        if held.accepts(value):
+            stored = out if types.is_uint64(value) else np.dtype(value.to_pandas_dtype())
+            return f"lists of {held.name}" if is_list(kind) else held.name, out, stored
+    raise InputError(
+        f"a column must hold numbers, booleans or lists of them, but {name!r} of {source.path} "
+        f"is {kind}; leave it out with columns=[…]"
+    )
+
+
+def _first_width(source: Source, name: str) -> int | None:
     """The width of a fixed-size list, or of the first row's list; None for a file without rows."""
-    if types.is_fixed_size_list(dtype):
-        return int(dtype.list_size)
-    if source.num_rows == 0:
+    kind = column_type(source, name)
+    if types.is_fixed_size_list(kind):
+        return int(kind.list_size)
+    groups = [group for group, rows in enumerate(source.group_rows) if rows]
+    if not groups:
         return None
-    group = next(g for g, rows in enumerate(source.group_rows) if rows)
-    batch = next(source.read_group(group, [name], rows=1, checksums=False))
-    value = batch.column(0)[0].as_py()
-    return max(1, len(value)) if value is not None else None
+    batch = next(source.read([name], groups=groups[:1], rows=1, checksums=False))
+    first = batch.column(0)[0].as_py()
+    return None if first is None else max(1, len(first))
 
 
-def decode(column: Column, array: pa.Array, out: Array) -> None:
-    """Write the array's n values into `out`, (n,) or (n, W): padded with 0, or cut, on the left.
+def decode(column: Column, tensor: TensorColumn, out: Array) -> None:
+    """Write the column's n values into `out`, (n,) or (n, W): padded with 0, or cut, on the left.
 
     Raises:
-        BadColumn: for a null, an unsigned value past int64, or a list of another length where
+        InputError: for a null, an unsigned value past int64, or a list of another length where
             the width was not asked for.
     """
-    if isinstance(array, pa.DictionaryArray):
-        array = array.dictionary_decode()
-    if array.null_count:
-        raise BadColumn(column.name, "a null", _first_true(array.is_null()))
-    if column.width is None:
-        np.copyto(out, _numbers(column, array), casting="unsafe")
+    if tensor.width is None:
+        np.copyto(out, column.numbers(), casting="unsafe")
         return
-    if isinstance(array, pa.FixedSizeListArray):
-        length = array.type.list_size
-        values = _numbers(column, array.flatten(), length).reshape(len(array), length)  # (n, W')
-        if column.exact and length != column.width:
-            raise BadColumn(column.name, _wrong_length(length, column.width), 0)
-        _align(values, out)
-        return
-    offsets = array.offsets.to_numpy()  # (n + 1,)
-    begin, end = int(offsets[0]), int(offsets[-1])
-    flat = array.values.slice(begin, end - begin)
-    lengths = np.diff(offsets)
-    if flat.null_count:
-        at = _first_true(flat.is_null()) + begin
-        row = int(np.searchsorted(offsets, at, side="right")) - 1
-        raise BadColumn(column.name, "a null in a list", row)
-    values = _numbers(column, flat)
-    if len(lengths) and bool((lengths == lengths[0]).all()):
-        length = int(lengths[0])
-        if column.exact and length != column.width:
-            raise BadColumn(column.name, _wrong_length(length, column.width), 0)
-        _align(values.reshape(len(array), length), out)
-        return
-    if column.exact:
-        row = int((lengths != column.width).argmax())
-        raise BadColumn(column.name, _wrong_length(int(lengths[row]), column.width), row)
-    _pad_ragged(values, offsets - begin, lengths, out)
-
-
-def _pad_ragged(values: Array, offsets: Array, lengths: Array, out: Array) -> None:
-    """Lists of different lengths, the last W values of each, at the right end of each row."""
-    width = out.shape[1]
-    kept = np.minimum(lengths, width)
-    if bool((lengths > width).any()):
-        skipped = np.repeat(offsets[:-1] + lengths - kept, lengths)  # first position kept, a value
-        values = values[np.arange(len(values)) >= skipped]
-    mask = np.arange(width) >= (width - kept)[:, None]  # (n, W)
-    out[...] = 0
-    out[mask] = values
-
-
-def _align(values: Array, out: Array) -> None:
-    """(n, any width) to (n, W): the right ends meet."""
-    width, length = out.shape[1], values.shape[1]
-    if length < width:
-        out[:, : width - length] = 0
-        out = out[:, width - length :]
-    np.copyto(out, values[:, max(0, length - width) :], casting="unsafe")
-
-
-def _numbers(column: Column, array: pa.Array, per_row: int = 1) -> Array:
-    if array.null_count:
-        raise BadColumn(column.name, "a null in a list", _first_true(array.is_null()) // per_row)
-    values: Array = array.to_numpy(zero_copy_only=False)
-    if values.dtype == np.uint64 and len(values) and int(values.max()) > np.iinfo(np.int64).max:
-        at = int(values.argmax())
-        raise BadColumn(column.name, f"{values[at]}, which int64 cannot hold", at // per_row)
-    return values
-
-
-def _first_true(mask: pa.Array) -> int:
-    return int(mask.to_numpy(zero_copy_only=False).argmax())
-
-
-def _wrong_length(length: int, width: int | None) -> str:
-    return (
-        f"a list of {length} where the first row has {width}; for lists of different lengths "
-        "say how wide they shall be with list_widths={…}"
-    )
+    values, lengths = column.lists()
+    if tensor.exact and (lengths != tensor.width).any():
+        first = int((lengths != tensor.width).argmax())
+        column.refuse(
+            first,
+            f"lists whose width is not asked for (list_widths={{…}}) are as long as the first "
+            f"row's, here {tensor.width}",
+            f"a list of {lengths[first]}",
+        )
+    left_pad(values, lengths, tensor.width, out)

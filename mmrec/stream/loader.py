@@ -8,7 +8,6 @@ from itertools import count
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from mmrec.errors import InputError
@@ -56,18 +55,12 @@ class Loader(Generic[T]):
         self._pin = pin_memory and torch.cuda.is_available()
         self._kept: tuple[Ring, DataLoader[list[Written]]] | None = None
         self._iterations = 0
-        self._next: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.stream)
 
     def __iter__(self) -> Iterator[T]:
-        batches = self._in_workers() if self._workers else self._here()
-        self._next = (self.stream.epoch, self.stream.start)
-        return self._count(batches, *self._next)
-
-    def _here(self) -> Iterator[T]:
-        batches = iter(self.stream)
+        batches = self._in_workers() if self._workers else iter(self.stream)
         return map(_pinned, batches) if self._pin else batches
 
     def _in_workers(self) -> Iterator[T]:
@@ -77,28 +70,34 @@ class Loader(Generic[T]):
         if self._persistent:
             self._kept = ring, loader
         self._iterations += 1
-        handed_out = self._handed_out(ring, iter(loader), self._iterations)
-        batches = map(self.stream.finish, handed_out)
-        return map(_pinned, batches) if self._pin else batches
+        position = self.stream.epoch, self.stream.start
+        return self._hand_out(ring, iter(loader), self._iterations, position)
 
-    def _handed_out(
-        self, ring: Ring, messages: Iterator[list[Written]], iteration: int
-    ) -> Iterator[dict[str, Tensor]]:
+    def _hand_out(
+        self,
+        ring: Ring,
+        messages: Iterator[list[Written]],
+        iteration: int,
+        position: tuple[int, int],
+    ) -> Iterator[T]:
         """The workers' batches in turn: batch i of the iteration is worker i mod W's next."""
+        epoch, first = position
         waiting: list[deque[Written]] = [deque() for _ in range(self._workers)]
-        for batch in count():
+        for number in count():
             if self._persistent and iteration != self._iterations:
                 raise InputError(
                     "persistent workers serve one iteration at a time: this one was given up "
                     "when another began"
                 )
-            mine = waiting[batch % self._workers]
+            mine = waiting[number % self._workers]
             while not mine:
                 message = next(messages, None)
                 if message is None:
                     return
                 waiting[message[0].worker].extend(message)
-            yield ring.hand_out(mine.popleft(), pin=self._pin)
+            yield self.stream.finish(
+                ring.hand_out(mine.popleft(), pin=self._pin), epoch=epoch, batch=first + number
+            )
 
     def _start(self) -> tuple[Ring, DataLoader[list[Written]]]:
         together = max(1, self._prefetch // _MESSAGES)
@@ -115,11 +114,6 @@ class Loader(Generic[T]):
         )
         return ring, loader
 
-    def _count(self, batches: Iterator[T], epoch: int, first: int) -> Iterator[T]:
-        for batch, content in enumerate(batches, start=first):
-            self._next = (epoch, batch + 1)
-            yield content
-
     @property
     def epoch(self) -> int:
         """The epoch that the next iteration yields."""
@@ -132,17 +126,14 @@ class Loader(Generic[T]):
     def seek(self, *, epoch: int, batch: int) -> None:
         """See `ParquetStream.seek`."""
         self.stream.seek(epoch=epoch, batch=batch)
-        self._next = None
 
     def state_dict(self) -> dict[str, Any]:
         """The position after the last batch handed out, and the fingerprint."""
-        epoch, batch = self._next or (self.stream.epoch, self.stream.start)
-        return self.stream.state_after(epoch=epoch, batch=batch)
+        return self.stream.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See `ParquetStream.load_state_dict`."""
         self.stream.load_state_dict(state)
-        self._next = None
 
     def fingerprint(self) -> dict[str, Any]:
         """See `ParquetStream.fingerprint`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -10,20 +9,11 @@ from typing import Any
 import fsspec
 
 from mmrec.errors import InputError
-from mmrec.stream.sources import Source
+from mmrec.io.hashing import sha256_of
+from mmrec.io.sources import Source
 
 NAME = "manifest.json"
 FORMAT = 1
-_CHUNK = 1 << 20
-
-
-def sha256_of(location: str, filesystem: Any = None) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
-    digest = hashlib.sha256()
-    with (open if filesystem is None else filesystem.open)(location, "rb") as handle:
-        while chunk := handle.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def describe(source: Source) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Who reads which rows in which order: pure functions of their arguments.
 
-Row groups are put in a permuted order and dealt, as contiguous runs, to T x P *lanes*. Global batch
+Row groups are put in a permuted order and cut into T x P *lanes* of consecutive rows. Global batch
 b takes its rows from the P lanes of time class b mod T, an equal share of each; rank r takes the
 rows [r B / world, (r + 1) B / world) of that list, and a rank's worker w takes its batches
 w, w + W, … as `torch.utils.data.DataLoader` expects. So a reader needs only its own lanes, and
@@ -22,24 +22,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-Ints = npt.NDArray[np.int64]
+from mmrec.io.hashing import FULL, GOLDEN, mix64
+from mmrec.io.parquet import Ints
 
 READ_AHEAD = 2  # windows
 
-_MASK = (1 << 64) - 1
-_GOLDEN = 0x9E3779B97F4A7C15
 _MAX_DECODED = 1.1  # rows decoded / rows of the file that cutting row groups into lanes may cost
 _SNAP = 16  # a lane's end moves to a row group's end when that is nearer than a 16th of the lane
-
-
-def _mix(value: int) -> int:
-    """One splitmix64 step on a Python int."""
-    z = (value + _GOLDEN) & _MASK
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
-    return z ^ (z >> 31)
 
 
 def permutation(n: int, *key: int) -> Ints:
@@ -52,21 +42,18 @@ def permutation(n: int, *key: int) -> Ints:
     """
     start = 0
     for part in key:
-        start = _mix(start ^ _mix(part & _MASK))
-    with np.errstate(over="ignore"):
-        z = np.arange(n, dtype=np.uint64) * np.uint64(_GOLDEN) + np.uint64(start)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        z ^= z >> np.uint64(31)
+        start = mix64(start ^ mix64(part & FULL))
+    numbers = np.arange(n, dtype=np.uint64)
+    hashed = mix64(numbers * GOLDEN + ((start - GOLDEN) & FULL))
     # The number goes into the low bits, so that sorting values, not indices, gives the order.
     low = np.uint64((1 << n.bit_length()) - 1)
-    z = (z & ~low) | np.arange(n, dtype=np.uint64)
-    z.sort()
-    order: Ints = (z & low).astype(np.int64)
+    hashed = (hashed & ~low) | numbers
+    hashed.sort()
+    order: Ints = (hashed & low).astype(np.int64)
     return order
 
 
-class Piece(NamedTuple):
+class GroupRows(NamedTuple):
     """Rows [start, stop) of one row group."""
 
     group: int
@@ -74,7 +61,7 @@ class Piece(NamedTuple):
     stop: int
 
 
-class Take(NamedTuple):
+class LaneRows(NamedTuple):
     """`rows` rows of a lane from row `first` on, of its main part or of its tail."""
 
     lane: int
@@ -90,11 +77,6 @@ def shares(size: int, parts: int) -> list[int]:
     [0, 1, 3, 5, 7]
     """
     return [size * part // parts for part in range(parts + 1)]
-
-
-def _closeness(a: int, b: int, cycle: int) -> int:
-    """How many of the cycle's divisions keep a and b together; `cycle` for a == b."""
-    return math.gcd(a - b, cycle)
 
 
 @dataclass(frozen=True)
@@ -132,7 +114,7 @@ def cut_lanes(sizes: Ints, spec: Spec, lanes: tuple[int, int]) -> Ints:
     """
     times, places = lanes
     bounds = shares(spec.batch_size, places)
-    weights = np.repeat(np.diff(np.asarray(bounds, dtype=np.int64)), times)
+    weights = np.repeat(np.diff(bounds), times)
     cumulative = np.concatenate([[0], np.cumsum(weights)])
     rows = int(sizes.sum())
     ideal = np.array([rows * int(c) // int(cumulative[-1]) for c in cumulative], dtype=np.int64)
@@ -198,14 +180,13 @@ class Plan:
         cut = cut_lanes(sizes[filled], spec, lanes)
         self._starts = cut[:-1].tolist()
         lengths = np.diff(cut).tolist()
-        self._bounds = shares(spec.batch_size, self.places)
-        self._shares = [b - a for a, b in zip(self._bounds, self._bounds[1:], strict=False)]
+        self._shares: list[int] = np.diff(shares(spec.batch_size, self.places)).tolist()
         of_lane = [self._shares[lane // self.times] for lane in range(len(lengths))]
         self._rounds = min(n // share for n, share in zip(lengths, of_lane, strict=True))
         self.main_rows: list[int] = [self._rounds * share for share in of_lane]
         self.tail_rows: list[int] = [n - m for n, m in zip(lengths, self.main_rows, strict=True)]
         self.first_tail_batch = self._rounds * self.times
-        self._tail_takes = self._deal_tails()
+        self._tail_batches = self._deal_tails()
         self._window = lane_window(spec, lanes)
         self._first_windows = [self._first_window(lane) for lane in range(len(lengths))]
 
@@ -218,29 +199,27 @@ class Plan:
         size = self.size_of(batch)
         return rank * size // world_size, (rank + 1) * size // world_size
 
-    def takes(self, batch: int, start: int, stop: int) -> list[Take]:
+    def lane_rows(self, batch: int, start: int, stop: int) -> list[LaneRows]:
         """Where rows [start, stop) of global batch `batch` come from, in order."""
         if batch >= self.first_tail_batch:
-            return list(_clip(self._tail_takes[batch - self.first_tail_batch], start, stop))
-        turn, time = divmod(batch, self.times)
-        takes = []
-        for place, share in enumerate(self._shares):
-            begin = self._bounds[place]
-            low, high = max(start, begin), min(stop, begin + share)
-            if low < high:
-                first = turn * share + low - begin
-                takes.append(Take(place * self.times + time, False, first, high - low))
-        return takes
+            whole = self._tail_batches[batch - self.first_tail_batch]
+        else:
+            turn, time = divmod(batch, self.times)
+            whole = [
+                LaneRows(place * self.times + time, False, turn * share, share)
+                for place, share in enumerate(self._shares)
+            ]
+        return list(_clip(whole, start, stop))
 
-    def _deal_tails(self) -> list[list[Take]]:
-        """The takes of the last batches: own lane first, then the nearest in time, then in place.
+    def _deal_tails(self) -> list[list[LaneRows]]:
+        """The rows of the last batches: own lane first, then the nearest in time, then in place.
 
         Near in time means the same worker for as many worker counts as possible.
         """
         used = [0] * len(self.tail_rows)
         batches = []
         for batch in range(self.first_tail_batch, self.num_batches):
-            takes: list[Take] = []
+            found: list[LaneRows] = []
             time = batch % self.times
             bounds = shares(self.size_of(batch), self.places)
             for place in range(self.places):
@@ -248,33 +227,33 @@ class Plan:
                 for lane in self._lanes_by_distance(time, place):
                     count = min(missing, self.tail_rows[lane] - used[lane])
                     if count > 0:
-                        takes.append(Take(lane, True, used[lane], count))
+                        found.append(LaneRows(lane, True, used[lane], count))
                         used[lane] += count
                         missing -= count
                     if missing == 0:
                         break
-            batches.append(takes)
+            batches.append(found)
         return batches
 
     def _lanes_by_distance(self, time: int, place: int) -> list[int]:
         lanes = [(p, t) for p in range(self.places) for t in range(self.times)]
-        lanes.sort(key=lambda x: (abs(x[0] - place), -_closeness(x[1], time, self.times), x[1]))
+        # The divisor that two time classes share: for how many worker counts they are one worker's.
+        lanes.sort(key=lambda x: (abs(x[0] - place), -math.gcd(x[1] - time, self.times), x[1]))
         return [p * self.times + t for p, t in lanes]
 
     # A lane's rows. Tail first when shuffling, last when not: file order must stay file order.
 
-    def pieces(self, lane: int, tail: bool, first: int, count: int) -> Iterator[Piece]:
-        """The row-group pieces of `rows` rows of a lane's main part or tail, in lane order."""
-        offset = self.tail_rows[lane] if self.spec.shuffle and not tail else 0
-        if tail and not self.spec.shuffle:
-            offset = self.main_rows[lane]
+    def group_rows(self, lane: int, tail: bool, first: int, count: int) -> Iterator[GroupRows]:
+        """Where `count` rows of a lane's main part or tail lie, in lane order."""
+        comes_first = tail == self.spec.shuffle
+        offset = 0 if comes_first else (self.main_rows if tail else self.tail_rows)[lane]
         start = self._starts[lane] + offset + first
         stop = start + count
         index = int(np.searchsorted(self._ends, start, side="right")) - 1
         while start < stop:
             begin, end = int(self._ends[index]), int(self._ends[index + 1])
             until = min(end, stop)
-            yield Piece(int(self._groups[index]), start - begin, until - begin)
+            yield GroupRows(int(self._groups[index]), start - begin, until - begin)
             start, index = until, index + 1
 
     def window_of(self, lane: int, row: int) -> int:
@@ -299,7 +278,7 @@ class Plan:
     def _first_window(self, lane: int) -> int:
         if len(self.tail_rows) == 1:
             return self._window
-        fraction: float = (lane + 1) * _GOLDEN % (1 << 64) / float(1 << 64)
+        fraction: float = (lane + 1) * GOLDEN % (1 << 64) / float(1 << 64)
         return max(1, math.ceil(fraction * self._window))
 
     def window_order(self, lane: int, window: int) -> Ints:
@@ -317,11 +296,11 @@ class Plan:
         return permutation(n, self.spec.seed, self.epoch, lane, window)
 
 
-def _clip(takes: Sequence[Take], start: int, stop: int) -> Iterator[Take]:
-    """The part [start, stop) of the concatenated takes."""
+def _clip(lane_rows: Sequence[LaneRows], start: int, stop: int) -> Iterator[LaneRows]:
+    """The part [start, stop) of these rows laid end to end."""
     position = 0
-    for take in takes:
-        low, high = max(start - position, 0), min(stop - position, take.rows)
+    for lane, tail, first, rows in lane_rows:
+        low, high = max(start - position, 0), min(stop - position, rows)
         if low < high:
-            yield Take(take.lane, take.tail, take.first + low, high - low)
-        position += take.rows
+            yield LaneRows(lane, tail, first + low, high - low)
+        position += rows

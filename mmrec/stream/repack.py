@@ -3,7 +3,7 @@
     python -m mmrec.stream.repack train.parquet --out train_packed --list-width item_seq=100
 
 The rows and their order stay the same. Output files appear whole or not at all; when the command is
-stopped, the same command goes on with the first file that is missing.
+stopped, the same command resumes with the first file that is missing.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from tqdm import tqdm
 from mmrec.cli import run
 from mmrec.errors import InputError
 from mmrec.io.files import replacing, write_json
+from mmrec.io.parquet import Column, column_type, is_list
+from mmrec.io.sources import PathLike, Paths, Source, open_source, open_sources
 from mmrec.stream.compact import Survey, convert, stored_schema
-from mmrec.stream.decode import BadColumn
 from mmrec.stream.manifest import FORMAT, NAME, describe
 from mmrec.stream.partition import shares
-from mmrec.stream.sources import READ_ERRORS, PathLike, Paths, Source, find_files, open_source
 
 GROUP_ROWS = 2048
 FILE_ROWS = 1 << 19
@@ -88,14 +88,14 @@ def repack(
         InputError: naming file, row group and column.
     """
     widths = dict(list_widths or {})
+    out = Path(out)
     if group_rows < 1 or file_rows < 1 or (row_groups is not None and row_groups < 1):
         raise InputError(
             "group_rows, row_groups and file_rows must be at least 1, "
             f"got {group_rows}, {row_groups} and {file_rows}"
         )
-    sources = [open_source(*found) for found in find_files(paths)]
+    sources = open_sources(paths)
     schema = _common_schema(sources, columns, widths)
-    out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     request = {
         "sources": [[s.name, s.size, s.footer] for s in sources],
@@ -108,13 +108,11 @@ def repack(
     }
     state = _resume(out, request)
     if state is None:
-        bar = _Bar("survey", sources, progress)
-        stored = _survey(sources, schema, widths, bar)
-        state = {"request": request, "schema": _to_hex(stored), "files": {}}
+        stored = _survey(sources, schema, widths, progress)
+        state = {"request": request, "schema": bytes(stored.serialize()).hex(), "files": {}}
         write_json(out / _STATE, state)
-    stored = pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(state["schema"])))
     if not (out / NAME).exists():
-        _write_files(sources, stored, out, state, _Bar("repack", sources, progress))
+        _write_files(sources, out, state, progress)
     files = state["files"].values()
     return Repacked(
         out=out,
@@ -167,119 +165,94 @@ def _resume(out: Path, request: dict[str, Any]) -> dict[str, Any] | None:
 def _common_schema(
     sources: Sequence[Source], columns: Sequence[str] | None, widths: Mapping[str, int]
 ) -> pa.Schema:
-    first = sources[0].schema
-    names = list(columns) if columns is not None else first.names
+    names = list(sources[0].schema.names if columns is None else columns)
+    kinds = {name: column_type(sources[0], name) for name in names}
     for source in sources:
-        for name in names:
-            if source.schema.get_field_index(name) < 0:
+        for name, kind in kinds.items():
+            if column_type(source, name) != kind:
                 raise InputError(
-                    f"every file must have the column {name!r}, but {source.path} has "
-                    f"{source.schema.names}"
-                )
-            dtype, expected = source.schema.field(name).type, first.field(name).type
-            if dtype != expected:
-                raise InputError(
-                    f"files must agree on their columns, but {name!r} is {expected} in "
-                    f"{sources[0].path} and {dtype} in {source.path}"
+                    f"files must agree on their columns, but {name!r} is {kind} in "
+                    f"{sources[0].path} and {column_type(source, name)} in {source.path}"
                 )
     for name, width in widths.items():
-        if name not in names or width < 1:
+        if name not in kinds or width < 1:
             raise InputError(f"list_widths needs read columns and widths >= 1, got {name}={width}")
-        if not pa.types.is_nested(first.field(name).type):
+        if not is_list(kinds[name]):
             raise InputError(f"list_widths names {name!r}, which is no list column")
-    return pa.schema([first.field(name) for name in names])
-
-
-class _Bar:
-    """Progress over rows; says nothing unless asked."""
-
-    def __init__(self, task: str, sources: Sequence[Source], shown: bool) -> None:
-        self.rows = sum(source.num_rows for source in sources)
-        self._bar = tqdm(total=self.rows, desc=task, unit=" rows", disable=not shown)
-
-    def add(self, rows: int) -> None:
-        self._bar.update(rows)
-
-    def close(self) -> None:
-        self._bar.close()
+    return pa.schema([sources[0].schema.field(name) for name in names])
 
 
 def _survey(
-    sources: Sequence[Source], schema: pa.Schema, widths: dict[str, int], bar: _Bar
+    sources: Sequence[Source], schema: pa.Schema, widths: Mapping[str, int], progress: bool
 ) -> pa.Schema:
     surveys = {name: Survey() for name in schema.names}
-    for _, _, batch in _read(sources, schema.names, 0):
-        for name, survey in surveys.items():
-            survey.add(batch.column(name))
-        bar.add(batch.num_rows)
-    bar.close()
+    with _bar("survey", sources, progress) as bar:
+        for columns in _read(sources, schema.names):
+            for name, survey in surveys.items():
+                survey.add(columns[name].array)
+            bar.update(len(columns[schema.names[0]].array))
     for name in widths:
         if surveys[name].nulls:
             raise InputError(f"a list column with nulls cannot be given a width, but {name!r} has")
     return stored_schema(schema, surveys, widths)
 
 
+def _bar(task: str, sources: Sequence[Source], shown: bool) -> Any:
+    rows = sum(source.num_rows for source in sources)
+    return tqdm(total=rows, desc=task, unit=" rows", disable=not shown)
+
+
 def _read(
-    sources: Sequence[Source], names: Sequence[str], skip: int
-) -> Iterator[tuple[Source, int, pa.RecordBatch]]:
-    """(file, row group, rows) from row `skip` on, a few thousand rows at a time."""
+    sources: Sequence[Source], names: Sequence[str], skip: int = 0
+) -> Iterator[dict[str, Column]]:
+    """The columns from row `skip` on, some thousand rows of a row group at a time."""
     for source in sources:
+        start = 0  # in the file
         for group, rows in enumerate(source.group_rows):
+            begin, start = start, start + rows
             if skip >= rows:
                 skip -= rows
                 continue
-            source.check_unchanged()
-            try:
-                for batch in source.read_group(group, names, rows=_READ_ROWS, checksums=True):
-                    if skip < batch.num_rows:
-                        yield source, group, batch.slice(skip)
-                    skip = max(0, skip - batch.num_rows)
-            except InputError:
-                raise
-            except READ_ERRORS as error:
-                reason = " ".join(str(error).split())
-                raise InputError(
-                    f"{source.path}: row group {group} cannot be read: {reason}"
-                ) from None
+            for batch in source.read(names, groups=[group], rows=_READ_ROWS):
+                kept = batch.slice(min(skip, batch.num_rows))
+                skip -= batch.num_rows - kept.num_rows
+                begin += batch.num_rows
+                place = range(begin - kept.num_rows, begin)
+                yield {n: Column(source.path, n, place, kept.column(n)) for n in names}
 
 
 def _write_files(
-    sources: Sequence[Source], schema: pa.Schema, out: Path, state: dict[str, Any], bar: _Bar
+    sources: Sequence[Source], out: Path, state: dict[str, Any], progress: bool
 ) -> None:
-    request = state["request"]
-    sizes = group_sizes(bar.rows, request["group_rows"], request["row_groups"])
+    """Write the files that are not there yet, and at last the manifest."""
+    request, files = state["request"], state["files"]
+    schema = pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(state["schema"])))
+    rows = sum(source.num_rows for source in sources)
+    sizes = group_sizes(rows, request["group_rows"], request["row_groups"])
     per_file = max(1, request["file_rows"] // max(1, max(sizes)))
-    parts = [sizes[i : i + per_file] for i in range(0, len(sizes), per_file)]
+    shards = [sizes[first : first + per_file] for first in range(0, len(sizes), per_file)]
+    names = [f"part-{index:05d}.parquet" for index in range(len(shards))]
     done = 0
-    for index in range(len(parts)):
-        name = f"part-{index:05d}.parquet"
-        entry = state["files"].get(name)
-        if entry is None or not _is_there(out / name, entry):
-            break
+    while done < len(names) and _is_there(out / names[done], files.get(names[done])):
         done += 1
-    skip = sum(map(sum, parts[:done]))
-    bar.add(skip)
-    tables = _grouped(sources, schema, skip, [n for part in parts[done:] for n in part])
-    for index, part in enumerate(parts[done:], start=done):
-        name = f"part-{index:05d}.parquet"
-        with replacing(out / name) as temporary:
-            _write_file(temporary, schema, tables, len(part), request["compression"], bar)
-        entry = describe(open_source(str(out / name), str(out / name), None))
-        state["files"][name] = entry
-        write_json(out / _STATE, state)
-    bar.close()
-    manifest = {
-        "format": FORMAT,
-        "rows": bar.rows,
-        "columns": {field.name: str(field.type) for field in schema},
-        "files": state["files"],
-    }
+    skip = sum(map(sum, shards[:done]))
+    left = [size for shard in shards[done:] for size in shard]
+    with _bar("repack", sources, progress) as bar:
+        bar.update(skip)
+        tables = _grouped(_converted(sources, schema, skip), schema, left)
+        for name, shard in zip(names[done:], shards[done:], strict=True):
+            with replacing(out / name) as temporary:
+                _write_file(temporary, schema, tables, len(shard), request["compression"], bar)
+            files[name] = describe(open_source(out / name))
+            write_json(out / _STATE, state)
+    columns = {field.name: str(field.type) for field in schema}
+    manifest = {"format": FORMAT, "rows": rows, "columns": columns, "files": files}
     write_json(out / NAME, manifest)
 
 
-def _is_there(path: Path, entry: dict[str, Any]) -> bool:
+def _is_there(path: Path, entry: dict[str, Any] | None) -> bool:
     """Whether a finished file of a stopped run is as it was left."""
-    return path.exists() and describe(open_source(str(path), str(path), None)) == entry
+    return entry is not None and path.exists() and describe(open_source(path)) == entry
 
 
 def _write_file(
@@ -288,7 +261,7 @@ def _write_file(
     tables: Iterator[pa.Table],
     groups: int,
     compression: str,
-    bar: _Bar,
+    bar: Any,
 ) -> None:
     writer = pq.ParquetWriter(
         path,
@@ -302,14 +275,13 @@ def _write_file(
         for _ in range(groups):
             table = next(tables)
             writer.write_table(table, row_group_size=max(1, table.num_rows))
-            bar.add(table.num_rows)
+            bar.update(table.num_rows)
 
 
 def _grouped(
-    sources: Sequence[Source], schema: pa.Schema, skip: int, sizes: list[int]
+    batches: Iterator[pa.RecordBatch], schema: pa.Schema, sizes: list[int]
 ) -> Iterator[pa.Table]:
-    """The rows from `skip` on as tables of these sizes."""
-    batches = _converted(sources, schema, skip)
+    """The rows of the batches as tables of these sizes."""
     rest: list[pa.RecordBatch] = []
     for size in sizes:
         have = sum(batch.num_rows for batch in rest)
@@ -322,18 +294,9 @@ def _grouped(
 
 
 def _converted(sources: Sequence[Source], schema: pa.Schema, skip: int) -> Iterator[pa.RecordBatch]:
-    for source, group, batch in _read(sources, schema.names, skip):
-        try:
-            arrays = [convert(batch.column(field.name), field) for field in schema]
-        except BadColumn as bad:
-            raise InputError(
-                f"{source.path}: row group {group}, column {bad.column!r}: {bad.reason}"
-            ) from None
+    for columns in _read(sources, schema.names, skip):
+        arrays = [convert(columns[field.name], field) for field in schema]
         yield pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-
-def _to_hex(schema: pa.Schema) -> str:
-    return bytes(schema.serialize()).hex()
 
 
 def main() -> None:
@@ -360,23 +323,23 @@ def main() -> None:
         "--compression", default="lz4", choices=["none", "snappy", "lz4", "zstd", "gzip"]
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    given = parser.parse_args()
+    args = parser.parse_args()
     widths = {}
-    for text in given.list_width:
+    for text in args.list_width:
         name, _, width = text.rpartition("=")
         if not name or not width.isdigit():
             parser.error(f"--list-width wants COLUMN=N, got {text!r}")
         widths[name] = int(width)
     done = repack(
-        given.paths,
-        given.out,
-        columns=given.columns,
+        args.paths,
+        args.out,
+        columns=args.columns,
         list_widths=widths,
-        group_rows=given.group_rows,
-        row_groups=given.row_groups,
-        file_rows=given.file_rows,
-        compression=given.compression,
-        progress=not given.quiet,
+        group_rows=args.group_rows,
+        row_groups=args.row_groups,
+        file_rows=args.file_rows,
+        compression=args.compression,
+        progress=not args.quiet,
     )
     print(
         f"{done.out}: {done.rows:,} rows in {done.row_groups} row groups of {done.files} files, "

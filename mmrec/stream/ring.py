@@ -12,14 +12,18 @@ not have handed out yet. So live + spare slots always leave one to write into.
 
 from __future__ import annotations
 
+import math
 import os
 import weakref
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from mmrec.stream.decode import TensorColumn
 
 _ALIGN = 64
 
@@ -33,60 +37,63 @@ class Written(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Layout:
+class BatchTensors:
     """Which tensors a batch has, and where they lie in a slot.
 
     Attributes:
-        scalars: names of the (B,) tensors, by type.
-        lists: type, name and width of the (B, width) tensors.
+        blocks: type, names and width of tensors that share one storage: scalar columns, (B,) each,
+            of one type (width None), or a list column (B, width).
     """
 
-    scalars: tuple[tuple[torch.dtype, tuple[str, ...]], ...]
-    lists: tuple[tuple[torch.dtype, str, int], ...]
+    blocks: tuple[tuple[torch.dtype, tuple[str, ...], int | None], ...]
+
+    @classmethod
+    def of(cls, columns: Iterable[TensorColumn]) -> BatchTensors:
+        """The tensors of these columns, and "row" beside them."""
+        scalars: dict[torch.dtype, tuple[str, ...]] = {torch.int64: ("row",)}
+        lists: list[tuple[torch.dtype, tuple[str, ...], int | None]] = []
+        for column in columns:
+            dtype: torch.dtype = getattr(torch, column.out.name)
+            if column.width is None:
+                scalars[dtype] = (*scalars.get(dtype, ()), column.name)
+            else:
+                lists.append((dtype, (column.name,), column.width))
+        return cls((*((dtype, names, None) for dtype, names in scalars.items()), *lists))
 
     def bytes_for(self, rows: int) -> int:
-        """Room that a batch of so many rows takes."""
-        return sum(end - start for start, end, *_ in self._places(rows))
+        """Room that a batch of so many rows takes in a slot."""
+        return sum(
+            _aligned(len(names) * rows * (width or 1) * dtype.itemsize)
+            for dtype, names, width in self.blocks
+        )
 
-    def empty(self, rows: int, *, pin: bool = False) -> dict[str, Tensor]:
-        """Tensors to be filled; scalar columns of one type share one storage."""
+    def empty(
+        self, rows: int, *, within: Tensor | None = None, pin: bool = False
+    ) -> dict[str, Tensor]:
+        """Tensors to be filled: new ones, or those that lie `within` a slot's bytes."""
         tensors: dict[str, Tensor] = {}
-        for dtype, names in self.scalars:
-            block = torch.empty((len(names), rows), dtype=dtype, pin_memory=pin)
+        start = 0
+        for dtype, names, width in self.blocks:
+            shape = (len(names), rows) if width is None else (1, rows, width)
+            if within is None:
+                block = torch.empty(shape, dtype=dtype, pin_memory=pin)
+            else:
+                size = math.prod(shape) * dtype.itemsize
+                block = within[start : start + size].view(dtype).view(shape)
+                start += _aligned(size)
             tensors.update(zip(names, block, strict=True))
-        for dtype, name, width in self.lists:
-            tensors[name] = torch.empty((rows, width), dtype=dtype, pin_memory=pin)
         return tensors
 
-    def within(self, memory: Tensor, rows: int) -> dict[str, Tensor]:
-        """The tensors of a batch that lies in `memory`, a slot's bytes."""
-        tensors: dict[str, Tensor] = {}
-        for start, _, dtype, names, width in self._places(rows):
-            size = rows * width * dtype.itemsize
-            for index, name in enumerate(names):
-                at = start + index * size
-                tensors[name] = memory[at : at + size].view(dtype)
-        for _, name, width in self.lists:
-            tensors[name] = tensors[name].view(rows, width)
-        return tensors
 
-    def _places(self, rows: int) -> list[tuple[int, int, torch.dtype, tuple[str, ...], int]]:
-        places, start = [], 0
-        blocks = [(dtype, names, 1) for dtype, names in self.scalars]
-        blocks += [(dtype, (name,), width) for dtype, name, width in self.lists]
-        for dtype, names, width in blocks:
-            size = rows * width * len(names) * dtype.itemsize
-            end = start + -(-size // _ALIGN) * _ALIGN
-            places.append((start, end, dtype, names, width))
-            start = end
-        return places
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGN) * _ALIGN
 
 
 class Ring:
     """Slots for every worker, in shared memory.
 
     Args:
-        layout: of a batch.
+        batch: its tensors.
         rows: of the largest batch.
         workers: that write, each into slots of its own.
         live: batches of one worker, at most, that are written or being written and not handed out.
@@ -94,18 +101,18 @@ class Ring:
     """
 
     def __init__(
-        self, layout: Layout, *, rows: int, workers: int, live: int, spare: int = 2
+        self, batch: BatchTensors, *, rows: int, workers: int, live: int, spare: int = 2
     ) -> None:
-        self.layout, self.live, self.spare = layout, live, spare
-        self.slots = live + spare
-        self._memory = torch.empty((workers, self.slots, layout.bytes_for(rows)), dtype=torch.uint8)
-        self._memory.share_memory_()  # type: ignore[no-untyped-call]
-        self._held = torch.zeros((workers, self.slots), dtype=torch.uint8)
-        self._held.share_memory_()  # type: ignore[no-untyped-call]
+        self.live, self.spare, self.slots = live, spare, live + spare
+        self._batch = batch
+        shape = workers, self.slots, batch.bytes_for(rows)
+        self._memory = shared(torch.empty(shape, dtype=torch.uint8))
+        self._held = shared(torch.zeros(shape[:2], dtype=torch.uint8))
 
     def tensors(self, written: Written) -> dict[str, Tensor]:
         """The tensors of a slot, where they lie."""
-        return self.layout.within(self._memory[written.worker, written.slot], written.rows)
+        slot = self._memory[written.worker, written.slot]
+        return self._batch.empty(written.rows, within=slot)
 
     def held(self, worker: int) -> list[int]:
         """The worker's slots whose batches the consumer holds."""
@@ -115,20 +122,22 @@ class Ring:
     def hand_out(self, written: Written, *, pin: bool) -> dict[str, Tensor]:
         """The batch, for the consumer to keep: in its slot, or copied (always for `pin`)."""
         if pin or len(self.held(written.worker)) >= self.spare:
-            return self._copy_out(written, pin=pin)
+            copy = self._batch.empty(written.rows, pin=pin)
+            for name, tensor in self.tensors(written).items():
+                copy[name].copy_(tensor)
+            return copy
         flag = self._held[written.worker, written.slot]
         flag.fill_(1)
         # The tensors share one storage, which holds this array; both go with the last tensor.
         slot = self._memory[written.worker, written.slot].numpy()
         weakref.finalize(slot, _let_go, flag, os.getpid()).atexit = False
-        return self.layout.within(torch.from_numpy(slot), written.rows)
+        return self._batch.empty(written.rows, within=torch.from_numpy(slot))
 
-    def _copy_out(self, written: Written, *, pin: bool) -> dict[str, Tensor]:
-        found = self.tensors(written)
-        out = self.layout.empty(written.rows, pin=pin)
-        for name, tensor in out.items():
-            tensor.copy_(found[name])
-        return out
+
+def shared(memory: Tensor) -> Tensor:
+    """The tensor, moved into shared memory: other processes see what is written to it."""
+    memory.share_memory_()  # type: ignore[no-untyped-call]
+    return memory
 
 
 def _let_go(flag: Tensor, process: int) -> None:

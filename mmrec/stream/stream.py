@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from mmrec.errors import InputError
-from mmrec.stream.batches import Reader, read_batches
+from mmrec.io.sources import Paths, open_sources
+from mmrec.stream.batches import Arrays, Reader, read_batches
 from mmrec.stream.decode import plan_columns
 from mmrec.stream.manifest import check_against_manifest
 from mmrec.stream.partition import Plan, Spec, choose_lanes, lane_window
-from mmrec.stream.ring import Ring, Writer, Written
-from mmrec.stream.rows import Buffers, Reads, Table
-from mmrec.stream.sources import Paths, find_files, open_source
+from mmrec.stream.ring import BatchTensors, Ring, Writer, Written, shared
+from mmrec.stream.rows import RowGroups
 
 T = TypeVar("T")
 
@@ -91,39 +91,40 @@ class ParquetStream(IterableDataset[T], Generic[T]):
         threads: int = 2,
     ) -> None:
         super().__init__()
-        lanes = lanes or ((4, 4) if shuffle else (1, 1))
-        _check(batch_size, window, lanes, rank, world_size)
-        if isinstance(row_filter, list):
-            row_filter = pq.filters_to_expression(row_filter)
-        sources = [open_source(*found) for found in find_files(paths)]
-        check_against_manifest(sources, verify=verify)
-        planned = plan_columns(sources, columns, dict(list_widths or {}))
-        self._table = Table.of(sources, planned, row_filter, checksums)
         spec = Spec(
             batch_size=batch_size,
             window=window,
-            lanes=lanes,
+            lanes=lanes or ((4, 4) if shuffle else (1, 1)),
             seed=seed,
             shuffle=shuffle,
             drop_last=drop_last,
         )
-        self._lanes = choose_lanes(self._table.sizes, spec)
-        self._spec, self._collate, self._filter = spec, collate, row_filter
-        self._threads = threads
+        _check(spec, rank, world_size)
+        if isinstance(row_filter, list):
+            row_filter = pq.filters_to_expression(row_filter)
+        sources = open_sources(paths)
+        check_against_manifest(sources, verify=verify)
+        planned = plan_columns(sources, columns, dict(list_widths or {}))
+        self._groups = RowGroups.of(sources, planned, row_filter, checksums)
+        self._tensors = BatchTensors.of(planned)
+        self._spec, self._lanes = spec, choose_lanes(self._groups.sizes, spec)
+        self._collate, self._filter, self._threads = collate, row_filter, threads
         self.rank, self.world_size = rank, world_size
-        self.reads, self._buffers = Reads(), Buffers()
+        self._spare: list[Arrays] = []  # of an earlier epoch, to be used again
         # (epoch, batch to begin with), in shared memory: persistent workers see changes.
-        self._position: Tensor = torch.zeros(2, dtype=torch.int64)
-        self._position.share_memory_()  # type: ignore[no-untyped-call]
+        self._position = shared(torch.zeros(2, dtype=torch.int64))
         self._begun = False  # the position's batch has been used by an iteration
-        self._next: tuple[int, int] | None = None  # where this process's own iteration stands
+        self._next: tuple[int, int] | None = None  # where the iteration of this process stands
         self._num_batches = self._plan(0).num_batches
         self._warn_of_big_groups()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_spare": []}  # other processes have their own
 
     @property
     def num_rows(self) -> int:
         """Rows of the files that pass the filter."""
-        return self._table.num_rows
+        return self._groups.num_rows
 
     @property
     def batch_size(self) -> int:
@@ -151,40 +152,44 @@ class ParquetStream(IterableDataset[T], Generic[T]):
 
     def __iter__(self) -> Iterator[T]:
         info = get_worker_info()
-        worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
         if info is None:
             self.begin()
-        # In worker processes the workers are what runs at the same time.
-        threads = self._threads if info is None else 0
-        first = self.start + worker
-        reader = Reader(self.rank, self.world_size, first, workers, threads)
+            reader = Reader(self.rank, self.world_size, self.start, 1, self._threads)
+        else:
+            reader = self._worker(info)
         return self._iterate(self.epoch, reader)
 
     def _iterate(self, epoch: int, reader: Reader) -> Iterator[T]:
-        for batch, tensors in self._read(epoch, reader, self._table.layout.empty):
-            self._next = (epoch, batch + 1)
-            yield self.finish(tensors)
+        for batch, tensors in self._read(epoch, reader, self._tensors.empty):
+            yield self.finish(tensors, epoch=epoch, batch=batch)
+
+    def _worker(self, info: Any) -> Reader:
+        # The worker processes are what runs at the same time: they have no threads.
+        return Reader(self.rank, self.world_size, self.start + info.id, info.num_workers, 0)
 
     def _read(
         self, epoch: int, reader: Reader, empty: Callable[[int], dict[str, Tensor]]
     ) -> Iterator[tuple[int, dict[str, Tensor]]]:
-        plan = self._plan(epoch)
-        return read_batches(self._table, plan, reader, self.reads, self._buffers, empty)
+        return read_batches(self._groups, self._plan(epoch), reader, self._spare, empty)
 
-    def finish(self, tensors: dict[str, Tensor]) -> T:
-        """What the stream yields for these tensors: collated, when that was asked for."""
+    def finish(self, tensors: dict[str, Tensor], *, epoch: int, batch: int) -> T:
+        """What the stream yields for a batch: collated, when that was asked for.
+
+        The stream stands behind it then: `state_dict` counts it.
+        """
+        self._next = (epoch, batch + 1)
         return self._collate(tensors) if self._collate else cast(T, tensors)
 
     # For a loader whose workers write into shared memory: see `mmrec.stream.loader`.
 
     def ring(self, *, workers: int, live: int) -> Ring:
         """Shared memory for the batches of that many workers; `live` as `Ring` has it."""
-        return Ring(self._table.layout, rows=self._most_rows, workers=workers, live=live)
+        return Ring(self._tensors, rows=self._most_rows, workers=workers, live=live)
 
     @property
     def batch_bytes(self) -> int:
         """Size of this rank's part of a batch."""
-        return self._table.layout.bytes_for(self._most_rows)
+        return self._tensors.bytes_for(self._most_rows)
 
     @property
     def _most_rows(self) -> int:
@@ -195,18 +200,16 @@ class ParquetStream(IterableDataset[T], Generic[T]):
         info = get_worker_info()
         if info is None:
             raise RuntimeError("only worker processes write into a ring")
-        reader = Reader(self.rank, self.world_size, self.start + info.id, info.num_workers, 0)
         writer = Writer(ring, info.id)
         written: list[Written] = []
         whole = 0
 
         def next_slot(rows: int) -> dict[str, Tensor]:
-            slot = writer.next(rows)
-            written.append(slot)
-            return ring.tensors(slot)
+            written.append(writer.next(rows))
+            return ring.tensors(written[-1])
 
         try:
-            for _ in self._read(self.epoch, reader, next_slot):
+            for _ in self._read(self.epoch, self._worker(info), next_slot):
                 whole = len(written)
                 if whole == together:
                     yield written
@@ -254,8 +257,8 @@ class ParquetStream(IterableDataset[T], Generic[T]):
     def state_dict(self) -> dict[str, Any]:
         """Position after the last batch that was yielded in this process, and the fingerprint.
 
-        Worker processes have streams of their own: with them ask the loader of `make_loader`,
-        or `state_after`.
+        Worker processes of a plain `DataLoader` have streams of their own: with them ask
+        `state_after`.
         """
         epoch, batch = self._next or (self.epoch, self.start)
         return self.state_after(epoch=epoch, batch=batch)
@@ -265,7 +268,7 @@ class ParquetStream(IterableDataset[T], Generic[T]):
         return {"epoch": epoch, "batch": batch, "fingerprint": self.fingerprint()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state` was taken, also on another number of ranks or workers.
+        """Resume where `state` was taken, also on another number of ranks or workers.
 
         Raises:
             InputError: when the order would not be the same, naming what differs.
@@ -274,7 +277,7 @@ class ParquetStream(IterableDataset[T], Generic[T]):
         for key in {**mine, **other}:
             if mine.get(key) != other.get(key):
                 raise InputError(
-                    f"to go on exactly, the stream must be made as before, but {key} was "
+                    f"to resume exactly, the stream must be made as before, but {key} was "
                     f"{other.get(key)!r} and is {mine.get(key)!r}"
                 )
         self.seek(epoch=state["epoch"], batch=state["batch"])
@@ -286,7 +289,7 @@ class ParquetStream(IterableDataset[T], Generic[T]):
         """
         return {
             "format": FORMAT,
-            "files": [[s.name, s.size, s.footer[:16]] for s in self._table.sources],
+            "files": [[s.name, s.size, s.footer[:16]] for s in self._groups.sources],
             "rows": self.num_rows,
             "row_filter": None if self._filter is None else str(self._filter),
             "batch_size": self._spec.batch_size,
@@ -298,36 +301,33 @@ class ParquetStream(IterableDataset[T], Generic[T]):
         }
 
     def _plan(self, epoch: int) -> Plan:
-        return Plan(self._table.sizes, self._spec, epoch=epoch, lanes=self._lanes)
+        return Plan(self._groups.sizes, self._spec, epoch=epoch, lanes=self._lanes)
 
     def _warn_of_big_groups(self) -> None:
-        asked = self._spec.lanes
+        asked, groups = self._spec.lanes, self._groups
         if not self._spec.shuffle or self.num_rows <= self._spec.window or self._lanes == asked:
             return
-        largest = int(self._table.physical.argmax())
-        if self._table.physical[largest] <= 2 * lane_window(self._spec, asked):
+        largest = int(groups.physical.argmax())
+        if groups.physical[largest] <= 2 * lane_window(self._spec, asked):
             return
-        source = self._table.sources[int(self._table.file_of[largest])]
         warnings.warn(
-            f"{source.path} has row groups of up to {int(self._table.physical[largest])} rows: too "
-            f"few row groups for {asked[0]} x {asked[1]} lanes, so the shuffle is coarser and "
-            "several ranks or workers read the same row groups; `python -m mmrec.stream.repack` "
-            "writes smaller ones",
+            f"{groups.sources[groups.file_of[largest]].path} has row groups of up to "
+            f"{groups.physical[largest]} rows: too few row groups for {asked[0]} x {asked[1]} "
+            "lanes, so the shuffle is coarser and several ranks or workers read the same row "
+            "groups; `python -m mmrec.stream.repack` writes smaller ones",
             stacklevel=3,
         )
 
 
-def _check(
-    batch_size: int, window: int, lanes: tuple[int, int], rank: int, world_size: int
-) -> None:
+def _check(spec: Spec, rank: int, world_size: int) -> None:
     if world_size < 1 or not 0 <= rank < world_size:
         raise InputError(f"rank must be in 0..world_size-1, got rank {rank} of {world_size}")
-    if batch_size < world_size:
+    if spec.batch_size < world_size:
         raise InputError(
             f"batch_size is that of the global batch and must be at least world_size, "
-            f"got {batch_size} for {world_size} ranks"
+            f"got {spec.batch_size} for {world_size} ranks"
         )
-    if window < 1:
-        raise InputError(f"window must be at least 1 row, got {window}")
-    if min(lanes) < 1:
-        raise InputError(f"lanes must be two numbers of at least 1, got {lanes}")
+    if spec.window < 1:
+        raise InputError(f"window must be at least 1 row, got {spec.window}")
+    if min(spec.lanes) < 1:
+        raise InputError(f"lanes must be two numbers of at least 1, got {spec.lanes}")

@@ -117,7 +117,7 @@ TAGS = given(
 @TAGS
 def test_ragged_tags_in_any_order_are_padded_on_the_left(
     tmp_path_factory: pytest.TempPathFactory, lists: list[list[int]], random: Any, zero: bool,
-    run: int,
+    at_once: int,
 ) -> None:  # fmt: skip
     path = tmp_path_factory.mktemp("info") / "item_info.parquet"
     rows: list[tuple[int, list[int]]] = list(enumerate(lists, start=1)) + [(0, [])] * zero
@@ -129,7 +129,7 @@ def test_ragged_tags_in_any_order_are_padded_on_the_left(
     }
     pq.write_table(pa.table(columns), path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(columns_module, "RUN", run)
+        patch.setattr(columns_module, "BATCH_ROWS", at_once)
         table = ItemTable.read(path)
     width = max(1, *map(len, lists), 1)
     expected = [[0] * (width - len(tags)) + tags for tags in [[], *lists]]
@@ -197,7 +197,7 @@ def test_only_the_padding_is_no_item(root: Path) -> None:
         count_items(path)
 
 
-@pytest.mark.parametrize("run", [3, 1000])
+@pytest.mark.parametrize("at_once", [3, 1000])
 @pytest.mark.parametrize(
     ("column", "value", "sentence"),
     [
@@ -208,13 +208,18 @@ def test_only_the_padding_is_no_item(root: Path) -> None:
         ("text_emb", None, "must be there, got null in .*column text_emb, row 7$"),
         ("text_emb", [1.0], "one width, here 2, got width 1 in .*column text_emb, row 7$"),
         ("image_emb", [0.0, float("nan"), 1], "got nan at position 1 in .*image_emb, row 7$"),
-        ("image_emb", [0.0, None, 1], "of a vector must be there, got null in .*image_emb, row 7$"),
+        ("image_emb", [0.0, None, 1], "of a list must be there, got null in .*image_emb, row 7$"),
     ],
 )
 def test_bad_features_are_named(
-    root: Path, monkeypatch: pytest.MonkeyPatch, column: str, value: Any, sentence: str, run: int
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    column: str,
+    value: Any,
+    sentence: str,
+    at_once: int,
 ) -> None:
-    monkeypatch.setattr(columns_module, "RUN", run)
+    monkeypatch.setattr(columns_module, "BATCH_ROWS", at_once)
     path = root / "features.parquet"
     edit(path, column, 7, value)
     with pytest.raises(InputError, match=sentence):

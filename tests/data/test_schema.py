@@ -39,13 +39,12 @@ def edit(path: Path, column: str, row: int, value: Any) -> None:
 
 def test_a_good_file(train: Path) -> None:
     log = check_clicks(train, num_items=NUM_ITEMS, labelled=True)
-    assert (log.path, log.num_rows, log.history_length) == (train, 23, 5)
-    assert (log.has_label, log.has_row_id) == (True, False)
+    assert (log.num_rows, log.history_length) == (23, 5)
     table = pq.read_table(train)
     sizes = tuple(max(table[name].to_pylist()) + 1 for name in ("likes_level", "views_level"))
     assert log.context_sizes == sizes
     test = check_clicks(train.with_name("test.parquet"), num_items=NUM_ITEMS, labelled=False)
-    assert (test.has_label, test.has_row_id, test.num_rows) == (False, True, 11)
+    assert test.num_rows == 11
 
 
 @pytest.mark.parametrize(
@@ -70,12 +69,12 @@ def test_a_good_file(train: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("row", [0, 11, 22])
-@pytest.mark.parametrize("run", [4, 1000])
+@pytest.mark.parametrize("rows", [4, 1000])
 def test_a_bad_value_is_named_with_its_place(
     train: Path, monkeypatch: pytest.MonkeyPatch, column: str, value: Any, sentence: str, row: int,
-    run: int,
+    rows: int,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(columns_module, "RUN", run)
+    monkeypatch.setattr(columns_module, "BATCH_ROWS", rows)
     edit(train, column, row, value)
     place = rf"^{sentence} in \S*/train\.parquet, column {column}, row {row}$"
     with pytest.raises(InputError, match=place):
@@ -129,7 +128,7 @@ def test_labels_that_are_all_equal(train: Path, label: int) -> None:
 def test_labels_of_other_types(train: Path, kind: pa.DataType) -> None:
     table = pq.read_table(train)
     pq.write_table(table.set_column(5, "label", table["label"].cast(kind)), train)
-    assert check_clicks(train, labelled=True).has_label
+    assert check_clicks(train, labelled=True).num_rows == 23
 
 
 def test_a_label_that_is_nan(train: Path) -> None:
@@ -229,11 +228,11 @@ test_left_pad_agrees_with_a_loop_thoroughly = thoroughly(
 @pytest.mark.parametrize("kind", [pa.list_(pa.float16()), pa.large_list(pa.float32())])
 @pytest.mark.parametrize("cut", [0, 1])
 def test_vectors_of_absent_rows_may_be_anything(kind: pa.DataType, cut: int) -> None:
-    # Slicing leaves an offset inside the arrow array, as reading in runs can.
+    # Slicing leaves an offset inside the arrow array, as reading in batches can.
     rows = [[9.0, 9.0], [1.0, 2.0], None, [float("nan")] * 2, [3.0], [5.0, 6.0]]
     typed = [row if row is None else [np.float16(value) for value in row] for row in rows]
     array = pa.array(typed if pa.types.is_float16(kind.value_type) else rows, kind).slice(cut)
-    column = Column(Path("a.parquet"), "v", cut, array)
+    column = Column("a.parquet", "v", range(cut, len(rows)), array)
     present = np.array([False, True, False, False, False, True])[cut:]
     out = column.vectors(None, present)
     assert out.dtype == np.float16

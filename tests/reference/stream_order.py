@@ -17,7 +17,7 @@ def slice_rows(
     first_row = [sum(sizes[:group]) for group in range(len(sizes))]
     start, stop = plan.slice_of(batch, rank, world_size)
     rows = []
-    for lane, tail, first, count in plan.takes(batch, start, stop):
+    for lane, tail, first, count in plan.lane_rows(batch, start, stop):
         for position in range(first, first + count):
             if tail:
                 where = int(plan.tail_order(lane)[position])
@@ -26,9 +26,9 @@ def slice_rows(
                 low, high = plan.window_bounds(lane, window)
                 assert low <= position < high
                 where = low + int(plan.window_order(lane, window)[position - low])
-            (piece,) = plan.pieces(lane, tail, where, 1)
-            assert piece.stop == piece.start + 1 <= sizes[piece.group]
-            rows.append(first_row[piece.group] + piece.start)
+            ((group, first_in_group, last),) = plan.group_rows(lane, tail, where, 1)
+            assert last == first_in_group + 1 <= sizes[group]
+            rows.append(first_row[group] + first_in_group)
     return rows
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from mmrec.errors import InputError
 from mmrec.stream.loader import _read_ahead, make_loader
-from mmrec.stream.ring import Layout, Ring, Writer, Written
+from mmrec.stream.ring import BatchTensors, Ring, Writer, Written
 from mmrec.stream.stream import ParquetStream
 
 ROWS = 500
@@ -109,7 +109,7 @@ def test_whole_batches_come_before_an_error(tmp_path: Path, prefetch: int) -> No
         )
         loader = make_loader(stream, num_workers=workers, prefetch=prefetch)
         batches: list[list[int]] = []
-        with pytest.raises(InputError, match="a null"):
+        with pytest.raises(InputError, match="got null in"):
             batches.extend(batch["row"].tolist() for batch in loader)
         return batches
 
@@ -125,8 +125,8 @@ def test_reading_ahead_is_bounded_in_bytes() -> None:
 
 
 def make_ring(workers: int = 1) -> Ring:
-    layout = Layout(((torch.int64, ("row", "n")),), ((torch.int64, "list", 3),))
-    return Ring(layout, rows=5, workers=workers, live=3, spare=2)
+    blocks = ((torch.int64, ("row", "n"), None), (torch.int64, ("list",), 3))
+    return Ring(BatchTensors(blocks), rows=5, workers=workers, live=3, spare=2)
 
 
 def test_a_slot_is_held_until_the_last_tensor_is_gone() -> None:
@@ -258,17 +258,19 @@ def test_tensors_of_a_slot_do_not_overlap(
     by_type: dict[torch.dtype, list[str]] = {torch.int64: ["row"]}
     for index, dtype in enumerate(scalars):
         by_type.setdefault(dtype, []).append(f"s{index}")
-    layout = Layout(
-        tuple((dtype, tuple(names)) for dtype, names in by_type.items()),
-        tuple((torch.int64, f"l{index}", width) for index, width in enumerate(widths)),
+    tensors_of = BatchTensors(
+        (
+            *((dtype, tuple(names), None) for dtype, names in by_type.items()),
+            *((torch.int64, (f"l{index}",), width) for index, width in enumerate(widths)),
+        )
     )
-    ring = Ring(layout, rows=13, workers=2, live=1, spare=2)
+    ring = Ring(tensors_of, rows=13, workers=2, live=1, spare=2)
     everything = {}
     for worker in range(2):
         for slot in range(3):
             written = Written(worker, slot, rows)
             tensors = ring.tensors(written)
-            expected = layout.empty(rows)
+            expected = tensors_of.empty(rows)
             assert {n: (t.shape, t.dtype) for n, t in tensors.items()} == {
                 n: (t.shape, t.dtype) for n, t in expected.items()
             }

@@ -107,9 +107,8 @@ def test_readers_share_no_lane(world: int, workers: int, uneven: int) -> None:
         for worker in range(workers):
             mine: set[int] = set()
             for batch in range(worker, plan.first_tail_batch, workers):
-                for take in plan.takes(batch, *plan.slice_of(batch, rank, world)):
-                    pieces = plan.pieces(take.lane, take.tail, take.first, take.rows)
-                    mine |= {piece.group for piece in pieces}
+                for rows in plan.lane_rows(batch, *plan.slice_of(batch, rank, world)):
+                    mine |= {group for group, _, _ in plan.group_rows(*rows)}
             groups.append(mine)
     assert sum(map(len, groups)) == len(set.union(*groups)) == 64
 

@@ -244,7 +244,7 @@ def test_a_rank_may_get_an_empty_last_slice(tmp_path: Path) -> None:
         ({"rank": 2, "world_size": 2}, "rank must be in"),
         ({"window": 0}, "window must be"),
         ({"lanes": (0, 1)}, "lanes must be"),
-        ({"columns": ["user", "userr"]}, r"'userr'.*a\.parquet has \['user', 'history'"),
+        ({"columns": ["user", "userr"]}, r"userr is needed, got 0 .*a\.parquet: user, history"),
         ({"list_widths": {"user": 3}}, r"'user', which holds integers in .*a\.parquet"),
         ({"list_widths": {"nobody": 3}}, "'nobody', which is not read"),
         ({"list_widths": {"history": 0}}, "at least 1, got 0 for 'history'"),

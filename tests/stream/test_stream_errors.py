@@ -1,4 +1,4 @@
-"""Every fault of a file raises, and the sentence names file, row group, row and column."""
+"""Every fault of a file raises, and the sentence names file, column and row, or row group."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ from mmrec.stream.repack import repack
 from mmrec.stream.stream import ParquetStream
 
 
+NULL = "every value must be there, got null"
+NULL_IN_LIST = "every value of a list must be there, got null"
+TOO_LARGE = f"integers are at most {2**63 - 1}"
+
+
 def write(path: Path, columns: dict[str, Any], group: int = 10, **options: Any) -> Path:
     pq.write_table(pa.table(columns), path, row_group_size=group, **options)
     return path
@@ -38,13 +43,17 @@ def numbers(rows: int = 40) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("column", "reason"),
     [
-        (pa.array([1] * 33 + [None] * 7), "a null"),
-        (pa.array([[1, 2]] * 33 + [None] * 7), "a null"),
-        (pa.array([[1, 2]] * 33 + [[1, None]] * 7), "a null in a list"),
-        (pa.array([[1, 2]] * 33 + [[1, None]] * 7, pa.list_(pa.int8(), 2)), "a null in a list"),
-        (pa.array([[1]] * 20 + [[]] * 13 + [[None]] * 7), "a null in a list"),
-        (pa.array([1] * 33 + [2**64 - 1] * 7, pa.uint64()), f"{2**64 - 1}, which int64 cannot"),
-        (pa.array([[1, 2]] * 33 + [[3]] * 7), "a list of 1 where the first row has 2"),
+        (pa.array([1] * 33 + [None] * 7), NULL),
+        (pa.array([[1, 2]] * 33 + [None] * 7), NULL),
+        (pa.array([[1, 2]] * 33 + [[1, None]] * 7), NULL_IN_LIST),
+        (pa.array([[1, 2]] * 33 + [[1, None]] * 7, pa.list_(pa.int8(), 2)), NULL_IN_LIST),
+        (pa.array([[1]] * 20 + [[]] * 13 + [[None]] * 7), NULL_IN_LIST),
+        (pa.array([1] * 33 + [2**64 - 1] * 7, pa.uint64()), f"{TOO_LARGE}, got {2**64 - 1}"),
+        (pa.array([[1, 2]] * 33 + [[3, 2**63]] * 7, pa.list_(pa.uint64())), f"{TOO_LARGE}, got"),
+        (
+            pa.array([[1, 2]] * 33 + [[3]] * 7),
+            "the first row's, here 2, got a list of 1",
+        ),
     ],
 )
 @pytest.mark.parametrize("shuffle", [False, True])
@@ -52,9 +61,9 @@ def test_values_that_are_no_tensors(
     tmp_path: Path, column: pa.Array, reason: str, shuffle: bool
 ) -> None:
     path = write(tmp_path / "a.parquet", {"good": pa.array(range(40)), "bad": column})
-    widths = {"bad": 2} if reason == "a null in a list" else None
-    place = r"a\.parquet: row group 3, row 3 of it, column 'bad': "
-    with pytest.raises(InputError, match=place + re.escape(reason)):
+    widths = {"bad": 2} if reason == NULL_IN_LIST else None
+    place = r".* in \S*/a\.parquet, column bad, row 33$"
+    with pytest.raises(InputError, match=re.escape(reason) + place):
         read_all(path, list_widths=widths, shuffle=shuffle, window=80)
 
 
@@ -73,7 +82,7 @@ def test_files_that_disagree(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"'n' holds integers in .*a\.parquet and lists of .*b\."):
         read_all(tmp_path)
     write(tmp_path / "b.parquet", {"n": pa.array([1])})
-    with pytest.raises(InputError, match=r"the column 'm', but .*b\.parquet has \['n'\]"):
+    with pytest.raises(InputError, match=r"one column m is needed, got 0 .* of .*b\.parquet: n$"):
         read_all(tmp_path)
 
 
@@ -94,7 +103,7 @@ def test_cut_off_files(tmp_path: Path, keep: float) -> None:
     content = path.read_bytes()
     length = int(len(content) * keep) if isinstance(keep, float) else keep
     path.write_bytes(content[:length])
-    with pytest.raises(InputError, match=r"a\.parquet .*(cut off|footer)"):
+    with pytest.raises(InputError, match=r"a\.parquet .*with a footer.*cut off"):
         read_all(path)
 
 
@@ -104,7 +113,7 @@ def test_a_footer_that_points_past_the_data(tmp_path: Path) -> None:
     content = path.read_bytes()
     footer = int.from_bytes(content[-8:-4], "little") + 8
     path.write_bytes(content[:1500] + content[-footer:])
-    with pytest.raises(InputError, match=r"a\.parquet: row group \d.*cannot be read"):
+    with pytest.raises(InputError, match=r"a\.parquet is damaged: row group \d, column \w+: "):
         read_all(path)
 
 
@@ -117,7 +126,7 @@ def test_flipped_bytes_in_a_compressed_page(tmp_path: Path, shuffle: bool) -> No
     column = pq.ParquetFile(path).metadata.row_group(2).column(1)
     content[column.data_page_offset + 300] ^= 16
     path.write_bytes(content)
-    place = r"a\.parquet: row group 2, column 'big' cannot be read"
+    place = r"a\.parquet is damaged: row group 2, column big: "
     with pytest.raises(InputError, match=place):
         read_all(path, shuffle=shuffle)
 
@@ -147,7 +156,7 @@ def test_a_file_replaced_while_it_is_read(
     batches = iter(stream)
     next(batches)
     change(path, path.read_bytes())
-    with pytest.raises(InputError, match=r"a\.parquet (was replaced|does not exist)"):
+    with pytest.raises(InputError, match=r"a\.parquet was replaced|none .* at .*a\.parquet"):
         list(batches)
 
 
@@ -155,7 +164,7 @@ def test_a_fault_reaches_through_workers(tmp_path: Path) -> None:
     from mmrec.stream.loader import make_loader
 
     path = write(tmp_path / "a.parquet", {"n": pa.array([1] * 33 + [None] * 7)})
-    with pytest.raises(InputError, match=r"row group 3, row 3 of it, column 'n': a null"):
+    with pytest.raises(InputError, match=r"got null in .*a\.parquet, column n, row 33"):
         list(make_loader(ParquetStream(path, batch_size=8), num_workers=1))
 
 
@@ -207,11 +216,11 @@ def test_bit_flips_in_a_repacked_file(tmp_path: Path, flips: int) -> None:
 
 def test_without_page_checksums_the_manifest_finds_a_flip_on_demand(tmp_path: Path) -> None:
     from mmrec.io.files import write_json
+    from mmrec.io.sources import open_source
     from mmrec.stream.manifest import NAME, describe
-    from mmrec.stream.sources import open_source
 
     path = write(tmp_path / "a.parquet", numbers(), compression="none", use_dictionary=False)
-    entry = describe(open_source(str(path), str(path), None))
+    entry = describe(open_source(path))
     write_json(tmp_path / NAME, {"format": 1, "files": {"a.parquet": entry}})
     content = bytearray(path.read_bytes())
     at = content.index(int(numbers()["big"][17].as_py()).to_bytes(8, "little"))

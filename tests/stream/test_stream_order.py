@@ -1,4 +1,4 @@
-"""The order of batches and where it goes on: whatever the ranks, workers, processes and stops."""
+"""The order of batches and where it resumes: whatever the ranks, workers, processes and stops."""
 
 from __future__ import annotations
 
@@ -329,7 +329,7 @@ for epoch in range(loader.epoch, int(sys.argv[4])):
 
 @pytest.mark.parametrize(("workers", "kills"), [(2, 1), thorough(0, 25), thorough(2, 25)])
 def test_kill_at_random_moments(folder: Path, tmp_path: Path, workers: int, kills: int) -> None:
-    """After any kill -9 the last saved state goes on with no row lost or doubled after it."""
+    """After any kill -9 the last saved state resumes with no row lost or doubled after it."""
     epochs = 2 + kills // 2
     expected = []
     for epoch in range(epochs):

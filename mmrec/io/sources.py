@@ -1,0 +1,248 @@
+"""Parquet files as they are found, opened, watched for changes and read, locally or by fsspec URL.
+
+A `Source` describes one file; `parquet.py` checks its columns and turns them into numpy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any, TypeAlias
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.core import url_to_fs
+
+from mmrec.errors import InputError
+
+PathLike: TypeAlias = "str | os.PathLike[str]"
+Paths: TypeAlias = "PathLike | Sequence[PathLike]"
+
+BATCH_ROWS = 8_192  # rows read at a time: 6.5 MB of int64 histories of length 100
+
+_TRAILER = 8  # a parquet file ends with the footer's length (4 bytes) and b"PAR1"
+_BUFFER = 1 << 16  # small, so that reading the first rows of a row group reads few bytes
+_REMOTE_STAMPS = ("mtime", "LastModified", "last_modified", "etag", "ETag", "updated", "created")
+
+# What pyarrow raises on bytes that are not what they should be.
+READ_ERRORS = (pa.ArrowException, OSError, ValueError, EOFError, OverflowError)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One parquet file, as it was when it was opened first.
+
+    Attributes:
+        path: as given, for messages.
+        location: the path within its file system.
+        filesystem: None for local files.
+        size: bytes.
+        stamp: what the file system says that changes when the file is replaced.
+        footer: SHA-256 of the footer, hexadecimal.
+        group_rows: rows of each row group.
+    """
+
+    path: str
+    location: str
+    filesystem: Any
+    size: int
+    stamp: tuple[Any, ...]
+    footer: str
+    group_rows: tuple[int, ...]
+    metadata: Any = field(repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        return self.location.rsplit("/", 1)[-1]
+
+    @property
+    def num_rows(self) -> int:
+        return sum(self.group_rows)
+
+    @property
+    def schema(self) -> pa.Schema:
+        return self.metadata.schema.to_arrow_schema()
+
+    def read(
+        self,
+        columns: Sequence[str],
+        *,
+        groups: Sequence[int] | None = None,
+        rows: int = BATCH_ROWS,
+        file: pq.ParquetFile | None = None,
+        checksums: bool = True,
+        threads: bool = True,
+    ) -> Iterator[pa.RecordBatch]:
+        """The named columns in file order, `rows` rows at a time.
+
+        Args:
+            columns: names.
+            groups: which row groups; by default all.
+            rows: of a batch, the last one apart; batches may span row groups.
+            file: from `open`, to be used instead of opening the file for this read.
+            checksums: verify page checksums where the file has them.
+            threads: let Arrow decode columns at the same time.
+
+        Raises:
+            InputError: the file was replaced, or cannot be read; names row group and column.
+        """
+        groups = range(len(self.group_rows)) if groups is None else groups
+        expected, count = sum(self.group_rows[group] for group in groups), 0
+        self.check_unchanged()
+        opened = file or self.open(buffered=True, checksums=checksums)
+        try:
+            for batch in opened.iter_batches(
+                batch_size=rows,
+                row_groups=list(groups),
+                columns=list(columns),
+                use_threads=threads,
+            ):
+                count += batch.num_rows
+                if count > expected:
+                    break
+                yield batch
+            if count != expected:
+                raise ValueError(f"{count} rows where the footer says {expected}")
+        except READ_ERRORS as error:
+            where = ""
+            if len(groups) == len(columns) == 1:
+                where = f"row group {groups[0]}, column {columns[0]}: "
+            else:  # read each alone, to find the one at fault
+                for group, name in product(groups, columns):
+                    for _ in self.read([name], groups=[group], rows=rows, checksums=checksums):
+                        pass
+            raise InputError(f"{self.path} is damaged: {where}{reason_of(error)}") from None
+        finally:
+            if file is None:
+                opened.close(force=True)
+
+    def open(self, *, buffered: bool, checksums: bool) -> pq.ParquetFile:
+        """The file, ready to read row groups; `buffered` reads column chunks bit by bit.
+
+        To be closed with `close(force=True)`.
+        """
+        try:
+            if self.filesystem is None:
+                handle: Any = pa.OSFile(self.location, "rb")
+            else:
+                handle = pa.PythonFile(self.filesystem.open(self.location, "rb"), mode="r")
+            return pq.ParquetFile(
+                handle,
+                metadata=self.metadata,
+                buffer_size=_BUFFER if buffered else 0,
+                # Slower where the file is near.
+                pre_buffer=self.filesystem is not None and not buffered,
+                page_checksum_verification=checksums,
+            )
+        except READ_ERRORS as error:
+            raise InputError(f"{self.path} cannot be opened: {reason_of(error)}") from None
+
+    def check_unchanged(self) -> None:
+        """Raise `InputError` when the file is not the one that was opened first."""
+        if _stamp_of(self.location, self.filesystem, self.path) != self.stamp:
+            raise InputError(
+                f"a file must not change while it is read, but {self.path} was replaced or "
+                "written to after it was opened; open it again"
+            )
+
+
+def open_sources(paths: Paths) -> list[Source]:
+    """Every parquet file that `paths` stands for, its footer read, in reading order.
+
+    Takes a file, a directory (every `*.parquet` below it, by name; names that begin with `.` or
+    `_` are skipped), a glob, or a list of those, local or as fsspec URLs. A list keeps its order.
+
+    Raises:
+        InputError: one of them matches nothing, or a file is cut off or not parquet.
+    """
+    many = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    if not many:
+        raise InputError("at least one parquet file is needed, got an empty list")
+    found = [one for path in many for one in _find(os.fspath(path))]
+    return [open_source(*one) for one in found]
+
+
+def _find(path: str) -> list[tuple[str, str, Any]]:
+    """(path for messages, location, file system or None) of every file."""
+    try:
+        filesystem, location = url_to_fs(path)
+    except (ImportError, ValueError) as error:
+        raise InputError(f"the path {path} cannot be opened: {error}") from None
+    if any(mark in path for mark in "*?[") and not filesystem.exists(location):
+        matches = [m for m in sorted(filesystem.glob(location)) if filesystem.isfile(m)]
+    elif filesystem.isdir(location):
+        matches = [m for m in sorted(filesystem.find(location)) if _is_data(m, location)]
+    else:
+        matches = [location] if filesystem.exists(location) else []
+    if not matches:
+        raise InputError(f"a path must match at least one parquet file, but {path} matches none")
+    if isinstance(filesystem, fsspec.get_filesystem_class("file")):
+        return [(match, match, None) for match in matches]
+    scheme = path.split("://", 1)[0]
+    return [(f"{scheme}://{m.lstrip('/')}", m, filesystem) for m in matches]
+
+
+def _is_data(match: str, root: str) -> bool:
+    parts = match[len(root) :].strip("/").split("/")
+    return match.endswith(".parquet") and not any(part[:1] in "._" for part in parts if part)
+
+
+def open_source(path: PathLike, location: str | None = None, filesystem: Any = None) -> Source:
+    """One file, its footer read; `location` and `filesystem` as `Source` has them.
+
+    Raises:
+        InputError: naming the file, when there is none, or it is cut off or not parquet.
+    """
+    path = os.fspath(path)
+    location = location or path
+    stamp = _stamp_of(location, filesystem, path)
+    size = int(stamp[0])
+    try:
+        with (open if filesystem is None else filesystem.open)(location, "rb") as handle:
+            handle.seek(max(0, size - _TRAILER))
+            trailer = handle.read(_TRAILER)
+            length = int.from_bytes(trailer[:4], "little")
+            if trailer[4:] != b"PAR1" or length + _TRAILER > size:
+                raise EOFError(
+                    f"it does not end with a footer ({size} bytes): it is cut off, or not parquet"
+                )
+            handle.seek(size - _TRAILER - length)
+            footer = handle.read(length + _TRAILER)
+        # The footer stands alone: a reader needs only the bytes that it points to.
+        metadata = pq.ParquetFile(io.BytesIO(b"PAR1" + footer)).metadata
+        groups = tuple(metadata.row_group(g).num_rows for g in range(metadata.num_row_groups))
+        metadata.schema.to_arrow_schema()
+    except READ_ERRORS as error:
+        raise InputError(
+            f"a parquet file is needed, {path} cannot be read as one: {reason_of(error)}"
+        ) from None
+    digest = hashlib.sha256(footer).hexdigest()
+    return Source(path, location, filesystem, size, stamp, digest, groups, metadata)
+
+
+def _stamp_of(location: str, filesystem: Any, path: str) -> tuple[Any, ...]:
+    """Size and whatever tells that a file was replaced."""
+    try:
+        if filesystem is None:
+            status = os.stat(location)
+            if not stat.S_ISREG(status.st_mode):
+                raise InputError(
+                    f"a parquet file is needed, {path} is a directory or no regular file"
+                )
+            return status.st_size, status.st_mtime_ns, status.st_ino
+        filesystem.invalidate_cache(location)
+        info = filesystem.info(location)
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"a parquet file is needed, there is none (any more) at {path}") from None
+    return info["size"], *(str(info[key]) for key in _REMOTE_STAMPS if key in info)
+
+
+def reason_of(error: BaseException) -> str:
+    """What an exception says, in one line of at most 200 characters."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
