@@ -30,7 +30,7 @@ ALLOWED = {
 }
 OPTIONAL = {"open_clip", "polars", "torchvision", "PIL", "matplotlib", "tensorboard", "pandas"}
 # Rooms whose files may import an optional package at their top.
-TOP_LEVEL_OPTIONAL = {"datasets/movielens.py": {"polars"}, "datasets/movielens_csv.py": {"polars"}}
+TOP_LEVEL_OPTIONAL = {"datasets/movielens_csv.py": {"polars"}}
 FILES = sorted(ROOT.rglob("*.py"))
 
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mmrec.io.parquet import Ints
+
 Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 KINDS = 5
 _FAVOURITE = float(np.sqrt(KINDS - 1))  # one kind of K; all others -1 / that: unit variance
 
@@ -47,8 +48,8 @@ class ClickModel:
 
 
 @dataclass(frozen=True)
-class Items:
-    """Latent truth of N items: cover kind, word kind (N,) int64; quality, popularity (N,)."""
+class LatentItems:
+    """The truth of N items: cover kind, word kind (N,) int64; quality, popularity (N,)."""
 
     cover: Ints
     words: Ints
@@ -58,7 +59,7 @@ class Items:
 
 
 @dataclass(frozen=True)
-class Users:
+class LatentUsers:
     """Tastes of U users: (U, K) each, sqrt(K - 1) for the favourite kind, -1/sqrt(K - 1) else.
 
     `pair_shift` (U,) is d_u, which words a user likes on a cover.
@@ -69,7 +70,7 @@ class Users:
     pair_shift: Ints
 
 
-def draw_items(count: int, rng: np.random.Generator) -> Items:
+def draw_items(count: int, rng: np.random.Generator) -> LatentItems:
     """Draw `count` items; kinds are independent of each other, of quality and of popularity."""
     cover = rng.integers(0, KINDS, count)
     words = rng.integers(0, KINDS, count)
@@ -77,7 +78,7 @@ def draw_items(count: int, rng: np.random.Generator) -> Items:
     matrix -= matrix.mean(axis=0, keepdims=True)
     matrix -= matrix.mean(axis=1, keepdims=True)
     matrix /= matrix.std()
-    return Items(
+    return LatentItems(
         cover=cover,
         words=words,
         quality=rng.standard_normal(count),
@@ -86,17 +87,19 @@ def draw_items(count: int, rng: np.random.Generator) -> Items:
     )
 
 
-def draw_users(count: int, rng: np.random.Generator) -> Users:
+def draw_users(count: int, rng: np.random.Generator) -> LatentUsers:
     """Draw `count` users, each with one favourite kind of cover and one of words."""
     (apart,) = rng.spawn(1)  # what was drawn before there were shifts stays as it was
-    return Users(
+    return LatentUsers(
         cover_taste=_tastes(count, rng),
         words_taste=_tastes(count, rng),
         pair_shift=apart.integers(0, KINDS, count),
     )
 
 
-def logits(model: ClickModel, items: Items, users: Users, user: Ints, item: Ints) -> Floats:
+def logits(
+    model: ClickModel, items: LatentItems, users: LatentUsers, user: Ints, item: Ints
+) -> Floats:
     """The true click logits of pairs: `user` and `item` are index arrays of one shape."""
     suits_user = (items.words[item] - items.cover[item] - users.pair_shift[user]) % KINDS == 0
     return (

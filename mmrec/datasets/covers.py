@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from PIL.ImageDraw import ImageDraw
 
 COLOURS = ("red", "yellow", "green", "blue", "purple")
@@ -43,8 +42,8 @@ def describe(colour: int, field: int, rng: np.random.Generator) -> str:
     return f"{COLOURS[colour]} {draw_title(field, rng)}"
 
 
-def draw_cover(colour: int, sign: int, rng: np.random.Generator) -> Image:
-    """An RGB picture of varying size: colour family, shade and shapes at random, one sign."""
+def draw_cover(colour: int, sign: int, rng: np.random.Generator) -> bytes:
+    """A JPEG file of varying size: of a colour family, shade and shapes at random, one sign."""
     from PIL import Image, ImageDraw
 
     width, height = _SIZES[int(rng.integers(len(_SIZES)))]
@@ -55,11 +54,6 @@ def draw_cover(colour: int, sign: int, rng: np.random.Generator) -> Image:
         radius = int(rng.integers(4, max(6, min(width, height) // 4)))
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=_shade(colour, rng))
     _draw_sign(draw, sign, width / 2, height / 2, min(width, height) * 0.3)
-    return picture
-
-
-def jpeg_bytes(picture: Image) -> bytes:
-    """The picture as a JPEG file, quality 85."""
     buffer = io.BytesIO()
     picture.save(buffer, format="JPEG", quality=85)
     return buffer.getvalue()

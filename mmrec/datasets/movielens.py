@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +27,6 @@ from mmrec.cli import run
 from mmrec.data.items import read_vectors
 from mmrec.data.microlens import CLICKS_FOLDER, SPLITS, MicroLens
 from mmrec.datasets import chronology
-from mmrec.datasets.movielens_csv import read_movies, read_ratings
 from mmrec.errors import InputError
 from mmrec.io.files import replacing, sync_directory, write_json
 from mmrec.io.parquet import Column, Ints, as_lists, left_pad, write_parquet
@@ -55,6 +56,11 @@ class _Ratings:
     def liked(self) -> NDArray[np.bool_]:
         return np.equal(self.label, 1)
 
+    @property
+    def known(self) -> dict[str, Ints]:
+        """What `chronology` asks of every rating."""
+        return {"user": self.user, "time": self.time, "item": self.item}
+
 
 def prepare(
     source: str | Path, dest: str | Path, *, history_length: int = 100, images: str = "hardlink"
@@ -79,25 +85,26 @@ def prepare(
     if not source.is_dir():
         raise InputError(f"a directory with ratings.csv is needed, there is none at {source}")
     _check_dest(dest)
+    try:
+        from mmrec.datasets.movielens_csv import read_movies, read_ratings
+    except ImportError:
+        raise InputError("reading MovieLens needs polars: pip install 'mmrec[prepare]'") from None
     table = read_ratings(source)
     movies = read_movies(source, table)
     movie_ids = movies["movieId"].to_numpy()
     ratings, user_ids = _dense(table, movie_ids)
-    for number, name in enumerate(SPLITS):
-        if not (ratings.split == number).any():
-            raise InputError(f"users need some ten ratings each, {name} gets none from {source}")
-    for number, name in enumerate(SPLITS[:2]):
-        if len(np.unique(ratings.label[ratings.split == number])) < 2:
-            raise InputError(
-                f"ratings must lie on both sides of {LIKED:g}, those of {name} do not in {source}"
-            )
+    _check_splits(ratings, source)
     print(f"{len(ratings.user):,} ratings, {len(user_ids):,} users, {len(movie_ids):,} movies")
-
+    mark = {
+        "made_by": "python -m mmrec.datasets.movielens",
+        "history_length": history_length,
+        "movie_id_of_item": [None, *movie_ids.tolist()],
+        "user_id_of_user": [None, *user_ids.tolist()],
+        "genre_of_tag": [None, *_genres(movies)],
+    }
     # All of it is made beside `dest` and moved there at the end: never half a data set.
-    dest.parent.mkdir(parents=True, exist_ok=True)
     making = dest.with_name(f".{dest.name}.preparing")
-    if making.exists():
-        shutil.rmtree(making)
+    shutil.rmtree(making, ignore_errors=True)
     clicks = making / CLICKS_FOLDER
     clicks.mkdir(parents=True)
     try:
@@ -107,23 +114,24 @@ def prepare(
             _write_features(source / "features.parquet", making / "features.parquet", movie_ids)
         linked = _place_images(source / "images", making / "item_images", movie_ids, images)
         print(f"{linked:,} movies have a picture")
-        genres = _genres(movies)
-        write_json(
-            making / MARK,
-            {
-                "made_by": "python -m mmrec.datasets.movielens",
-                "history_length": history_length,
-                "movie_id_of_item": [None, *movie_ids.tolist()],
-                "user_id_of_user": [None, *user_ids.tolist()],
-                "genre_of_tag": [None, *genres],
-            },
-        )
+        write_json(making / MARK, mark)
         MicroLens.open(making)
         _swap(making, dest)
     finally:
-        if making.exists():
-            shutil.rmtree(making)
+        shutil.rmtree(making, ignore_errors=True)
     return MicroLens.open(dest, check=False)
+
+
+def _check_splits(ratings: _Ratings, source: Path) -> None:
+    labels = {name: ratings.label[ratings.split == n] for n, name in enumerate(SPLITS)}
+    for name in SPLITS:
+        if not labels[name].size:
+            raise InputError(f"users need some ten ratings each, {name} gets none from {source}")
+    for name in SPLITS[:2]:
+        if len(np.unique(labels[name])) < 2:
+            raise InputError(
+                f"ratings must lie on both sides of {LIKED:g}, those of {name} do not in {source}"
+            )
 
 
 def _check_dest(dest: Path) -> None:
@@ -142,14 +150,12 @@ def _check_dest(dest: Path) -> None:
 
 def _swap(made: Path, dest: Path) -> None:
     old = dest.with_name(f".{dest.name}.old")
-    if old.exists():
-        shutil.rmtree(old)
+    shutil.rmtree(old, ignore_errors=True)
     if dest.exists():
         dest.rename(old)
     made.rename(dest)
     sync_directory(dest.parent)
-    if old.exists():
-        shutil.rmtree(old)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _dense(table: pl.DataFrame, movie_ids: Ints) -> tuple[_Ratings, Ints]:
@@ -165,45 +171,62 @@ def _dense(table: pl.DataFrame, movie_ids: Ints) -> tuple[_Ratings, Ints]:
 
 
 def _write_clicks(folder: Path, ratings: _Ratings, length: int) -> None:
-    in_train = (ratings.split == chronology.TRAIN).astype(np.int64)
-    count = chronology.count_earlier(ratings.item, ratings.time, in_train)
-    likes = chronology.count_earlier(ratings.item, ratings.time, in_train * ratings.label)
-    known = {"user": ratings.user, "time": ratings.time, "item": ratings.item}
-    recent = chronology.recent_earlier(
-        **known, kept=in_train == 1, weight=ratings.label, length=chronology.RECENT
-    )
-    levels = {
-        "likes_level": chronology.likes_level(likes, count),
-        "views_level": chronology.views_level(count),
-        "user_level": chronology.user_level(*recent),
-    }
-    histories = chronology.Histories(**known, liked=ratings.liked, length=length)
-    progress = tqdm(total=len(ratings.user), desc="histories", unit="row", disable=None)
-    for number, name in enumerate(SPLITS):
-        rows = np.flatnonzero(ratings.split == number)
-        writer: pq.ParquetWriter | None = None
-        with replacing(folder / f"{name}.parquet") as temporary:
-            for start in range(0, len(rows), ROWS_AT_A_TIME):
-                part = rows[start : start + ROWS_AT_A_TIME]
-                history = histories.of(part)
-                chronology.check_histories(history, part, **known, liked=ratings.liked)
-                columns: dict[str, Any] = {"ID": np.arange(start, start + len(part))}
-                columns |= {"user_id": ratings.user[part], "item_seq": as_lists(history)}
-                columns |= {"item_id": ratings.item[part]}
-                columns |= {level: values[part] for level, values in levels.items()}
-                columns |= {"label": ratings.label[part]}
-                del columns["label" if name == "test" else "ID"]
-                made = pa.table(columns)
-                writer = writer or pq.ParquetWriter(temporary, made.schema)
-                writer.write_table(made)
-                progress.update(len(part))
-            if writer is not None:
-                writer.close()
-    progress.close()
+    levels = _levels(ratings)
+    histories = chronology.Histories(**ratings.known, liked=ratings.liked, length=length)
+    with tqdm(total=len(ratings.user), desc="histories", unit="row", disable=None) as progress:
+        for number, name in enumerate(SPLITS):
+            rows = np.flatnonzero(ratings.split == number)
+            tables = _click_tables(ratings, rows, histories, levels, labelled=name != "test")
+            first = next(tables)  # no split is empty
+            with (
+                replacing(folder / f"{name}.parquet") as temporary,
+                pq.ParquetWriter(temporary, first.schema) as writer,
+            ):
+                for table in chain([first], tables):
+                    writer.write_table(table)
+                    progress.update(table.num_rows)
     # The labels of test stay apart: for measuring at the very end, and out of every reader's way.
     label = ratings.label[ratings.split == chronology.TEST]
     labels = pa.table({"ID": np.arange(len(label)), "label": label})
     write_parquet(folder.parent / "test_labels.parquet", labels)
+
+
+def _click_tables(
+    ratings: _Ratings,
+    rows: Ints,
+    histories: chronology.Histories,
+    levels: dict[str, Ints],
+    *,
+    labelled: bool,
+) -> Iterator[pa.Table]:
+    """The rows of a click log, some ten thousand at a time."""
+    for start in range(0, len(rows), ROWS_AT_A_TIME):
+        part = rows[start : start + ROWS_AT_A_TIME]
+        history = histories.of(part)
+        chronology.check_histories(history, part, **ratings.known, liked=ratings.liked)
+        columns: dict[str, Any] = {"user_id": ratings.user[part], "item_seq": as_lists(history)}
+        columns |= {"item_id": ratings.item[part]}
+        columns |= {level: values[part] for level, values in levels.items()}
+        if labelled:
+            columns |= {"label": ratings.label[part]}
+        else:
+            columns = {"ID": np.arange(start, start + len(part)), **columns}
+        yield pa.table(columns)
+
+
+def _levels(ratings: _Ratings) -> dict[str, Ints]:
+    """The context columns: what the train rows before a row show of its item and its user."""
+    in_train = (ratings.split == chronology.TRAIN).astype(np.int64)
+    count = chronology.count_earlier(ratings.item, ratings.time, in_train)
+    likes = chronology.count_earlier(ratings.item, ratings.time, in_train * ratings.label)
+    recent = chronology.recent_earlier(
+        **ratings.known, kept=in_train == 1, weight=ratings.label, length=chronology.RECENT
+    )
+    return {
+        "likes_level": chronology.likes_level(likes, count),
+        "views_level": chronology.views_level(count),
+        "user_level": chronology.user_level(*recent),
+    }
 
 
 def _genres(movies: pl.DataFrame) -> list[str]:
@@ -302,10 +325,8 @@ def main(arguments: list[str] | None = None) -> None:
         default="hardlink",
         help="how images/<movieId>.jpg get there (default: hardlink, copied where not possible)",
     )
-    options = parser.parse_args(arguments)
-    data = prepare(
-        options.source, options.dest, history_length=options.history_length, images=options.images
-    )
+    args = parser.parse_args(arguments)
+    data = prepare(args.source, args.dest, history_length=args.history_length, images=args.images)
     rows = ", ".join(f"{name} {count:,}" for name, count in data.rows.items())
     print(f"wrote {data.root}: {rows} rows")
 

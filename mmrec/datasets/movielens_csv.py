@@ -7,12 +7,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import polars as pl
 
 from mmrec.errors import InputError
-
-if TYPE_CHECKING:
-    import polars as pl
 
 NO_GENRES = "(no genres listed)"
 
@@ -23,11 +21,6 @@ def read_ratings(source: Path) -> pl.DataFrame:
     Raises:
         InputError: no such file, another header, or a bad value, with its line.
     """
-    try:
-        import polars as pl
-    except ImportError:
-        raise InputError("reading MovieLens needs polars: pip install 'mmrec[prepare]'") from None
-
     path = source / "ratings.csv"
     table = _read(path, {"userId": pl.Int64, "movieId": pl.Int64, "timestamp": pl.Int64})
     text = table.select("line", pl.col("rating"), number=_number("rating", pl.Float64))
@@ -50,8 +43,6 @@ def read_movies(source: Path, ratings: pl.DataFrame) -> pl.DataFrame:
 
     What is missing is an empty string or an empty list.
     """
-    import polars as pl
-
     path = source / "movies.csv"
     movies = _read(path, {"movieId": pl.Int64}, also=("title", "genres"))
     movies = _once(movies, path).select(
@@ -83,8 +74,6 @@ def _read(
     path: Path, integers: dict[str, type[pl.Int64]], also: tuple[str, ...] = ("rating",)
 ) -> pl.DataFrame:
     """All columns as strings, `integers` cast; `line` is the line of a file without line breaks."""
-    import polars as pl
-
     if not path.is_file():
         raise InputError(f"{path.name} is needed, there is none in {path.parent}")
     try:
@@ -112,20 +101,14 @@ def _read(
 
 
 def _number(name: str, kind: type[pl.Int64] | type[pl.Float64]) -> pl.Expr:
-    import polars as pl
-
     return pl.col(name).str.strip_chars().cast(kind, strict=False)
 
 
 def _clean(name: str) -> pl.Expr:
-    import polars as pl
-
     return pl.col(name).fill_null("").str.replace_all(r"\s+", " ").str.strip_chars()
 
 
 def _once(table: pl.DataFrame, path: Path) -> pl.DataFrame:
-    import polars as pl
-
     again = table.filter(~pl.col("movieId").is_first_distinct())
     if again.height:
         got = again.row(0, named=True)["movieId"]

@@ -23,8 +23,8 @@ from mmrec.datasets import covers
 from mmrec.datasets.click_model import (
     KINDS,
     ClickModel,
-    Items,
-    Users,
+    LatentItems,
+    LatentUsers,
     draw_distinct,
     draw_items,
     draw_users,
@@ -40,7 +40,7 @@ SPLITS = ("train", "valid", "test")
 DONE = "synthetic.json"
 CONTENTS = ("covers", "features")
 _TAGS = 40
-_CHUNK = 500  # users whose (users, N) table of weights is held at once
+_USERS = 500  # whose (users, N) table of weights is held at once
 
 
 @dataclass(frozen=True)
@@ -101,13 +101,12 @@ def make_synthetic(
     """
     config = config or SyntheticConfig()
     root = Path(root)
-    said = json.loads(json.dumps(asdict(config)))
+    as_json = json.loads(json.dumps(asdict(config)))
     if (root / DONE).exists():
         before = json.loads((root / DONE).read_text())
-        if before["config"] != said:
+        if before["config"] != as_json:
             raise InputError(f"{root} holds synthetic data of another config; name another place")
-        oracle: dict[str, dict[str, float]] = before["oracle"]
-        return oracle
+        return {**before["oracle"]}
     clicks = root / "MicroLens_1M_x1"
     clicks.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(config.seed)
@@ -115,18 +114,23 @@ def make_synthetic(
     splits = _draw_splits(config, items, rng)
     _write_items(root, config, items, splits, rng)
     for name, split in splits.items():
-        columns: dict[str, pa.Array | Ints] = {"ID": np.arange(len(split.user))}
-        columns |= {"user_id": split.user, "item_seq": as_lists(split.history)}
-        columns |= {"item_id": split.target, **split.levels}
+        row, label = {"ID": np.arange(len(split.user))}, {"label": split.label}
+        history = as_lists(split.history)
+        columns = {"user_id": split.user, "item_seq": history, "item_id": split.target}
+        columns |= split.levels
+        columns = columns | label if name != "test" else row | columns
+        write_parquet(clicks / f"{name}.parquet", pa.table(columns))
         if name == "test":
-            _write(root / "test_labels.parquet", {"ID": columns["ID"], "label": split.label})
-        else:
-            del columns["ID"]
-            columns["label"] = split.label
-        _write(clicks / f"{name}.parquet", columns)
+            write_parquet(root / "test_labels.parquet", pa.table(row | label))
     _write_oracle(root / "oracle.parquet", splits)
-    oracle = {name: _oracle(split) for name, split in splits.items()}
-    write_json(root / DONE, {"config": said, "oracle": oracle})
+    oracle = {
+        name: {
+            "auc": float(auc(split.label, split.probability)),
+            "logloss": float(logloss(split.label, split.probability)),
+        }
+        for name, split in splits.items()
+    }
+    write_json(root / DONE, {"config": as_json, "oracle": oracle})
     return oracle
 
 
@@ -143,7 +147,7 @@ class _Split:
 
 
 def _draw_splits(
-    config: SyntheticConfig, items: Items, rng: np.random.Generator
+    config: SyntheticConfig, items: LatentItems, rng: np.random.Generator
 ) -> dict[str, _Split]:
     unseen = rng.permutation(config.num_items)[: round(config.unseen_share * config.num_items)]
     shown = np.setdiff1d(np.arange(config.num_items), unseen)
@@ -152,56 +156,48 @@ def _draw_splits(
     levels = {"likes_level": _deciles(liked), "views_level": _deciles(items.popularity)}
     splits, first_user = {}, 1
     for name, rows in zip(SPLITS, config.rows, strict=True):
-        count = -(-rows // config.rows_per_user)
-        users = draw_users(count, rng)
-        pool = shown if name == "train" else np.arange(config.num_items)
+        users = draw_users(-(-rows // config.rows_per_user), rng)
         histories = _draw_histories(config, items, users, shown, rng)
-        splits[name] = _draw_rows(
-            config, items, users, histories, pool, levels, rows, first_user, rng
+        user = rng.permutation(np.arange(rows) % len(histories))
+        pool = shown if name == "train" else np.arange(config.num_items)
+        target = _draw_targets(pool, histories[user], rng)
+        probability = 1.0 / (1.0 + np.exp(-logits(config.model, items, users, user, target)))
+        splits[name] = _Split(
+            user=user + first_user,
+            history=histories[user],
+            target=target + 1,
+            levels={level: values[target] for level, values in levels.items()},
+            label=(rng.random(rows) < probability).astype(np.int64),
+            probability=probability,
         )
-        first_user += count
+        first_user += len(histories)
     return splits
 
 
 def _draw_histories(
-    config: SyntheticConfig, items: Items, users: Users, shown: Ints, rng: np.random.Generator
+    config: SyntheticConfig,
+    items: LatentItems,
+    users: LatentUsers,
+    shown: Ints,
+    rng: np.random.Generator,
 ) -> Ints:
     """(U, L) item ids, left-padded: clicked items, likelier the higher their true logit."""
     width, count = config.history_length, len(users.cover_taste)
     drawn = np.empty((count, width), dtype=np.int64)
-    for start in range(0, count, _CHUNK):
-        user = np.arange(start, min(start + _CHUNK, count))[:, None]
+    for start in range(0, count, _USERS):
+        user = np.arange(start, min(start + _USERS, count))[:, None]
         weights = np.exp(logits(config.model, items, users, user, shown[None, :]))
         drawn[user[:, 0]] = shown[draw_distinct(weights, width, rng)] + 1
     lengths = np.clip(rng.geometric(1 / 8, count) + 3, 1, width)
     return np.where(np.arange(width) >= width - lengths[:, None], drawn, 0)
 
 
-def _draw_rows(
-    config: SyntheticConfig,
-    items: Items,
-    users: Users,
-    histories: Ints,
-    pool: Ints,
-    levels: dict[str, Ints],
-    rows: int,
-    first_user: int,
-    rng: np.random.Generator,
-) -> _Split:
-    user = rng.permutation(np.arange(rows) % len(histories))
-    target = rng.choice(pool, rows)
-    # A target is never in its own history: it is drawn anew until it is not.
-    while (again := (histories[user] == target[:, None] + 1).any(axis=1)).any():
+def _draw_targets(pool: Ints, histories: Ints, rng: np.random.Generator) -> Ints:
+    """(R,) places in the item table, drawn from the pool until none is in its row's history."""
+    target = rng.choice(pool, len(histories))
+    while (again := (histories == target[:, None] + 1).any(axis=1)).any():
         target[again] = rng.choice(pool, int(again.sum()))
-    probability = 1.0 / (1.0 + np.exp(-logits(config.model, items, users, user, target)))
-    return _Split(
-        user=user + first_user,
-        history=histories[user],
-        target=target + 1,
-        levels={name: level[target] for name, level in levels.items()},
-        label=(rng.random(rows) < probability).astype(np.int64),
-        probability=probability,
-    )
+    return target
 
 
 def _deciles(values: NDArray[np.float64]) -> Ints:
@@ -212,7 +208,7 @@ def _deciles(values: NDArray[np.float64]) -> Ints:
 def _write_items(
     root: Path,
     config: SyntheticConfig,
-    items: Items,
+    items: LatentItems,
     splits: dict[str, _Split],
     rng: np.random.Generator,
 ) -> None:
@@ -224,29 +220,32 @@ def _write_items(
     padded = np.array([[0] * 5, *([0] * (5 - len(own)) + own for own in tags)])
     kinds = np.concatenate([np.eye(KINDS)[items.cover], np.eye(KINDS)[items.words]], axis=1)
     vectors = {width: _noisy(kinds, width, rng) for width in (128, 768, 1024)}
-    level = {"likes_level": np.ones(count, np.int64), "views_level": _deciles(items.popularity)}
-    feature = {"item_id": ids, "item_title": pa.array(titles), "item_tags": pa.array(tags)}
-    feature |= level
-    feature |= {"txt_emb_BERT": as_lists(vectors[768]), "img_emb_CLIPRN50": as_lists(vectors[1024])}
-    _write(root / "item_feature.parquet", feature)
+    feature = {
+        "item_id": ids,
+        "item_title": pa.array(titles),
+        "item_tags": pa.array(tags),
+        "likes_level": np.ones(count, np.int64),
+        "views_level": _deciles(items.popularity),
+        "txt_emb_BERT": as_lists(vectors[768]),
+        "img_emb_CLIPRN50": as_lists(vectors[1024]),
+    }
+    write_parquet(root / "item_feature.parquet", pa.table(feature))
     emb = {f"item_emb_d128_v{v}": as_lists(_noisy(kinds, 128, rng)) for v in (1, 2)}
-    _write(root / "item_emb.parquet", {"item_id": ids, **emb})
+    write_parquet(root / "item_emb.parquet", pa.table({"item_id": ids, **emb}))
     with_padding = np.concatenate([np.zeros((1, 128)), vectors[128].astype(np.float64)])
     info = {"item_id": np.arange(count + 1), "item_tags": as_lists(padded)}
     info["item_emb_d128"] = as_lists(with_padding)
-    _write(root / "MicroLens_1M_x1" / "item_info.parquet", info)
+    write_parquet(root / "MicroLens_1M_x1" / "item_info.parquet", pa.table(info))
     user, first = np.unique(np.concatenate([s.user for s in splits.values()]), return_index=True)
-    history = np.concatenate([s.history for s in splits.values()])[first]
-    _write(root / "item_seq.parquet", {"user_id": user, "item_seq": as_lists(history)})
+    history = as_lists(np.concatenate([s.history for s in splits.values()])[first])
+    write_parquet(root / "item_seq.parquet", pa.table({"user_id": user, "item_seq": history}))
     if config.content == "features":
-        write_features(root / "features.parquet", ids, items, config)
-        return
-    images = root / "item_images" / "item_images"
-    images.mkdir(parents=True, exist_ok=True)
-    write_covers(images, ids, items.cover, config, rng)
+        _write_features(root / "features.parquet", ids, items, config)
+    else:
+        _write_covers(root / "item_images" / "item_images", ids, items.cover, config, rng)
 
 
-def write_features(path: Path, ids: Ints, items: Items, config: SyntheticConfig) -> None:
+def _write_features(path: Path, ids: Ints, items: LatentItems, config: SyntheticConfig) -> None:
     """Vectors as two frozen encoders would give them: each tells the kind of its own modality."""
     rng = np.random.default_rng([config.seed, 2])
     cover, words = np.eye(KINDS)[items.cover], np.eye(KINDS)[items.words]
@@ -255,17 +254,18 @@ def write_features(path: Path, ids: Ints, items: Items, config: SyntheticConfig)
     has_image = rng.random(len(ids)) >= config.missing_images
     image[~has_image] = 0
     columns = {"item_id": ids, "image_emb": as_lists(image), "text_emb": as_lists(text)}
-    _write(path, columns | {"has_image": has_image, "has_text": np.ones(len(ids), dtype=bool)})
+    columns |= {"has_image": has_image, "has_text": np.ones(len(ids), dtype=bool)}
+    write_parquet(path, pa.table(columns))
 
 
-def write_covers(
+def _write_covers(
     folder: Path, ids: Ints, colours: Ints, config: SyntheticConfig, rng: np.random.Generator
 ) -> None:
     """`<id>.jpg` for most items; some are missing, some cut off half-way."""
+    folder.mkdir(parents=True, exist_ok=True)
     fate = rng.random(len(ids))
     for item, colour, luck in zip(ids, colours, fate, strict=True):
-        cover = covers.draw_cover(int(colour), int(rng.integers(KINDS)), rng)
-        content = covers.jpeg_bytes(cover)
+        content = covers.draw_cover(int(colour), int(rng.integers(KINDS)), rng)
         if luck < config.missing_images:
             continue
         if luck < config.missing_images + config.truncated_images:
@@ -286,11 +286,10 @@ def write_captioned_covers(root: str | Path, *, count: int = 2_000, seed: int = 
     for item in range(1, count + 1):
         colour, sign = (int(kind) for kind in rng.integers(0, KINDS, 2))
         titles.append(covers.describe(colour, sign, rng))
-        picture = covers.draw_cover(colour, sign, rng)
-        (images / f"{item}.jpg").write_bytes(covers.jpeg_bytes(picture))
+        (images / f"{item}.jpg").write_bytes(covers.draw_cover(colour, sign, rng))
     feature = {"item_id": np.arange(1, count + 1), "item_title": pa.array(titles)}
     feature["item_tags"] = pa.array([[]] * count, pa.list_(pa.int64()))
-    _write(root / "item_feature.parquet", feature)
+    write_parquet(root / "item_feature.parquet", pa.table(feature))
     return root
 
 
@@ -300,23 +299,11 @@ def _noisy(kinds: NDArray[np.float64], width: int, rng: np.random.Generator) -> 
     return (signal + rng.standard_normal(signal.shape)).astype(np.float32)
 
 
-def _write(path: Path, columns: dict[str, pa.Array | Ints]) -> None:
-    write_parquet(path, pa.table(columns))
-
-
 def _write_oracle(path: Path, splits: dict[str, _Split]) -> None:
     names = [name for name, split in splits.items() for _ in split.user]
     rows = np.concatenate([np.arange(len(split.user)) for split in splits.values()])
     probability = np.concatenate([split.probability for split in splits.values()])
-    _write(path, {"split": pa.array(names), "row": rows, "probability": probability})
-
-
-def _oracle(split: _Split) -> dict[str, float]:
-    label = split.label.astype(np.float64)
-    return {
-        "auc": float(auc(label, split.probability)),
-        "logloss": float(logloss(label, split.probability)),
-    }
+    write_parquet(path, pa.table({"split": names, "row": rows, "probability": probability}))
 
 
 def main() -> None:
@@ -342,16 +329,16 @@ def main() -> None:
         default=weight,
         help=f"weight of the image x text interaction in the click model ({weight})",
     )
-    given = parser.parse_args()
-    rows = (given.train_rows, *[max(1, given.train_rows // 8)] * 2)
+    args = parser.parse_args()
+    rows = (args.train_rows, *[max(1, args.train_rows // 8)] * 2)
     config = SyntheticConfig(
-        num_items=given.items,
+        num_items=args.items,
         rows=(rows[0], rows[1], rows[2]),
-        content=given.content,
-        model=ClickModel(interaction_weight=given.interaction),
-        seed=given.seed,
+        content=args.content,
+        model=ClickModel(interaction_weight=args.interaction),
+        seed=args.seed,
     )
-    oracle = make_synthetic(given.dest, config)
+    oracle = make_synthetic(args.dest, config)
     for split, value in oracle.items():
         print(f"{split:5}  oracle AUC {value['auc']:.4f}  logloss {value['logloss']:.4f}")
 

@@ -41,14 +41,6 @@ def value_type(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if types.is_dictionary(kind) else kind
 
 
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind))
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(types.is_string(kind) or types.is_large_string(kind))
-
-
 @dataclass(frozen=True)
 class Kind:
     """What a column must hold: a name for the user and a test on the arrow type."""
@@ -57,11 +49,15 @@ class Kind:
     accepts: Callable[[pa.DataType], bool]
 
 
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind))
+
+
 INTEGER = Kind("integers", types.is_integer)
 FLOAT = Kind("floats", types.is_floating)
 NUMBER = Kind("numbers", _is_number)
 BOOLEAN = Kind("booleans", types.is_boolean)
-TEXT = Kind("strings", _is_text)
+TEXT = Kind("strings", lambda t: types.is_string(t) or types.is_large_string(t))
 INTEGERS = Kind("lists of integers", lambda t: is_list(t) and types.is_integer(t.value_type))
 VECTOR = Kind("lists of floats", lambda t: is_list(t) and types.is_floating(t.value_type))
 

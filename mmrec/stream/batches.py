@@ -123,7 +123,9 @@ class _Work:
         self._at_once = max(1, threads)
         longest = max((plan.longest_window(lane) for lane in lanes), default=0)
         self._free = [longest * place for place in range(len(lanes) + self._at_once)]
-        self._pool = self._take_pool(longest * len(self._free))
+        pool = spare.pop() if spare else groups.arrays(0)
+        rows = longest * len(self._free)
+        self._pool = pool if len(pool["row"]) >= rows else groups.arrays(rows)
         self._planned: deque[list[LaneRows]] = deque()  # of batches from the next one on
         self._loads = self._schedule(mains)
         self._following = next(self._loads, None)
@@ -135,13 +137,6 @@ class _Work:
         # Its threads are no daemons: the interpreter waits for them when it ends.
         self._executor = ThreadPoolExecutor(threads, "mmrec-read") if threads else None
         self._load_ahead()
-
-    def _take_pool(self, rows: int) -> Arrays:
-        while self._spare:
-            arrays = self._spare.pop()
-            if len(arrays["row"]) >= rows:
-                return arrays
-        return self._groups.arrays(rows)
 
     def close(self) -> None:
         if self._executor is not None:

@@ -5,8 +5,9 @@ What holds nulls, or no numbers, is left as it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,8 @@ import pyarrow.types as types
 
 from mmrec.io.parquet import Column, is_list, left_pad
 from mmrec.io.sources import reason_of
+
+Bounds: TypeAlias = "tuple[int, int] | None"
 
 _INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
 
@@ -37,29 +40,25 @@ class Survey:
     """What one pass over a column has seen."""
 
     nulls: bool = False
-    low: int | None = None
-    high: int | None = None
-    shortest: int | None = None
-    longest: int | None = None
+    integers: Bounds = None  # smallest and largest
+    lengths: Bounds = None  # of lists
 
     def add(self, array: pa.Array) -> None:
         """Take in the next values of the column."""
         self.nulls |= array.null_count > 0
         if is_list(array.type):
-            lengths = pc.min_max(pc.list_value_length(array)).as_py()
-            self.shortest = _merge(min, self.shortest, lengths["min"])
-            self.longest = _merge(max, self.longest, lengths["max"])
+            self.lengths = _widened(self.lengths, pc.list_value_length(array))
             array = array.flatten()
             self.nulls |= array.null_count > 0
         if types.is_integer(array.type):
-            bounds = pc.min_max(array).as_py()
-            self.low = _merge(min, self.low, bounds["min"])
-            self.high = _merge(max, self.high, bounds["max"])
+            self.integers = _widened(self.integers, array)
 
 
-def _merge(choose: Callable[..., int], a: int | None, b: int | None) -> int | None:
-    seen = [bound for bound in (a, b) if bound is not None]
-    return choose(seen) if seen else None
+def _widened(bounds: Bounds, values: pa.Array) -> Bounds:
+    low, high = pc.min_max(values).as_py().values()
+    if low is None or bounds is None:
+        return bounds if low is None else (low, high)
+    return min(low, bounds[0]), max(high, bounds[1])
 
 
 def stored_type(dtype: pa.DataType, survey: Survey, width: int | None) -> pa.DataType:
@@ -73,13 +72,14 @@ def stored_type(dtype: pa.DataType, survey: Survey, width: int | None) -> pa.Dat
     listed = is_list(dtype)
     value = dtype.value_type if listed else dtype
     if types.is_integer(value):
-        low, high = survey.low or 0, survey.high or 0
+        low, high = survey.integers or (0, 0)
         value = smallest_integer(min(low, 0) if width else low, max(high, 0) if width else high)
     if not listed:
         return value
     element = pa.field("element", value, nullable=False)
-    if width is None and survey.shortest == survey.longest:
-        width = survey.longest
+    shortest, longest = survey.lengths or (0, 0)
+    if width is None and shortest == longest:
+        width = longest
     return pa.list_(element, width) if width else pa.list_(element)
 
 

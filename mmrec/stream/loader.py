@@ -110,7 +110,7 @@ class Loader(Generic[T]):
             num_workers=self._workers,
             prefetch_factor=messages,
             persistent_workers=self._persistent,
-            collate_fn=_as_it_is,
+            collate_fn=list,  # leave the messages as they are
         )
         return ring, loader
 
@@ -183,10 +183,6 @@ def make_loader(
 def _read_ahead(batch_bytes: int) -> int:
     least, most = _READ_AHEAD
     return min(max(_READ_AHEAD_BYTES // max(1, batch_bytes), least), most)
-
-
-def _as_it_is(message: list[Written]) -> list[Written]:
-    return message
 
 
 def _pinned(batch: Any) -> Any:

@@ -127,16 +127,6 @@ class ParquetStream(IterableDataset[T], Generic[T]):
         return self._groups.num_rows
 
     @property
-    def batch_size(self) -> int:
-        """Rows of a global batch."""
-        return self._spec.batch_size
-
-    @property
-    def lanes(self) -> tuple[int, int]:
-        """(T, P) as chosen for this data set."""
-        return self._lanes
-
-    @property
     def epoch(self) -> int:
         """The epoch that the next iteration yields."""
         return int(self._position[0])

@@ -20,7 +20,7 @@ from mmrec.data.microlens import MicroLens
 from mmrec.datasets.click_model import (
     KINDS,
     ClickModel,
-    Items,
+    LatentItems,
     draw_distinct,
     draw_items,
     draw_users,
@@ -120,7 +120,7 @@ def test_some_covers_are_missing_some_cut_off_and_the_rest_of_many_sizes(root: P
     assert len(sizes) > 3
 
 
-def pair_taste(shift: int, items: Items, item: int) -> float:
+def pair_taste(shift: int, items: LatentItems, item: int) -> float:
     """2 where the words are those that go with the cover, else -1/2."""
     return 2.0 if items.words[item] == (items.cover[item] + shift) % KINDS else -0.5
 
@@ -156,7 +156,7 @@ def test_neither_modality_alone_tells_how_well_they_suit() -> None:
 def test_neither_modality_alone_tells_which_combinations_a_user_likes() -> None:
     cover, words = np.divmod(np.arange(KINDS * KINDS), KINDS)
     nothing = np.zeros(KINDS * KINDS)
-    items = Items(cover, words, quality=nothing, popularity=nothing, suits=nothing)
+    items = LatentItems(cover, words, quality=nothing, popularity=nothing, suits=nothing)
     users = draw_users(40, np.random.default_rng(3))
     assert len(set(users.pair_shift.tolist())) == KINDS
     model = ClickModel(0.0, 0.0, 0.0, 0.0, 0.0, pair_weight=1.0)
