@@ -25,7 +25,6 @@ from mmrec.io.parquet import (
     Column,
     Ints,
     Kind,
-    first_repeat,
     left_pad,
     open_parquet,
     read_columns,
@@ -285,6 +284,4 @@ def refuse_repeat(column: Column, ids: Array, seen: NDArray[np.bool_] | None = N
     if seen is not None:
         column.refuse_where(seen[ids], f"{rule} (an earlier row has it)")
         seen[ids] = True
-    again = first_repeat(ids)
-    if again is not None:
-        column.refuse(again, rule, f"{column.array[again]} a second time")
+    column.refuse_repeat(ids, rule)

@@ -21,7 +21,6 @@ from mmrec.io.parquet import (
     Column,
     Ints,
     Kind,
-    first_repeat,
     open_parquet,
     read_columns,
     read_numbers,
@@ -92,10 +91,8 @@ def check_clicks(
         )
     if values and not labelled:
         ids = read_row_ids(path)
-        again = first_repeat(ids)
-        if again is not None:
-            column = Column(path, ROW_ID, range(len(ids)), pa.array(ids))
-            column.refuse(again, "each ID stands once", f"{ids[again]} a second time")
+        column = Column(path, ROW_ID, range(len(ids)), pa.array(ids))
+        column.refuse_repeat(ids, "each ID stands once")
     return ClickLog(
         num_rows=source.num_rows,
         history_length=length,

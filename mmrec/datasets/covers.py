@@ -59,11 +59,10 @@ def draw_cover(colour: int, sign: int, rng: np.random.Generator) -> bytes:
     return buffer.getvalue()
 
 
-def _shade(colour: int, rng: np.random.Generator) -> tuple[int, int, int]:
+def _shade(colour: int, rng: np.random.Generator) -> tuple[int, ...]:
     hue = (_HUES[colour] + rng.normal(0.0, 0.02)) % 1.0
     rgb = colorsys.hsv_to_rgb(hue, rng.uniform(0.55, 1.0), rng.uniform(0.45, 1.0))
-    red, green, blue = (int(255 * channel) for channel in rgb)
-    return red, green, blue
+    return tuple(int(255 * channel) for channel in rgb)
 
 
 def _draw_sign(draw: ImageDraw, sign: int, x: float, y: float, r: float) -> None:

@@ -292,20 +292,14 @@ def _place_images(source: Path, dest: Path, movie_ids: Ints, how: str) -> int:
         if f"{movie}.jpg" in there
     ]
     for old, new in tqdm(wanted, desc="images", unit="image", disable=None):
-        _place(source / old, dest / new, how)
-    return len(wanted)
-
-
-def _place(old: Path, new: Path, how: str) -> None:
-    if how == "symlink":
-        new.symlink_to(old.resolve())
-    elif how == "copy":
-        shutil.copyfile(old, new)
-    else:
+        if how == "symlink":
+            (dest / new).symlink_to((source / old).resolve())
+            continue
         try:
-            os.link(old, new)
+            (os.link if how == "hardlink" else shutil.copyfile)(source / old, dest / new)
         except OSError:  # another file system, or one without links
-            shutil.copyfile(old, new)
+            shutil.copyfile(source / old, dest / new)
+    return len(wanted)
 
 
 def main(arguments: list[str] | None = None) -> None:

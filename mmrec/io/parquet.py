@@ -94,6 +94,14 @@ class Column:
         if self.array.null_count:
             self.refuse(_first_null(self.array), rule, "null")
 
+    def refuse_repeat(self, values: Array, rule: str) -> None:
+        """Raise for the first of `values` (rows,), one a row, that stood earlier already."""
+        order = np.argsort(values, kind="stable")
+        again = np.flatnonzero(values[order][1:] == values[order][:-1])
+        if again.size:
+            index = int(order[again + 1].min())
+            self.refuse(index, rule, f"{self.array[index]} a second time")
+
     def numbers(self) -> Array:
         """(rows,) in the file's own width; no nulls, and nothing that int64 cannot hold."""
         self.refuse_null()
@@ -200,17 +208,6 @@ def left_pad(values: Array, lengths: Array, width: int, out: Array | None = None
     out[...] = 0
     out[np.arange(width) >= (width - np.minimum(lengths, width))[:, None]] = values
     return out
-
-
-def first_repeat(ids: Array) -> int | None:
-    """The first place whose value stood earlier already, or None.
-
-    >>> first_repeat(np.array([4, 7, 4, 7]))
-    2
-    """
-    order = np.argsort(ids, kind="stable")
-    again = np.flatnonzero(ids[order][1:] == ids[order][:-1])
-    return int(order[again + 1].min()) if again.size else None
 
 
 def column_type(source: Source, name: str) -> pa.DataType:

@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 import stat
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -113,10 +114,10 @@ class Source:
             where = ""
             if len(groups) == len(columns) == 1:
                 where = f"row group {groups[0]}, column {columns[0]}: "
-            else:  # read each alone, to find the one at fault
+            else:  # read each alone: the one at fault raises
                 for group, name in product(groups, columns):
-                    for _ in self.read([name], groups=[group], rows=rows, checksums=checksums):
-                        pass
+                    alone = self.read([name], groups=[group], rows=rows, checksums=checksums)
+                    deque(alone, maxlen=0)
             raise InputError(f"{self.path} is damaged: {where}{reason_of(error)}") from None
         finally:
             if file is None:

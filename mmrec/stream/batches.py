@@ -123,8 +123,8 @@ class _Work:
         self._at_once = max(1, threads)
         longest = max((plan.longest_window(lane) for lane in lanes), default=0)
         self._free = [longest * place for place in range(len(lanes) + self._at_once)]
-        pool = spare.pop() if spare else groups.arrays(0)
         rows = longest * len(self._free)
+        pool = spare.pop() if spare else groups.arrays(0)
         self._pool = pool if len(pool["row"]) >= rows else groups.arrays(rows)
         self._planned: deque[list[LaneRows]] = deque()  # of batches from the next one on
         self._loads = self._schedule(mains)
@@ -133,7 +133,8 @@ class _Work:
         self._current: dict[int, _Loaded] = {}
         self._tails: dict[int, tuple[Arrays, Ints]] = {}
         self._readers: dict[int, RowReader] = {}
-        self._scratch: Arrays = {}
+        # Rows on their way into a batch's tensors of another type.
+        self._scratch = groups.arrays(-(-plan.spec.batch_size // reader.world_size))
         # Its threads are no daemons: the interpreter waits for them when it ends.
         self._executor = ThreadPoolExecutor(threads, "mmrec-read") if threads else None
         self._load_ahead()
@@ -200,7 +201,7 @@ class _Work:
     def _read_tail(self, lane: int, reader: RowReader) -> tuple[Arrays, Ints]:
         rows = self._plan.tail_rows[lane]
         arrays = self._groups.arrays(rows)
-        reader.read(self._plan.group_rows(lane, True, 0, rows), arrays)
+        deque(reader.steps(self._plan.group_rows(lane, True, 0, rows), arrays, 0), maxlen=0)
         return arrays, self._plan.tail_order(lane)
 
     def _fetch_tail(self, lane: int) -> tuple[Arrays, Ints]:
@@ -253,9 +254,8 @@ class _Work:
         if old is not None:
             self._free.append(old.base)
         self._load_ahead()
-        expected_lane, expected_window, loading = self._ahead.popleft()
-        if (expected_lane, expected_window) != (lane, window):
-            raise RuntimeError("windows are decoded in another order than they are used")
+        *decoded, loading = self._ahead.popleft()
+        assert decoded == [lane, window], "windows are decoded in the order in which they are used"
         self._current[lane] = loaded = loading.result()
         self._load_ahead()
         return loaded
@@ -265,8 +265,7 @@ class _Out:
     """The tensors of one batch while they are being filled."""
 
     def __init__(self, tensors: dict[str, Tensor], scratch: Arrays) -> None:
-        self._rows, self._filled, self._scratch = len(tensors["row"]), 0, scratch
-        self.tensors = tensors
+        self.tensors, self._filled, self._scratch = tensors, 0, scratch
         self._arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
 
     def fill(self, arrays: Arrays, *places: Ints) -> None:
@@ -281,14 +280,7 @@ class _Out:
             if array.dtype == target.dtype:
                 array.take(index, axis=0, out=target, mode="clip")
             else:
-                scratch = self._scratch_for(name, array)[: len(index)]
+                scratch = self._scratch[name][: len(index)]
                 array.take(index, axis=0, out=scratch, mode="clip")
                 target[...] = scratch
         self._filled = stop
-
-    def _scratch_for(self, name: str, array: Array) -> Array:
-        scratch = self._scratch.get(name)
-        if scratch is None or len(scratch) < self._rows:
-            scratch = np.empty((self._rows, *array.shape[1:]), dtype=array.dtype)
-            self._scratch[name] = scratch
-        return scratch

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 _READ_AHEAD_BYTES = 16 << 20  # of one worker, by default
-_READ_AHEAD = (2, 16)  # batches, at least and at most
+_LEAST_AHEAD, _MOST_AHEAD = 2, 16  # batches
 _MESSAGES = 4  # that the batches read ahead come in: a message costs both processes some 0.2 ms
 
 
@@ -181,8 +181,8 @@ def make_loader(
 
 
 def _read_ahead(batch_bytes: int) -> int:
-    least, most = _READ_AHEAD
-    return min(max(_READ_AHEAD_BYTES // max(1, batch_bytes), least), most)
+    fit = _READ_AHEAD_BYTES // max(1, batch_bytes)
+    return sorted((_LEAST_AHEAD, fit, _MOST_AHEAD))[1]
 
 
 def _pinned(batch: Any) -> Any:

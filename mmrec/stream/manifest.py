@@ -27,8 +27,8 @@ def describe(source: Source) -> dict[str, Any]:
     }
 
 
-def read_manifest(directory: str, filesystem: Any = None) -> dict[str, Any] | None:
-    """The manifest of a directory, or None where there is none.
+def read_entries(directory: str, filesystem: Any = None) -> dict[str, dict[str, Any]]:
+    """What the manifest of a directory says of each file; nothing where there is none.
 
     Raises:
         InputError: when there is a file of that name that is no manifest.
@@ -36,16 +36,15 @@ def read_manifest(directory: str, filesystem: Any = None) -> dict[str, Any] | No
     path = f"{directory}/{NAME}" if directory else NAME
     filesystem = filesystem or fsspec.filesystem("file")
     if not filesystem.exists(path):
-        return None
+        return {}
     try:
         with filesystem.open(path, "rb") as handle:
-            content = json.loads(handle.read())
-        files = content["files"]
-        for entry in files.values():
+            entries = dict(json.loads(handle.read())["files"])
+        for entry in entries.values():
             entry["bytes"], entry["rows"], entry["footer_sha256"], entry["sha256"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is not a manifest of mmrec.stream.repack: {error!r}") from None
-    return dict(content)
+    return entries
 
 
 def check_against_manifest(sources: Iterable[Source], *, verify: bool) -> None:
@@ -55,12 +54,12 @@ def check_against_manifest(sources: Iterable[Source], *, verify: bool) -> None:
         InputError: when a file is not the one the manifest describes, or when `verify` is asked
             for a file that no manifest lists.
     """
-    manifests: dict[str, dict[str, Any] | None] = {}
+    manifests: dict[str, dict[str, dict[str, Any]]] = {}
     for source in sources:
         directory = source.location.rpartition("/")[0]
         if directory not in manifests:
-            manifests[directory] = read_manifest(directory, source.filesystem)
-        entry = ((manifests[directory] or {}).get("files") or {}).get(source.name)
+            manifests[directory] = read_entries(directory, source.filesystem)
+        entry = manifests[directory].get(source.name)
         if entry is None:
             if verify:
                 raise InputError(

@@ -188,7 +188,11 @@ class Plan:
         self.first_tail_batch = self._rounds * self.times
         self._tail_batches = self._deal_tails()
         self._window = lane_window(spec, lanes)
-        self._first_windows = [self._first_window(lane) for lane in range(len(lengths))]
+        # First windows differ, so that lanes need their next one at different times.
+        parts = [(lane + 1) * GOLDEN % (1 << 64) / float(1 << 64) for lane in range(len(lengths))]
+        self._first_windows = [
+            max(1, math.ceil((part if len(parts) > 1 else 1.0) * self._window)) for part in parts
+        ]
 
     def size_of(self, batch: int) -> int:
         """Rows of global batch `batch`; all but the last have `batch_size`."""
@@ -257,10 +261,7 @@ class Plan:
             start, index = until, index + 1
 
     def window_of(self, lane: int, row: int) -> int:
-        """Which window of the lane's main part holds `row`.
-
-        First windows have different sizes, so that lanes need their next one at different times.
-        """
+        """Which window of the lane's main part holds `row`."""
         first = self._first_windows[lane]
         return 0 if row < first else 1 + (row - first) // self._window
 
@@ -274,12 +275,6 @@ class Plan:
     def longest_window(self, lane: int) -> int:
         """Rows of the lane's longest window, at most `lane_window`."""
         return min(self._window, self.main_rows[lane])
-
-    def _first_window(self, lane: int) -> int:
-        if len(self.tail_rows) == 1:
-            return self._window
-        fraction: float = (lane + 1) * GOLDEN % (1 << 64) / float(1 << 64)
-        return max(1, math.ceil(fraction * self._window))
 
     def window_order(self, lane: int, window: int) -> Ints:
         """In which order a window's rows are used."""

@@ -161,21 +161,16 @@ class RowReader:
     def _close_group(self) -> None:
         self._group = -1
         self._batches: Iterator[pa.RecordBatch] = iter(())
-        self._batch: pa.RecordBatch | None = None  # what is being decoded
+        self._batch: Any = None  # what is being decoded
         self._rows: Ints = np.zeros(0, dtype=np.int64)  # numbers in the file of the batch's rows
         self._low = self._high = 0  # the batch's rows, counted over the group's rows that pass
         self._next_row = 0  # number in the file of the row after the batch
         self._kept: Ints | None = None  # numbers in the file of the group's rows that pass
 
-    def read(self, wanted: Iterable[GroupRows], arrays: dict[str, Array]) -> None:
-        """Fill the arrays with the wanted rows."""
-        for _ in self.steps(wanted, arrays, 0):
-            pass
-
     def steps(
         self, wanted: Iterable[GroupRows], arrays: dict[str, Array], at: int
     ) -> Iterator[int]:
-        """Fill the arrays from position `at` on, bit by bit; yields the rows of each bit."""
+        """Fill the arrays from position `at` on with the wanted rows, some at a time: how many."""
         for group, start, last in wanted:
             if group != self._group or start < self._low:
                 self._open(group)
@@ -233,7 +228,6 @@ class RowReader:
         self._high = self._low + len(self._rows)
 
     def _copy(self, start: int, stop: int, arrays: dict[str, Array], at: int) -> None:
-        assert self._batch is not None
         groups, first, count = self._groups, start - self._low, stop - start
         file = int(groups.file_of[self._group])
         rows = self._rows[first : first + count]

@@ -188,8 +188,7 @@ class ParquetStream(IterableDataset[T], Generic[T]):
     def into(self, ring: Ring, *, together: int) -> Iterator[list[Written]]:
         """In a worker process: its batches, written into the ring, named `together` at a time."""
         info = get_worker_info()
-        if info is None:
-            raise RuntimeError("only worker processes write into a ring")
+        assert info is not None, "only worker processes write into a ring"
         writer = Writer(ring, info.id)
         written: list[Written] = []
         whole = 0
