@@ -1,3 +1,4 @@
 """How files are read and written; every room may use it.
 
-Read `files.py` first (whole files), then `parquet.py` (the strict reader)."""
+Read `files.py` first (whole files), then the strict reader of parquet: `sources.py` (files found,
+opened, watched) and `parquet.py` (their columns as numpy). `hashing.py` stands apart."""

@@ -241,6 +241,8 @@ def _stamp_of(location: str, filesystem: Any, path: str) -> tuple[Any, ...]:
         info = filesystem.info(location)
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"a parquet file is needed, there is none (any more) at {path}") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be opened: {reason_of(error)}") from None
     return info["size"], *(str(info[key]) for key in _REMOTE_STAMPS if key in info)
 
 

@@ -26,7 +26,7 @@ class Reader:
     """One of the processes that share an epoch.
 
     Attributes:
-        rank, world_size: which slice of each global batch.
+        rank, world_size: which part of each global batch.
         first, step: which batches: first, first + step, …
         threads: that decode ahead; with 0 each batch decodes some rows ahead.
     """
@@ -88,7 +88,7 @@ def read_batches(
     spare: list[Arrays],
     empty: Callable[[int], dict[str, Tensor]],
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
-    """Yield (number of the global batch, its slice for this reader).
+    """Yield (number of the global batch, this reader's part of it).
 
     Args:
         groups: what to read.
@@ -147,7 +147,7 @@ class _Work:
         self._spare[:] = [self._pool]
 
     def _lane_rows(self, batch: int) -> list[LaneRows]:
-        bounds = self._plan.slice_of(batch, self._reader.rank, self._reader.world_size)
+        bounds = self._plan.part_of(batch, self._reader.rank, self._reader.world_size)
         return self._plan.lane_rows(batch, *bounds)
 
     # Loading
@@ -216,7 +216,7 @@ class _Work:
     # Gathering
 
     def gather(self, batch: int, empty: Callable[[int], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """This reader's slice of a global batch."""
+        """This reader's part of a global batch."""
         planned = self._planned.popleft() if self._planned else self._lane_rows(batch)
         count = sum(rows.rows for rows in planned)
         out = _Out(empty(count), self._scratch)

@@ -11,7 +11,7 @@ last batches, each fed first from its own lane, then from the lane that is neare
 rank. A tail is the first rows of its lane, so that another reader can fetch it by reading the first
 pages of one row group.
 
-B global batch size, T time classes, P places (parts of a batch), N rows.
+B global batch size, T time classes, P places (each has a share of a batch), N rows.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def lane_window(spec: Spec, lanes: tuple[int, int]) -> int:
 def cut_lanes(sizes: Ints, spec: Spec, lanes: tuple[int, int]) -> Ints:
     """Lane bounds (L + 1) in the sequence of row groups of these sizes, ends snapped where near.
 
-    Lane p * T + t gets rows in proportion to its part p of a batch, exactly, but for a bound that
+    Lane p * T + t gets rows in proportion to its share of a batch, exactly, but for a bound that
     lies close to the bound of a row group: it moves there, so that no row group is read twice.
     """
     times, places = lanes
@@ -198,7 +198,7 @@ class Plan:
         """Rows of global batch `batch`; all but the last have `batch_size`."""
         return min(self.spec.batch_size, self.num_rows - batch * self.spec.batch_size)
 
-    def slice_of(self, batch: int, rank: int, world_size: int) -> tuple[int, int]:
+    def part_of(self, batch: int, rank: int, world_size: int) -> tuple[int, int]:
         """The part [from, to) of global batch `batch` that `rank` yields; may be empty."""
         size = self.size_of(batch)
         return rank * size // world_size, (rank + 1) * size // world_size

@@ -31,7 +31,7 @@ class ParquetStream(IterableDataset[T], Generic[T]):
 
     Which rows the k-th global batch of an epoch holds is a function of the files, `batch_size`,
     `window`, `lanes`, `seed` and the epoch; ranks, workers and prefetch never change it. Each
-    rank yields its slice of every global batch, so all ranks yield `len(stream)` batches.
+    rank yields its part of every global batch, so all ranks yield `len(stream)` batches.
 
     Every batch is a dict of tensors, or what `collate` makes of it: each column as int64, float32
     or bool, of shape (B,) or, for lists, (B, width) with the last entries kept and padding 0 on

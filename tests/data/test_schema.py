@@ -17,7 +17,7 @@ from slow_variants import thoroughly
 from mmrec.data.schema import check_clicks, read_row_ids
 from mmrec.errors import InputError
 from mmrec.io import parquet as columns_module
-from mmrec.io.parquet import Column, left_pad, row_of
+from mmrec.io.parquet import Column
 
 NUM_ITEMS = 13
 
@@ -174,9 +174,6 @@ def _left_padded(history: list[int]) -> bool:
 
 
 HISTORIES = given(st.lists(st.lists(st.integers(0, 2), max_size=5), min_size=1, max_size=12))
-LISTS = given(
-    st.lists(st.lists(st.integers(1, 99), max_size=6), min_size=1, max_size=9), st.integers(1, 7)
-)
 
 
 @settings(max_examples=60, deadline=None)
@@ -207,45 +204,6 @@ def test_the_padding_check_agrees_with_a_loop(
 test_the_padding_check_agrees_with_a_loop_thoroughly = thoroughly(
     test_the_padding_check_agrees_with_a_loop, HISTORIES, 1000
 )
-
-
-@settings(max_examples=60, deadline=None)
-@LISTS
-def test_left_pad_agrees_with_a_loop(lists: list[list[int]], width: int) -> None:
-    lengths = np.array([len(row) for row in lists], dtype=np.int64)
-    values = np.array([value for row in lists for value in row], dtype=np.int32)
-    expected = [[0] * (width - len(row[-width:])) + row[-width:] for row in lists]
-    assert left_pad(values, lengths, width).tolist() == expected
-    places = [row for row, one in enumerate(lists) for _ in one]
-    assert [row_of(place, lengths) for place in range(len(values))] == places
-
-
-test_left_pad_agrees_with_a_loop_thoroughly = thoroughly(
-    test_left_pad_agrees_with_a_loop, LISTS, 1000
-)
-
-
-@pytest.mark.parametrize("kind", [pa.list_(pa.float16()), pa.large_list(pa.float32())])
-@pytest.mark.parametrize("cut", [0, 1])
-def test_vectors_of_absent_rows_may_be_anything(kind: pa.DataType, cut: int) -> None:
-    # Slicing leaves an offset inside the arrow array, as reading in batches can.
-    rows = [[9.0, 9.0], [1.0, 2.0], None, [float("nan")] * 2, [3.0], [5.0, 6.0]]
-    typed = [row if row is None else [np.float16(value) for value in row] for row in rows]
-    array = pa.array(typed if pa.types.is_float16(kind.value_type) else rows, kind).slice(cut)
-    column = Column("a.parquet", "v", range(cut, len(rows)), array)
-    present = np.array([False, True, False, False, False, True])[cut:]
-    out = column.vectors(None, present)
-    assert out.dtype == np.float16
-    assert out.tolist() == [[0, 0], [1, 2], [0, 0], [0, 0], [0, 0], [5, 6]][cut:]
-    for row, sentence in [
-        (2, "marked absent must be there, got null"),
-        (3, "finite numbers.*, got nan at position 0"),
-        (4, "one width, here 2, got width 1"),
-    ]:
-        also = present.copy()
-        also[row - cut] = True
-        with pytest.raises(InputError, match=rf"{sentence} in a\.parquet, column v, row {row}$"):
-            column.vectors(None, also)
 
 
 def test_the_check_reads_in_bounded_memory(tmp_path: Path) -> None:

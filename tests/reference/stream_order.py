@@ -15,7 +15,7 @@ def slice_rows(
 ) -> list[int]:
     """Numbers of the rows that a rank yields of one global batch, in order."""
     first_row = [sum(sizes[:group]) for group in range(len(sizes))]
-    start, stop = plan.slice_of(batch, rank, world_size)
+    start, stop = plan.part_of(batch, rank, world_size)
     rows = []
     for lane, tail, first, count in plan.lane_rows(batch, start, stop):
         for position in range(first, first + count):

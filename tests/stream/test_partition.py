@@ -107,7 +107,7 @@ def test_readers_share_no_lane(world: int, workers: int, uneven: int) -> None:
         for worker in range(workers):
             mine: set[int] = set()
             for batch in range(worker, plan.first_tail_batch, workers):
-                for rows in plan.lane_rows(batch, *plan.slice_of(batch, rank, world)):
+                for rows in plan.lane_rows(batch, *plan.part_of(batch, rank, world)):
                     mine |= {group for group, _, _ in plan.group_rows(*rows)}
             groups.append(mine)
     assert sum(map(len, groups)) == len(set.union(*groups)) == 64
@@ -163,6 +163,21 @@ def test_permutation_is_even() -> None:
 def test_permutation_never_changes() -> None:
     """A stored position is worth nothing once this changes."""
     assert permutation(11, 42, 3).tolist() == [2, 9, 8, 1, 6, 10, 5, 7, 4, 0, 3]
+
+
+def test_the_order_never_changes() -> None:
+    """Lanes, windows and tails of an epoch, as they were when the format of states was made."""
+    sizes = [5, 3, 0, 7, 4, 6]
+    spec = Spec(4, 30, (2, 2), seed=11, shuffle=True, drop_last=False)
+    assert epoch_rows(plan_of(sizes, spec, 2, forced=True), sizes) == [
+        [22, 21, 16, 17],
+        [1, 0, 12, 14],
+        [19, 20, 18, 8],
+        [2, 3, 13, 6],
+        [24, 23, 9, 10],
+        [4, 15, 5, 7],
+        [11],
+    ]
 
 
 def test_shares_and_window() -> None:

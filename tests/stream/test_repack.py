@@ -153,6 +153,28 @@ def test_a_stopped_run_resumes(
     assert again == []
 
 
+def test_what_lies_on_disk_keeps_its_form(source: Path, tmp_path: Path) -> None:
+    """So that directories of the version before are read, and stopped runs of it resumed."""
+    out = tmp_path / "out"
+    repack(source, out, columns=["user"], row_groups=4, file_rows=100)
+    manifest = json.loads((out / "manifest.json").read_text())
+    entries = {"rows", "row_groups", "bytes", "footer_sha256", "sha256"}
+    assert (manifest["format"], manifest["columns"]) == (1, {"user": "int32"})
+    assert all(set(entry) == entries for entry in manifest["files"].values())
+    state = json.loads((out / ".repack.json").read_text())
+    assert set(state) == {"request", "schema", "files"}
+    assert state["files"] == manifest["files"]
+    assert set(state["request"]) == {
+        "sources",
+        "columns",
+        "list_widths",
+        "group_rows",
+        "row_groups",
+        "file_rows",
+        "compression",
+    }
+
+
 def test_a_finished_file_that_changed_is_written_again(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     repack(source, out, row_groups=13, file_rows=100)

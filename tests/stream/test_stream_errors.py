@@ -20,7 +20,6 @@ from mmrec.errors import InputError
 from mmrec.stream.repack import repack
 from mmrec.stream.stream import ParquetStream
 
-
 NULL = "every value must be there, got null"
 NULL_IN_LIST = "every value of a list must be there, got null"
 TOO_LARGE = f"integers are at most {2**63 - 1}"
