@@ -12,7 +12,7 @@ from mmrec.io.files import write_json
 _SHOWN = 3  # differences spelled out
 
 
-def require_same(stored: Any, given: Any, *, where: Path, remedy: str) -> None:
+def require_same(stored: Any, given: Any, *, where: Path | str, remedy: str) -> None:
     """Refuse what was made from something else.
 
     Args:

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from mmrec.cli import run
 from mmrec.errors import InputError
 from mmrec.io.files import replacing, write_json
+from mmrec.io.identity import require_same
 from mmrec.io.parquet import Column, column_type, is_list
 from mmrec.io.sources import PathLike, Paths, Source, open_source, open_sources
 from mmrec.stream.compact import Survey, convert, stored_schema
@@ -151,12 +152,7 @@ def _resume(out: Path, request: dict[str, Any]) -> dict[str, Any] | None:
         before = state["request"]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{state_file} is not readable ({error!r}); remove {out}") from None
-    for key, value in request.items():
-        if before.get(key) != value:
-            raise InputError(
-                f"{out} holds a repack with another {key} ({before.get(key)!r}, now {value!r}); "
-                "give another directory or remove it"
-            )
+    require_same(before, request, where=out, remedy="give another directory or remove it")
     for left_over in out.glob(".*.tmp"):  # of a run that was killed
         left_over.unlink()
     return state

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from mmrec.errors import InputError
+from mmrec.io.identity import require_same
 from mmrec.io.sources import Paths, open_sources
 from mmrec.stream.batches import Arrays, Reader, read_batches
 from mmrec.stream.decode import plan_columns
@@ -262,13 +263,8 @@ class ParquetStream(IterableDataset[T], Generic[T]):
         Raises:
             InputError: when the order would not be the same, naming what differs.
         """
-        mine, other = self.fingerprint(), state["fingerprint"]
-        for key in {**mine, **other}:
-            if mine.get(key) != other.get(key):
-                raise InputError(
-                    f"to resume exactly, the stream must be made as before, but {key} was "
-                    f"{other.get(key)!r} and is {mine.get(key)!r}"
-                )
+        remedy = "make the stream as before to resume exactly"
+        require_same(state["fingerprint"], self.fingerprint(), where="the state", remedy=remedy)
         self.seek(epoch=state["epoch"], batch=state["batch"])
 
     def fingerprint(self) -> dict[str, Any]:
