@@ -133,12 +133,16 @@ def decode(column: Column, tensor: TensorColumn, out: Array) -> None:
         np.copyto(out, column.numbers(), casting="unsafe")
         return
     values, lengths = column.lists()
-    if tensor.exact and (lengths != tensor.width).any():
-        first = int((lengths != tensor.width).argmax())
+    if not tensor.exact:
+        left_pad(values, lengths, tensor.width, out)
+        return
+    wrong = lengths != tensor.width
+    if wrong.any():
+        first = int(wrong.argmax())
         column.refuse(
             first,
             f"lists whose width is not asked for (list_widths={{…}}) are as long as the first "
             f"row's, here {tensor.width}",
             f"a list of {lengths[first]}",
         )
-    left_pad(values, lengths, tensor.width, out)
+    np.copyto(out, values.reshape(out.shape), casting="unsafe")
