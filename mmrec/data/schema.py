@@ -34,6 +34,7 @@ COLUMNS_TEST = (USER, HISTORY, TARGET, *CONTEXT)
 COLUMNS_LABELLED = (*COLUMNS_TEST, LABEL)
 
 LEVEL_LIMIT = 1_000  # a level beyond this is no category; the levels in use are 0..10
+_LEVELS = f"levels lie in 0..{LEVEL_LIMIT - 1}"
 
 
 @dataclass(frozen=True)
@@ -73,16 +74,19 @@ def check_clicks(
     source = open_parquet(path, kinds, optional=dict.fromkeys(OPTIONAL_CONTEXT, INTEGER))
     context = (*CONTEXT, *(name for name in OPTIONAL_CONTEXT if name in source.schema.names))
     checked = (USER, TARGET, *((LABEL,) if labelled else ())) if values else ()
+    last = None if num_items is None else num_items - 1
     length, sizes = 1, np.zeros(len(context), dtype=np.int64)
     labels: set[float] = set()
     for columns in read_columns(source, (HISTORY, *context, *checked)):
         history = columns[HISTORY].lists()
         length = max(length, int(history[1].max(initial=0)))
-        sizes = np.maximum(sizes, [_levels(columns[name]) for name in context])
+        levels = [_within(columns[name], 0, LEVEL_LIMIT - 1, _LEVELS) for name in context]
+        sizes = np.maximum(sizes, [int(level.max(initial=0)) + 1 for level in levels])
         if values:
-            _check_history(columns[HISTORY], *history, num_items)
-            _check_ids(columns[TARGET], num_items)
-            columns[USER].refuse_where(columns[USER].numbers() < 0, "user ids are 0 or more")
+            _check_history(columns[HISTORY], *history, last)
+            rule = f"item ids lie in {_span(1, last)} (0 is padding)"
+            _within(columns[TARGET], 1, last, rule)
+            _within(columns[USER], 0, None, "user ids are 0 or more")
             if labelled:
                 labels |= _labels(columns[LABEL])
     if len(labels) == 1:
@@ -106,15 +110,11 @@ def read_row_ids(path: str | Path) -> Ints:
     return read_numbers(open_parquet(path, {ROW_ID: INTEGER}), ROW_ID).astype(np.int64)
 
 
-def _check_history(column: Column, flat: Array, lengths: Ints, num_items: int | None) -> None:
-    if not flat.size:
-        return
-    last = None if num_items is None else num_items - 1
-    bad = _outside(flat, 0, last)
-    if bad.any():
-        position = int(np.argmax(bad))
+def _check_history(column: Column, flat: Array, lengths: Ints, last: int | None) -> None:
+    bad = _first_outside(flat, 0, last)
+    if bad is not None:
         rule = f"histories hold item ids {_span(0, last)}"
-        column.refuse(row_of(position, lengths), rule, flat[position])
+        column.refuse(row_of(bad, lengths), rule, flat[bad])
     padding = flat == 0
     late = padding[1:] & ~padding[:-1]  # a 0 right after an item, or the start of the next list
     starts = np.cumsum(lengths)[:-1]
@@ -126,18 +126,13 @@ def _check_history(column: Column, flat: Array, lengths: Ints, num_items: int | 
         column.refuse(row, rule, f"0 after item {flat[position - 1]}")
 
 
-def _check_ids(column: Column, num_items: int | None) -> None:
-    last = None if num_items is None else num_items - 1
-    bad = _outside(column.numbers(), 1, last)
-    column.refuse_where(bad, f"item ids lie in {_span(1, last)} (0 is padding)")
-
-
-def _levels(column: Column) -> int:
-    levels = column.numbers()
-    column.refuse_where(
-        _outside(levels, 0, LEVEL_LIMIT - 1), f"levels lie in {_span(0, LEVEL_LIMIT - 1)}"
-    )
-    return int(levels.max(initial=0)) + 1
+def _within(column: Column, first: int, last: int | None, rule: str) -> Array:
+    """The column's numbers, which must lie in first..last."""
+    numbers = column.numbers()
+    bad = _first_outside(numbers, first, last)
+    if bad is not None:
+        column.refuse(bad, rule, numbers[bad])
+    return numbers
 
 
 def _labels(column: Column) -> set[float]:
@@ -146,9 +141,12 @@ def _labels(column: Column) -> set[float]:
     return set(np.unique(labels).astype(float).tolist())
 
 
-def _outside(values: Array, first: int, last: int | None) -> Array:
-    below = values < first
-    return below if last is None else below | (values > last)
+def _first_outside(values: Array, first: int, last: int | None) -> int | None:
+    """The place of the first value that is not in first..last, or None."""
+    if not values.size or (values.min() >= first and (last is None or values.max() <= last)):
+        return None
+    bad = values < first
+    return int(np.argmax(bad if last is None else bad | (values > last)))
 
 
 def _span(first: int, last: int | None) -> str:

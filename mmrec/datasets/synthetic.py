@@ -115,9 +115,8 @@ def make_synthetic(
     _write_items(root, config, items, splits, rng)
     for name, split in splits.items():
         row, label = {"ID": np.arange(len(split.user))}, {"label": split.label}
-        history = as_lists(split.history)
-        columns = {"user_id": split.user, "item_seq": history, "item_id": split.target}
-        columns |= split.levels
+        columns = {"user_id": split.user, "item_seq": as_lists(split.history)}
+        columns |= {"item_id": split.target, **split.levels}
         columns = columns | label if name != "test" else row | columns
         write_parquet(clicks / f"{name}.parquet", pa.table(columns))
         if name == "test":

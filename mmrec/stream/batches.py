@@ -134,7 +134,7 @@ class _Work:
         self._tails: dict[int, tuple[Arrays, Ints]] = {}
         self._readers: dict[int, RowReader] = {}
         # Rows on their way into a batch's tensors of another type.
-        self._scratch = groups.arrays(-(-plan.spec.batch_size // reader.world_size))
+        self._scratch = groups.arrays(-(-plan.size_of(0) // reader.world_size))
         # Its threads are no daemons: the interpreter waits for them when it ends.
         self._executor = ThreadPoolExecutor(threads, "mmrec-read") if threads else None
         self._load_ahead()

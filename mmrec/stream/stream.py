@@ -263,8 +263,12 @@ class ParquetStream(IterableDataset[T], Generic[T]):
         Raises:
             InputError: when the order would not be the same, naming what differs.
         """
-        remedy = "make the stream as before to resume exactly"
-        require_same(state["fingerprint"], self.fingerprint(), where="the state", remedy=remedy)
+        require_same(
+            state["fingerprint"],
+            self.fingerprint(),
+            where="the state",
+            remedy="make the stream as before to resume exactly",
+        )
         self.seek(epoch=state["epoch"], batch=state["batch"])
 
     def fingerprint(self) -> dict[str, Any]:

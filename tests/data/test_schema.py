@@ -131,6 +131,13 @@ def test_labels_of_other_types(train: Path, kind: pa.DataType) -> None:
     assert check_clicks(train, labelled=True).num_rows == 23
 
 
+def test_the_largest_level_of_a_narrow_type(train: Path) -> None:
+    table = pq.read_table(train)
+    levels = pa.array([127] * 23, pa.int8())
+    pq.write_table(table.set_column(3, "likes_level", levels), train)
+    assert check_clicks(train, labelled=True).context_sizes[0] == 128
+
+
 def test_a_label_that_is_nan(train: Path) -> None:
     table = pq.read_table(train)
     pq.write_table(table.set_column(5, "label", table["label"].cast(pa.float64())), train)

@@ -143,6 +143,13 @@ def test_columns_and_collate(tmp_path: Path) -> None:
     assert list(stream) == [["odd", "row"]] * 3
 
 
+def test_a_batch_may_be_larger_than_memory_as_long_as_the_files_are_not(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", clicks(20))
+    (batch,) = ParquetStream(path, batch_size=10**15, list_widths={"history": 5})
+    check_values(batch)
+    assert batch["row"].tolist() == list(range(20))
+
+
 def test_directory_glob_list_and_url(tmp_path: Path) -> None:
     for index in range(3):
         write(tmp_path / f"{index}.parquet", clicks(10, start=10 * index))
