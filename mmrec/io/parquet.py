@@ -111,7 +111,7 @@ class Column:
         """All values end to end, and each row's length; neither lists nor values may be null."""
         self.refuse_null()
         array = self.array
-        if types.is_fixed_size_list(array.type):
+        if isinstance(array, pa.FixedSizeListArray):
             width = array.type.list_size
             lengths = np.full(len(array), width)
             values = array.values.slice(array.offset * width, len(array) * width)
@@ -122,11 +122,11 @@ class Column:
         return self._numbers(values, lengths), lengths
 
     def _numbers(self, values: pa.Array, lengths: Array | None) -> Array:
-        if types.is_dictionary(values.type):
+        if isinstance(values, pa.DictionaryArray):
             values = values.dictionary_decode()
         if values.null_count:
             self._refuse_at(_first_null(values), lengths, "every value of a list must be there")
-        numbers = np.asarray(values.to_numpy(zero_copy_only=False))
+        numbers: Array = values.to_numpy(zero_copy_only=False)
         if numbers.dtype == np.uint64 and numbers.size and numbers.max() > INT64_MAX:
             first = int(np.argmax(numbers > INT64_MAX))
             self._refuse_at(first, lengths, f"integers are at most {INT64_MAX}", numbers[first])
