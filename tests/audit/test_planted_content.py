@@ -21,8 +21,8 @@ def test_broken_images(audited: Callable[..., Report], picture: Callable[..., by
 
     report = audited(plant, picture=picture)
     finding = only_serious(report, "broken_images")
-    assert finding.evidence["broken"] / finding.evidence["checked"] == pytest.approx(0.3, abs=0.1)
-    assert report.named("missing_images")[0].evidence["missing"] == 24
+    assert finding.evidence.broken / finding.evidence.checked == pytest.approx(0.3, abs=0.1)
+    assert report.named("missing_images")[0].evidence.missing == 24
 
 
 def test_duplicate_images(audited: Callable[..., Report], picture: Callable[..., bytes]) -> None:
@@ -31,7 +31,7 @@ def test_duplicate_images(audited: Callable[..., Report], picture: Callable[...,
             data.images[item] = data.images[1]
 
     report = audited(plant, picture=picture)
-    assert report.named("duplicate_images")[0].evidence["repeated"] == 80
+    assert report.named("duplicate_images")[0].evidence.repeated == 80
 
 
 def test_duplicate_vectors_and_titles(audited: Callable[..., Report]) -> None:
@@ -41,9 +41,9 @@ def test_duplicate_vectors_and_titles(audited: Callable[..., Report]) -> None:
         data.titles[0] = " "
 
     report = audited(plant)
-    assert report.named("duplicate_vectors")[0].evidence["repeated"] == 80
-    assert report.named("duplicate_titles")[0].evidence["commonest"] == "no title"
-    assert report.named("empty_titles")[0].evidence["empty"] == 1
+    assert report.named("duplicate_vectors")[0].evidence.repeated == 80
+    assert report.named("duplicate_titles")[0].evidence.commonest == "no title"
+    assert report.named("empty_titles")[0].evidence.empty == 1
 
 
 def test_one_vector_for_nearly_all(audited: Callable[..., Report]) -> None:
@@ -59,7 +59,7 @@ def test_constant_column(audited: Callable[..., Report]) -> None:
             clicks["likes_level"] = np.full_like(clicks["likes_level"], 7)
 
     finding = audited(plant).named("constant_column")[0]
-    assert (finding.evidence["column"], finding.evidence["value"]) == ("likes_level", 7.0)
+    assert (finding.evidence.column, finding.evidence.value) == ("likes_level", 7.0)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -67,7 +67,7 @@ def test_nan_in_vectors(audited: Callable[..., Report], bad: float) -> None:
     def plant(data: Any) -> None:
         data.vectors[5, 3] = bad
 
-    assert only_serious(audited(plant), "broken_vectors").evidence["broken"] == 1
+    assert only_serious(audited(plant), "broken_vectors").evidence.broken == 1
 
 
 def test_nan_in_the_click_log(audited: Callable[..., Report]) -> None:
@@ -79,4 +79,4 @@ def test_nan_in_the_click_log(audited: Callable[..., Report]) -> None:
         )
 
     finding = only_serious(audited(plant), "missing_values")
-    assert finding.evidence["rows"] == {"label": 5, "price": 7}
+    assert finding.evidence.missing == {"label": 5, "price": 7}

@@ -13,7 +13,7 @@ import pytest
 from findings import only_serious
 from slow_variants import thorough
 
-from mmrec.audit import Report, audit
+from mmrec.audit import Report, audit, explain
 
 
 @pytest.mark.parametrize("seeds", [10, thorough(100)])
@@ -36,12 +36,12 @@ def test_levels_of_negatives_from_elsewhere(audited: Callable[..., Report], colu
 
     report = audited(plant)
     finding = only_serious(report, "level_disagrees")
-    told = {(f.evidence["split"], f.evidence["source"]) for f in report.named("level_disagrees")}
-    assert finding.evidence["column"] == column
+    told = {(f.evidence.split, f.evidence.source) for f in report.named("level_disagrees")}
+    assert finding.evidence.column == column
     assert ("train", "item_feature") in told
-    assert ("train", "usual value in train") in told
+    assert ("train", "usual") in told
     assert ("valid", "item_feature") in told
-    share = report.named("level_disagrees")[0].evidence["share"]
+    share = report.named("level_disagrees")[0].evidence.share
     assert 0.2 < share < 0.4  # 60 % of the negatives, less one in ten that hits the same level
 
 
@@ -67,7 +67,7 @@ def test_context_of_the_moment_is_no_leak(audited: Callable[..., Report]) -> Non
 
     report = audited(plant)
     assert not report.serious, report.terminal()
-    assert "hour" in {finding.evidence.get("column") for finding in report.named("single_column")}
+    assert "hour" in {finding.evidence.column for finding in report.named("single_column")}
 
 
 def test_rows_sorted_by_label(audited: Callable[..., Report]) -> None:
@@ -78,7 +78,9 @@ def test_rows_sorted_by_label(audited: Callable[..., Report]) -> None:
 
     report = audited(plant)
     assert {f.name for f in report.serious} == {"row_order", "neighbouring_labels"}
-    assert report.facts["leaks"]["AUC of row order in train"]["row number"]["value"] == 1.0
+    assert report.facts.leaks is not None
+    scores = {score.subject: score.auc.value for score in report.facts.leaks.scores}
+    assert scores["row_number"] == 1.0
 
 
 def test_rows_sorted_in_pieces(audited: Callable[..., Report]) -> None:
@@ -102,8 +104,8 @@ def test_target_in_history_of_positives(audited: Callable[..., Report]) -> None:
 
     finding = audited(plant).named("target_in_history")[0]
     assert finding.severity == "serious"
-    assert finding.evidence["share of negatives"] == 0
-    assert 0.4 < finding.evidence["share of positives"] < 0.6
+    assert finding.evidence.of_negatives == 0
+    assert 0.4 < finding.evidence.of_positives < 0.6
 
 
 def test_histories_that_end_with_their_row(audited: Callable[..., Report]) -> None:
@@ -112,8 +114,8 @@ def test_histories_that_end_with_their_row(audited: Callable[..., Report]) -> No
             hit = data.rng.random(len(clicks["label"])) < 0.5
             clicks["item_seq"][hit, -1] = clicks["item_id"][hit]
 
-    finding = only_serious(audited(plant), "target_in_history")
-    assert finding.evidence["rows with it newest"] == finding.evidence["rows"]
+    finding = only_serious(audited(plant), "target_ends_history")
+    assert finding.evidence.newest == finding.evidence.holding
 
 
 def test_coming_back_to_items_is_not_serious(audited: Callable[..., Report]) -> None:
@@ -141,7 +143,7 @@ def test_right_padded_histories(audited: Callable[..., Report]) -> None:
             clicks["item_seq"] = np.take_along_axis(history, order, axis=1)
 
     finding = only_serious(audited(plant), "right_padded_history")
-    assert finding.evidence["first row"] in (0, 1, 2)
+    assert finding.evidence.first_right_padded in (0, 1, 2)
 
 
 def test_a_few_users_shared_between_splits(audited: Callable[..., Report]) -> None:
@@ -157,8 +159,8 @@ def test_a_few_users_shared_between_splits(audited: Callable[..., Report]) -> No
     report = audited(plant)
     finding = report.named("users_shared")[0]
     assert finding.severity == "warning"
-    assert finding.evidence["split"] == "valid"
-    assert finding.evidence["shared"] == pytest.approx(finding.evidence["users"] / 2, abs=1)
+    assert finding.evidence.split == "valid"
+    assert finding.evidence.users_found == pytest.approx(finding.evidence.users / 2, abs=1)
 
 
 def test_rows_dealt_to_splits_at_random(audited: Callable[..., Report]) -> None:
@@ -175,7 +177,7 @@ def test_rows_dealt_to_splits_at_random(audited: Callable[..., Report]) -> None:
             del data.clicks[split]["timestamp"]
 
     report = audited(plant)
-    assert only_serious(report, "future_in_train").evidence["split"] == "valid"
+    assert only_serious(report, "future_in_train").evidence.split == "valid"
     assert report.named("users_shared")
 
 
@@ -192,7 +194,7 @@ def test_popularity_shift(audited: Callable[..., Report]) -> None:
 
     finding = audited(plant).named("popularity_shift")[0]
     assert finding.severity == "serious"
-    assert finding.evidence["splits"] == ["train", "valid"]
+    assert (finding.evidence.first, finding.evidence.second) == ("train", "valid")
 
 
 def test_item_rates_that_do_not_carry_over(audited: Callable[..., Report]) -> None:
@@ -219,8 +221,8 @@ def test_future_items(audited: Callable[..., Report]) -> None:
                 clicks["item_seq"][row, -1] = item
 
     finding = only_serious(audited(plant), "future_items")
-    assert finding.evidence["split"] == "train"
-    assert 200 < finding.evidence["rows"] < 300
+    assert finding.evidence.split == "train"
+    assert 200 < finding.evidence.rows < 300
 
 
 def test_returns_to_items_met_before_the_log_are_no_future(audited: Callable[..., Report]) -> None:
@@ -250,7 +252,7 @@ def test_a_column_that_is_the_label(audited: Callable[..., Report]) -> None:
             clicks["seconds_watched"] = clicks["label"] * 1.0 + noise
 
     finding = only_serious(audited(plant), "single_column")
-    assert finding.evidence["column"] == "seconds_watched"
+    assert finding.evidence.column == "seconds_watched"
 
 
 def test_unknown_ids_and_padding_as_target(audited: Callable[..., Report]) -> None:
@@ -261,12 +263,9 @@ def test_unknown_ids_and_padding_as_target(audited: Callable[..., Report]) -> No
         clicks["item_seq"][:4, -1] = -1
 
     report = audited(plant)
-    assert report.named("unknown_items")[0].evidence == {
-        "split": "valid",
-        "targets": 3,
-        "histories": 4,
-    }
-    assert report.named("padding_as_target")[0].evidence["rows"] == 2
+    counts = report.named("unknown_items")[0].evidence
+    assert (counts.split, counts.unknown_targets, counts.unknown_histories) == ("valid", 3, 4)
+    assert report.named("padding_as_target")[0].evidence.padding_targets == 2
 
 
 def test_valid_rows_that_stand_in_train(audited: Callable[..., Report]) -> None:
@@ -276,7 +275,7 @@ def test_valid_rows_that_stand_in_train(audited: Callable[..., Report]) -> None:
             train[name] = np.concatenate([train[name], valid[name][:400]])
 
     finding = audited(plant).named("rows_in_train")[0]
-    assert (finding.severity, finding.evidence["whole rows"]) == ("serious", 400)
+    assert (finding.severity, finding.evidence.rows_found) == ("serious", 400)
 
 
 def test_label_rate_and_repeats(audited: Callable[..., Report]) -> None:
@@ -288,7 +287,7 @@ def test_label_rate_and_repeats(audited: Callable[..., Report]) -> None:
 
     report = audited(plant)
     assert report.named("label_rate_shift")
-    assert report.named("duplicate_rows")[0].evidence["repeats"] == 500
+    assert report.named("duplicate_rows")[0].evidence.repeated == 500
 
 
 @pytest.mark.parametrize(
@@ -310,8 +309,8 @@ def test_any_list_type_gives_the_same_report(
         column = pa.array(lists, pa.list_(pa.int64()) if kind == "ragged" else kind)
         pq.write_table(table.set_column(place, "item_seq", column), path)
     after = audit(root)
-    assert [f.sentence for f in after.findings] == [f.sentence for f in before.findings]
-    assert after.facts["leaks"] == before.facts["leaks"]
+    assert [explain(f) for f in after.findings] == [explain(f) for f in before.findings]
+    assert after.facts.leaks == before.facts.leaks
 
 
 def test_columns_of_a_wrong_type(audited: Callable[..., Report]) -> None:
@@ -325,9 +324,9 @@ def test_columns_of_a_wrong_type(audited: Callable[..., Report]) -> None:
 
     report = audited(plant)
     finding = report.named("column_type")[0]
-    assert finding.evidence["columns"] == {
-        "user_id": "string, not integers",
-        "item_seq": "list<element: double>, not lists of integers",
+    assert finding.evidence.refused == {
+        "user_id": ("string", "integers"),
+        "item_seq": ("list<element: double>", "lists of integers"),
     }
-    assert report.named("missing_values")[0].evidence["rows"] == {"item_seq": 1}
+    assert report.named("missing_values")[0].evidence.missing == {"item_seq": 1}
     assert {f.name for f in report.serious} == {"column_type", "missing_values"}

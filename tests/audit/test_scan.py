@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 
 from mmrec.audit import audit
 from mmrec.audit.checks.levels import differs_from_usual
-from mmrec.audit.scan import opening, scan
-from mmrec.audit.scan.sample import chosen, row_keys
-from mmrec.audit.scan.scan import Split
+from mmrec.audit.scan import clicks
+from mmrec.audit.scan.rows import chosen, row_keys
 from mmrec.errors import InputError
 
 ITEMS, WIDTH = 7, 5
@@ -94,12 +93,12 @@ def test_counts_equal_loops_for_any_run_length(
     rows = random_rows(np.random.default_rng(seed), n)
     path = write(tmp_path_factory.mktemp("scan") / "train.parquet", rows)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scan, "RUN", run)
-        split = scan.scan("train", path, num_items=ITEMS)
-    wanted = by_loops(rows)
-    assert split.late_padding == wanted["late"]
-    assert split.holes == wanted["holes"]
-    assert (split.unknown_target, split.unknown_history, split.padding_target) == (
+        patch.setattr(clicks, "BATCH_ROWS", run)
+        split = clicks.scan("train", path, num_items=ITEMS)
+    wanted, counts = by_loops(rows), split.counts
+    assert counts.right_padded == wanted["late"]
+    assert counts.with_gaps == wanted["holes"]
+    assert (counts.unknown_targets, counts.unknown_histories, counts.padding_targets) == (
         wanted["unknown_target"],
         wanted["unknown_history"],
         wanted["padding"],
@@ -111,7 +110,9 @@ def test_counts_equal_loops_for_any_run_length(
     table = split.levels["likes_level"]
     assert table.tolist() == wanted["levels"][:, : table.shape[1]].tolist()
     assert split.targets.sum() == n
-    assert split.missing["label"] == sum(row["label"] is None for row in rows)
+    labels = [row["label"] for row in rows]
+    assert counts.missing.get("label", 0) == counts.unlabelled == labels.count(None)
+    assert (counts.positives, counts.negatives) == (labels.count(1), labels.count(0))
 
 
 @given(st.integers(0, 2**32), st.booleans())
@@ -154,37 +155,31 @@ def test_keys_ignore_the_padding_and_nothing_else() -> None:
 
 def test_a_sampled_audit_agrees_with_the_whole(made: Callable[..., Any], tmp_path: Path) -> None:
     def plant(data: Any) -> None:
-        for clicks in data.clicks.values():
-            wrong = (clicks["label"] == 0) & (data.rng.random(len(clicks["label"])) < 0.8)
-            clicks["likes_level"][wrong] = 11 - clicks["likes_level"][wrong]
+        for columns in data.clicks.values():
+            wrong = (columns["label"] == 0) & (data.rng.random(len(columns["label"])) < 0.8)
+            columns["likes_level"][wrong] = 11 - columns["likes_level"][wrong]
 
     data = made(users=1500)
     plant(data)
     root = data.write(tmp_path / "data")
     whole, part = audit(root), audit(root, sample_rows=3000)
     assert {f.name for f in part.serious} == {f.name for f in whole.serious} == {"level_disagrees"}
-    facts = [report.facts["leaks"]["levels"]["likes_level"] for report in (whole, part)]
-    name = "AUC of differing from item_feature, train"
-    assert facts[1][name]["rows"] < 0.7 * facts[0][name]["rows"]
-    assert facts[1][name]["value"] == pytest.approx(facts[0][name]["value"], abs=0.03)
+    aucs = [
+        one.auc
+        for report in (whole, part)
+        for one in report.facts.levels.disagreements
+        if (one.split, one.column, one.source) == ("train", "likes_level", "item_feature")
+    ]
+    assert aucs[1].rows < 0.7 * aucs[0].rows
+    assert aucs[1].value == pytest.approx(aucs[0].value, abs=0.03)
     for report in (whole, part):  # what is counted is counted in every row
-        assert report.facts["shape"]["splits"]["train"]["rows"] == len(
-            data.clicks["train"]["label"]
-        )
-
-
-def test_ranges_come_from_statistics_or_from_reading(tmp_path: Path) -> None:
-    table = pa.table({"item_id": [4, 2, None], "item_seq": [[9, 1], None, [3]]})
-    for statistics in (True, False):
-        pq.write_table(table, tmp_path / "a.parquet", write_statistics=statistics)
-        with opening.open_clicks(tmp_path / "a.parquet") as file:
-            assert opening.column_range(file, "item_id") == (2, 4)
-            assert opening.column_range(file, "item_seq") == (1, 9)
+        counts = report.facts.shape.counts["train"]
+        assert counts.positives + counts.negatives == len(data.clicks["train"]["label"])
 
 
 def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "train.parquet").write_bytes(b"PAR1 nonsense")
-    with pytest.raises(InputError, match=r"needs parquet.*train\.parquet"):
+    with pytest.raises(InputError, match=r"parquet file is needed.*train\.parquet"):
         audit(tmp_path)
     with pytest.raises(InputError, match="a directory of data"):
         audit(tmp_path / "nowhere")
@@ -229,7 +224,13 @@ def test_empty_files_are_findings(made: Callable[..., Any], tmp_path: Path) -> N
     assert "empty_split" in {finding.name for finding in audit(root).findings}
 
 
-def test_split_knows_its_scalars() -> None:
-    split = Split("train", Path("x"), 0, {}, 3)
-    split.sample = dict.fromkeys(["row", "user", "key", "ID", "price"], np.zeros(1))
-    assert split.scalars == ["price"]
+def test_columns_may_bear_any_name(made: Callable[..., Any], tmp_path: Path) -> None:
+    """Names that the audit gives to columns of its own are free for those of a click log."""
+    names = {"row", "length", "key", "fold", "history", "others"}
+    data = made(users=100)
+    for columns in data.clicks.values():
+        columns |= dict.fromkeys(names, 1.0 * columns["item_id"])
+    root = data.write(tmp_path / "data")
+    split = clicks.scan("train", root / "MicroLens_1M_x1" / "train.parquet", num_items=300)
+    assert {*split.sample.others} == names | {"likes_level", "views_level", "timestamp"}
+    assert not audit(root).serious

@@ -1,132 +1,133 @@
 """Future items: does a history hold what its user met only later?
 
 Looked for in the rows of a few thousand users, which are all kept with their histories.
+n rows, L entries of a history.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
-from mmrec.audit.checks.context import Array, Context
-from mmrec.audit.checks.statistics import lower_share
-from mmrec.audit.report import Finding
-from mmrec.audit.scan.sample import pair_keys
-from mmrec.audit.scan.scan import Split
+from mmrec.audit.checks.statistics import Standard, lower_share
+from mmrec.audit.findings import Finding
+from mmrec.audit.scan.rows import Array, Rows, find, pair_keys
+from mmrec.audit.scan.split import Split
 
 
-def check_future(context: Context) -> tuple[list[Finding], dict[str, Any]]:
+@dataclass(frozen=True)
+class LaterItems:
+    """Rows of a split whose history holds an item that the user's rows show only after `time`.
+
+    Attributes:
+        of: rows looked at.
+    """
+
+    split: str
+    time: str
+    rows: int
+    of: int
+
+
+@dataclass(frozen=True)
+class KnownInTrain:
+    """Rows whose item is in a train history of their user, but not in their own.
+
+    Attributes:
+        of: rows looked at; `of_positives` and `of_negatives` shares by label.
+    """
+
+    split: str
+    rows: int
+    of: int
+    of_positives: float | None
+    of_negatives: float | None
+
+
+@dataclass(frozen=True)
+class FutureItems:
+    """By split: what times tell, and what train's histories tell."""
+
+    by_time: dict[str, LaterItems]
+    in_train: dict[str, KnownInTrain]
+
+
+def measure_future(splits: Mapping[str, Split], time: str | None) -> FutureItems:
     """By times where rows have them, and by train histories that hold valid's targets."""
-    findings: list[Finding] = []
-    facts: dict[str, Any] = {}
-    if context.time is not None:
-        findings += _by_time(context, facts)
-    for name in ("valid", "test"):
-        if name in context.splits:
-            findings += _known_in_train(context, context.splits[name], facts)
-    return findings, ({"future items": facts} if facts else {})
+    rows = {name: split.followed for name, split in splits.items() if len(split.followed.row)}
+    timed = {name: some for name, some in rows.items() if time in some.others}
+    known = {
+        name: _known_in_train(name, rows[name], rows["train"])
+        for name in ("valid", "test")
+        if {name, "train"} <= {*rows}
+    }
+    return FutureItems(
+        by_time=_by_time(splits, timed, time) if time and timed else {},
+        in_train={name: found for name, found in known.items() if found is not None},
+    )
 
 
-def _by_time(context: Context, facts: dict[str, Any]) -> list[Finding]:
+def _by_time(
+    splits: Mapping[str, Split], rows: Mapping[str, Rows], time: str
+) -> dict[str, LaterItems]:
     """A history item that the same user's rows meet for the first time only later."""
-    close = [split for split in context.splits.values() if len(split.close.get("user", ()))]
-    if not close:
-        return []
-    first_met = [_first_met(split) & ~np.isnan(split.close["time"]) for split in close]
-    pairs = [pair_keys(s.close["user"], s.close["item"]) for s in close]
-    pair = np.concatenate([p[met] for p, met in zip(pairs, first_met, strict=True)])
-    time = np.concatenate([s.close["time"][m] for s, m in zip(close, first_met, strict=True)])
-    order = np.lexsort((time, pair))
-    pair, time = pair[order], time[order]
-    first = np.r_[True, pair[1:] != pair[:-1]]
-    pair, time = pair[first], time[first]  # the first time of each pair of user and item
-    findings = []
-    for split in close:
-        user = np.repeat(split.close["user"], split.histories.shape[1])
-        keys = pair_keys(user, split.histories.ravel())
-        place = np.minimum(np.searchsorted(pair, keys), max(0, len(pair) - 1))
-        known = (pair[place] == keys) if len(pair) else np.zeros(len(keys), dtype=np.bool_)
-        later: Array = np.zeros(len(keys), dtype=np.bool_)
-        now = np.repeat(split.close["time"], split.histories.shape[1])
-        later[known] = time[place[known]] > now[known]
-        later &= split.histories.ravel() != 0
-        rows = np.asarray(later.reshape(split.histories.shape).any(axis=1))
-        told = np.asarray(known.reshape(split.histories.shape).any(axis=1))
-        facts[f"rows of {split.name} with a later item"] = f"{rows.sum():,} of {len(rows):,}"
-        if rows.any():
-            findings.append(
-                Finding(
-                    "serious",
-                    "future_items",
-                    f"{rows.sum():,} of {len(rows):,} histories of {split.name} looked at hold an "
-                    f"item that the same user met only after the row's {context.time}: the model "
-                    "is told what comes next.",
-                    f"Build each history from what came before the row's {context.time}.",
-                    {
-                        "split": split.name,
-                        "rows": int(rows.sum()),
-                        "of": len(rows),
-                        "with a known time": int(told.sum()),
-                    },
-                )
-            )
-    return findings
+    first = {name: _first_meetings(splits[name], some, time) for name, some in rows.items()}
+    pair = np.concatenate([pair_keys(some.user, some.item) for some in first.values()])
+    when = np.concatenate([some.others[time] for some in first.values()])
+    order = np.lexsort((when, pair))
+    pair, place = np.unique(pair[order], return_index=True)
+    when = when[order][place]  # the first time of each pair of user and item
+    return {name: _later(name, some, pair, when, time) for name, some in rows.items()}
 
 
-def _first_met(split: Split) -> Array:
-    """(n,) rows that may be their user's first meeting with the item, as far as histories tell.
+def _first_meetings(split: Split, rows: Rows, time: str) -> Rows:
+    """Rows that may be their user's first meeting with the item, as far as histories tell.
 
     Where people come back to items, a row may be a return to what they met before the log began:
     its own history then holds the item, or was too full to still hold it.
     """
-    own: Array = (split.histories == split.close["item"][:, None]).any(axis=1)
-    full: Array = (split.histories != 0).all(axis=1)
-    return ~own & ~full if split.hits[:, 1].sum() else ~own
+    again = rows.hit | (rows.full & (split.counts.holding_target > 0))
+    return rows.where(~again & ~np.isnan(rows.others[time]))
 
 
-def _known_in_train(context: Context, split: Split, facts: dict[str, Any]) -> list[Finding]:
+def _later(name: str, rows: Rows, pair: Array, when: Array, time: str) -> LaterItems:
+    items, width = rows.history.ravel(), rows.history.shape[1]
+    place, known = find(pair, pair_keys(np.repeat(rows.user, width), items))
+    later = known & (items != 0)
+    later[known] &= when[place[known]] > np.repeat(rows.others[time], width)[known]
+    return LaterItems(name, time, int(later.reshape(-1, width).any(axis=1).sum()), len(rows.row))
+
+
+def _known_in_train(name: str, rows: Rows, train: Rows) -> KnownInTrain | None:
     """A target that is in a train history of its user, but not in its own, is known too early.
 
     Own histories that are full may have dropped what they held earlier, so they do not count.
     """
-    train, rows = context.train, split.close
-    if not len(rows.get("user", ())) or not len(train.close.get("user", ())):
-        return []
-    shared = np.isin(rows["user"], train.close["user"])
-    full = (split.histories != 0).all(axis=1)
-    own = (split.histories == rows["item"][:, None]).any(axis=1)
-    asked = np.flatnonzero(shared & ~full & ~own & (rows["item"] != 0))
-    if not len(asked):
-        return []
-    some = np.isin(train.close["user"], rows["user"][asked])
-    there = np.unique(_history_pairs(train.close["user"][some], train.histories[some]))
-    early = np.isin(pair_keys(rows["user"][asked], rows["item"][asked]), there)
-    found, total = int(early.sum()), len(asked)
-    facts[f"targets of {split.name} in train histories of their user"] = f"{found:,} of {total:,}"
-    if not found:
-        return []
-    label = rows["label"][asked]
-    marked = {
-        name: float(early[label == value].mean())
-        for name, value in (("positives", 1), ("negatives", 0))
-        if (label == value).any()
-    }
-    surely = lower_share(found, total, context.standard.z)
-    words = " and ".join(f"{share:.1%} of {name}" for name, share in marked.items())
-    return [
-        Finding(
-            "serious" if surely > context.standard.resolution else "warning",
-            "future_in_train",
-            f"{found:,} of {total:,} targets of {split.name} looked at stand in a train history of "
-            f"the same user though not in their own{f' ({words})' if words else ''}: train has "
-            f"rows from after {split.name}, and tells its answers.",
-            "Split by time within each user, or by user.",
-            {"split": split.name, "rows": found, "of": total, **marked},
-        )
-    ]
+    asked = rows.where(np.isin(rows.user, train.user) & ~rows.full & ~rows.hit & (rows.item != 0))
+    if not len(asked.row):
+        return None
+    some = train.where(np.isin(train.user, asked.user))
+    items = some.history.ravel()
+    there = pair_keys(np.repeat(some.user, some.history.shape[1]), items)[items != 0]
+    early = np.isin(pair_keys(asked.user, asked.item), there)
+    positives, negatives = (early[asked.label == label] for label in (1, 0))
+    return KnownInTrain(
+        split=name,
+        rows=int(early.sum()),
+        of=len(early),
+        of_positives=float(positives.mean()) if len(positives) else None,
+        of_negatives=float(negatives.mean()) if len(negatives) else None,
+    )
 
 
-def _history_pairs(user: Array, histories: Array) -> Array:
-    real = histories != 0
-    return pair_keys(np.repeat(user, histories.shape[1])[real.ravel()], histories[real])
+def judge_future(future: FutureItems, standard: Standard) -> Iterator[Finding]:
+    """Anything from the future is serious where times prove it."""
+    for later in future.by_time.values():
+        if later.rows:
+            yield Finding("serious", "future_items", later)
+    for known in future.in_train.values():
+        if known.rows:
+            surely = lower_share(known.rows, known.of, standard.z) > standard.resolution
+            yield Finding("serious" if surely else "warning", "future_in_train", known)

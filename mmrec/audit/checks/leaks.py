@@ -1,164 +1,147 @@
-"""Leak checks: does anything know the label that no honest feature could know?"""
+"""Leaks: does anything know the label that no honest feature could know?"""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from mmrec.audit.checks.context import SMOOTHING, Array, Context, item_means, labelled, user_means
-from mmrec.audit.checks.statistics import NOTHING, Measured, clusters_of, difference, measure
-from mmrec.audit.report import Finding
-from mmrec.audit.scan.scan import Split
+from mmrec.audit.checks.statistics import (
+    NOTHING,
+    Array,
+    Measured,
+    Standard,
+    clusters_of,
+    difference,
+    group_means,
+    item_means,
+    measure,
+)
+from mmrec.audit.findings import Finding, Name
+from mmrec.audit.scan.rows import Rows
+from mmrec.audit.scan.split import Split
 from mmrec.data.schema import ROW_ID, TARGET, USER
 
-MOVE = "Find out how it came about; leave the column out of the model until then."
+Subject = Literal["column", "missing", "row_number", "row_id", "label_before"]
 
 
-def check_leaks(context: Context) -> tuple[list[Finding], dict[str, Any]]:
-    """The AUC of everything that is not a model; facts by score."""
-    train = context.train
-    if min(train.labels[1:]) == 0 or not len(train.sample["row"]):
-        return [], {}
-    rows = labelled(train)
-    cluster = clusters_of(rows["user"])
-    honest = _honest(context, rows, cluster)
-    context.honest = max([0.5, *(m.value for m in honest.values())])
-    scores = _scores(train, rows, cluster)
-    facts: dict[str, Any] = {
-        "AUC of means, out of fold": {k: m.to_json() for k, m in honest.items()},
-        "AUC of single columns in train": {k: m.to_json() for k, (m, _) in scores.items()},
-    }
-    findings = [f for name, pair in scores.items() for f in _single(context, name, *pair)]
-    findings += _row_order(context, rows, cluster, facts)
-    findings += _target_in_history(context, rows, cluster, facts)
-    return findings, facts
+@dataclass(frozen=True)
+class Score:
+    """What one thing tells of the label by itself.
+
+    Attributes:
+        subject: a column's values (by size or, of a level column, by each value's positive rate in
+            the other half of train: whichever tells more), whether a column is missing, the
+            number or the column ID of a row, or the label of the row before.
+        honest: AUC of item means or user means, the better of the two.
+        of_item: whether it is a function of the item, which can tell no more than the item.
+    """
+
+    split: str
+    subject: Subject
+    column: str
+    auc: Measured
+    honest: float
+    of_item: bool = False
 
 
-def _honest(context: Context, rows: dict[str, Array], cluster: Array) -> dict[str, Measured]:
-    """What items and users alone tell: the means of one half of train on the other half."""
-    other = rows["fold"] == 1
-    items = item_means(context.train, (0,))[rows["item"][other]]
-    users = user_means(rows, 0)[other]
-    label = rows["label"][other]
-    return {
-        "item means": measure(label, items, cluster[other]),
-        "user means": measure(label, users, cluster[other]),
-    }
+@dataclass(frozen=True)
+class TargetInHistory:
+    """Rows of train whose history holds the item that they ask about.
+
+    A stranger's history is the measure, because a popular item stands in many and is clicked more.
+
+    Attributes:
+        rows: all rows; `holding` those, `newest` those where it is the newest entry.
+        of_positives, of_negatives, of_strangers: share of rows by label, and by chance.
+        auc: of holding it; `beyond_strangers` how much more than with a stranger's history.
+        more_than_strangers: difference of the two shares.
+    """
+
+    rows: int
+    holding: int
+    newest: int
+    of_positives: float
+    of_negatives: float
+    of_strangers: float
+    auc: Measured
+    beyond_strangers: Measured
+    more_than_strangers: Measured
 
 
-def _scores(
-    train: Split, rows: dict[str, Array], cluster: Array
-) -> dict[str, tuple[Measured, Measured]]:
-    """Each column as a score, by size and by the mean label of its values in the other half."""
-    columns = {name: rows[name] for name in train.scalars}
-    columns[f"{USER} (id order)"] = rows["user"]
-    columns[f"{TARGET} (id order)"] = rows["item"]
-    columns["history length"] = rows["length"]
-    scores = {}
-    for name, values in columns.items():
-        there = ~np.isnan(values.astype(float))
-        by_size = measure(rows["label"][there], values[there], cluster[there])
-        if not there.all():
-            missing = measure(rows["label"], ~there, cluster)
-            scores[f"{name} is missing"] = (missing, NOTHING)
-        by_mean = _by_value(rows, values, cluster) if name in train.levels else NOTHING
-        scores[name] = (by_size, by_mean)
-    return scores
+@dataclass(frozen=True)
+class Leaks:
+    """AUCs against the label of what is not a model.
+
+    Attributes:
+        means: positive rates of items and users of one half of train, on the other half.
+        scores: every column of train, and the order of rows.
+    """
+
+    means: dict[str, Measured]
+    scores: list[Score]
+    target_in_history: TargetInHistory
 
 
-def _by_value(rows: dict[str, Array], values: Array, cluster: Array) -> Measured:
-    """AUC of each value's positive rate in half 0, on the rows of half 1."""
-    level = np.nan_to_num(values).astype(np.int64)
-    first, second = rows["fold"] == 0, rows["fold"] == 1
-    size = int(level.max(initial=0)) + 1
-    count = np.bincount(level[first], minlength=size)
-    positive = np.bincount(level[first], weights=rows["label"][first] > 0, minlength=size)
-    average = positive.sum() / max(1, count.sum())
-    mean = (positive + SMOOTHING * average) / (count + SMOOTHING)
-    return measure(rows["label"][second], mean[level[second]], cluster[second])
-
-
-def _single(context: Context, name: str, by_size: Measured, by_mean: Measured) -> list[Finding]:
-    best = max(by_size, by_mean, key=lambda m: abs(m.value - 0.5))
-    if name in context.train.levels:
-        exact = context.train.levels[name]
-        of_item = bool(((exact > 0).sum(axis=1) <= 1).all())
-    else:
-        of_item = name.startswith(TARGET)
-    # What is a function of the item can tell no more than the item itself, so it is no leak.
-    if context.standard.decides(best, context.honest) and not of_item:
-        return [
-            Finding(
-                "serious",
-                "single_column",
-                f"{name} alone has AUC {_auc(best)} in train, where item or user means have "
-                f"{context.honest:.3f}: it all but is the label.",
-                "Ask whether its value is known before the click. " + MOVE,
-                {"column": name, "auc": best.to_json(), "honest": context.honest},
-            )
-        ]
-    if context.standard.found(best):
-        kind = "a function of the item" if of_item else "not a function of the item"
-        return [
-            Finding(
-                "notice",
-                "single_column",
-                f"{name}, {kind}, has AUC {_auc(best)} against the label in train by itself.",
-                "Expect a model that has it to do at least as well; judge models by what they add.",
-                {"column": name, "auc": best.to_json(), "honest": context.honest},
-            )
-        ]
-    return []
-
-
-def _row_order(
-    context: Context, rows: dict[str, Array], cluster: Array, facts: dict[str, Any]
-) -> list[Finding]:
-    findings = []
-    order = measure(rows["label"], rows["row"], cluster)
-    next_to = _neighbours(context.train)
-    facts["AUC of row order in train"] = {
-        "row number": order.to_json(),
-        "label of the row before": next_to.to_json(),
-    }
-    ids = {}
-    for split in context.splits.values():
-        if ROW_ID in split.sample and split.labelled:
-            some = labelled(split)
-            ids[split.name] = measure(some["label"], some[ROW_ID], clusters_of(some["user"]))
-    if ids:
-        facts["AUC of the column ID"] = {k: m.to_json() for k, m in ids.items()}
-    what = [
-        ("row_order", "the row number in train", order),
-        (
-            "neighbouring_labels",
-            "the label of the row before in train, of another user and item,",
-            next_to,
-        ),
-        *(("row_order", f"the column ID of {name}", measured) for name, measured in ids.items()),
+def measure_leaks(splits: Mapping[str, Split]) -> Leaks | None:
+    """The AUC of everything that is not a model; None where train has one label only."""
+    train = splits["train"]
+    rows = train.sample.labelled()
+    if not train.counts.measurable or not len(rows.row):
+        return None
+    cluster = clusters_of(rows.user)
+    means = _means(train, rows, cluster)
+    honest = max([0.5, *(mean.value for mean in means.values())])
+    columns = rows.others | {USER: rows.user, TARGET: rows.item, "history length": rows.length}
+    columns.pop(ROW_ID, None)
+    scores = [
+        score
+        for name, values in columns.items()
+        for score in _column(train, rows, cluster, name, values, honest)
     ]
-    for name, words, measured in what:
-        if not context.standard.found(measured):
-            continue
-        serious = context.standard.decides(measured, context.honest)
-        findings.append(
-            Finding(
-                "serious" if serious else "warning",
-                name,
-                f"{words.capitalize()} has AUC {_auc(measured)} against the label: rows are "
-                "ordered by it, so batches read in order, or shuffled in a window, are all alike.",
-                "Shuffle the rows of the file once, and keep row numbers out of the model.",
-                {"auc": measured.to_json(), "honest": context.honest},
-            )
-        )
-    return findings
+    row_number = measure(rows.label, rows.row, cluster)
+    before = _label_before(train.neighbours.astype(float))
+    scores.append(Score("train", "row_number", "", row_number, honest))
+    scores.append(Score("train", "label_before", "", before, honest))
+    for name, split in splits.items():
+        if ROW_ID in split.sample.others and split.counts.labelled:
+            some = split.sample.labelled()
+            auc = measure(some.label, some.others[ROW_ID], clusters_of(some.user))
+            scores.append(Score(name, "row_id", ROW_ID, auc, honest))
+    return Leaks(means, scores, _target_in_history(train, rows, cluster))
 
 
-def _neighbours(train: Split) -> Measured:
+def _means(train: Split, rows: Rows, cluster: Array) -> dict[str, Measured]:
+    other = rows.fold == 1
+    means = {
+        "items": item_means(train.targets, (0,))[rows.item],
+        "users": group_means(rows.user, rows.label, ~other),
+    }
+    return {n: measure(rows.label[other], m[other], cluster[other]) for n, m in means.items()}
+
+
+def _column(
+    train: Split, rows: Rows, cluster: Array, name: str, values: Array, honest: float
+) -> Iterator[Score]:
+    there = ~np.isnan(values.astype(float))
+    if not there.all():
+        missing = measure(rows.label, ~there, cluster)
+        yield Score("train", "missing", name, missing, honest)
+    auc, of_item = measure(rows.label[there], values[there], cluster[there]), name == TARGET
+    if name in train.levels:
+        other = rows.fold == 1
+        mean = group_means(np.nan_to_num(values), rows.label, ~other)
+        by_value = measure(rows.label[other], mean[other], cluster[other])
+        auc = max(auc, by_value, key=lambda measured: abs(measured.value - 0.5))
+        of_item = bool(((train.levels[name] > 0).sum(axis=1) <= 1).all())
+    yield Score("train", "column", name, auc, honest, of_item)
+
+
+def _label_before(table: Array) -> Measured:
     """AUC of a neighbour's label: (1 + P(1 | 1) - P(1 | 0)) / 2, from the 2 x 2 table."""
-    table = train.neighbours.astype(float)
     n = float(table.sum())
     margins = np.r_[table.sum(axis=0), table.sum(axis=1)]
     if margins.min() == 0:
@@ -169,70 +152,51 @@ def _neighbours(train: Split) -> Measured:
     return Measured(0.5 + float(rates[1] - rates[0]) / 2, error, null, int(n))
 
 
-def _target_in_history(
-    context: Context, rows: dict[str, Array], cluster: Array, facts: dict[str, Any]
-) -> list[Finding]:
-    """Against a stranger's history, because a popular item stands in many and is clicked more."""
-    own = measure(rows["label"], rows["hit"], cluster)
-    beyond = difference(rows["label"], rows["hit"], rows["stranger"], cluster)
-    total, hit, newest = context.train.hits.sum(axis=0)
-    rate = context.train.hits[:, 1] / np.maximum(1, context.train.hits[:, 0])
-    facts["target in history, train"] = {
-        "rows": int(hit),
-        "share of positives": float(rate[1]),
-        "share of negatives": float(rate[0]),
-        "rows with it newest": int(newest),
-        "share in a stranger's history": float(rows["stranger"].mean()),
-        "AUC": own.to_json(),
-        "AUC beyond a stranger's": beyond.to_json(),
+def _target_in_history(train: Split, rows: Rows, cluster: Array) -> TargetInHistory:
+    total, holding, newest = (int(count) for count in train.hits.sum(axis=0))
+    negatives, positives = train.hits[:, 1] / np.maximum(1, train.hits[:, 0])
+    more = rows.hit.astype(float) - rows.stranger
+    error = float(more.std()) / math.sqrt(len(more))
+    return TargetInHistory(
+        rows=total,
+        holding=holding,
+        newest=newest,
+        of_positives=float(positives),
+        of_negatives=float(negatives),
+        of_strangers=float(rows.stranger.mean()),
+        auc=measure(rows.label, rows.hit, cluster),
+        beyond_strangers=difference(rows.label, rows.hit, rows.stranger, cluster),
+        more_than_strangers=Measured(float(more.mean()), error, error, len(more)),
+    )
+
+
+def judge_leaks(leaks: Leaks | None, standard: Standard) -> Iterator[Finding]:
+    """What tells more than an honest feature could."""
+    if leaks is None:
+        return
+    order: dict[Subject, Name] = {
+        "row_number": "row_order",
+        "row_id": "row_order",
+        "label_before": "neighbouring_labels",
     }
-    evidence = facts["target in history, train"]
-    if not hit:
-        return []
-    known = context.standard.real(own) and abs(beyond.z(0.0)) > context.standard.z
-    words = f"{hit:,} of {total:,} histories of train hold the very item that the row asks about"
-    rates = f"({rate[1]:.1%} of positives, {rate[0]:.1%} of negatives)"
-    if known and abs(beyond.value) > context.standard.resolution:
-        return [
-            Finding(
-                "serious",
-                "target_in_history",
-                f"{words} {rates}: AUC {_auc(own)} from this alone. Either the history was taken "
-                "after the click, or negatives were drawn from items never met.",
-                "Cut each history before its row's click; where people do come back to items, "
-                "draw negatives from met items too.",
-                evidence,
-            )
-        ]
+    for score in leaks.scores:
+        name = order.get(score.subject, "single_column")
+        if standard.decides(score.auc, score.honest) and not score.of_item:
+            yield Finding("serious", name, score)
+        elif standard.found(score.auc):
+            yield Finding("warning" if score.subject in order else "notice", name, score)
+    if leaks.target_in_history.holding:
+        yield _judge_target(leaks.target_in_history, standard)
+
+
+def _judge_target(target: TargetInHistory, standard: Standard) -> Finding:
+    beyond = target.beyond_strangers
+    known = standard.real(target.auc) and standard.real(beyond, 0.0)
+    if known and abs(beyond.value) > standard.resolution:
+        return Finding("serious", "target_in_history", target)
     # The sign test: cut after the click, a history ends with its target.
-    at_end = 2 * newest - hit > context.standard.z * math.sqrt(hit)
-    if at_end and context.standard.share(int(newest), int(total)):
-        return [
-            Finding(
-                "serious",
-                "target_in_history",
-                f"{words} {rates}, mostly as its newest entry: histories end with the row itself, "
-                "which at serving time they cannot.",
-                "Cut each history before its row.",
-                evidence,
-            )
-        ]
-    strangers = float(rows["stranger"].mean())
-    more = rows["hit"].astype(float) - rows["stranger"]
-    error = float(more.std()) / math.sqrt(max(1, len(more)))
-    beyond_chance = error > 0 and float(more.mean()) / error > context.standard.z
-    return [
-        Finding(
-            "warning" if beyond_chance else "notice",
-            "target_in_history",
-            f"{words} {rates}; a stranger's history holds it in {strangers:.1%} of rows. "
-            "It does not tell the label.",
-            "Fine where people come back to items; otherwise look at how histories were cut.",
-            evidence,
-        )
-    ]
-
-
-def _auc(measured: Measured) -> str:
-    low, high = measured.interval()
-    return f"{measured.value:.3f} [{low:.3f}, {high:.3f}]"
+    at_end = 2 * target.newest - target.holding > standard.z * math.sqrt(target.holding)
+    if at_end and standard.share(target.newest, target.rows):
+        return Finding("serious", "target_ends_history", target)
+    more = target.more_than_strangers.z(0.0) > standard.z
+    return Finding("warning" if more else "notice", "target_in_history", target)

@@ -2,133 +2,146 @@
 
 A level such as likes_level should be a function of the item. Where rows of one label were given
 the level of another moment, or of another item, the disagreement marks them.
+N items, V values of a level, n rows.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from mmrec.audit.checks.context import Array, Context, Ints, item_means, labelled
-from mmrec.audit.checks.statistics import Measured, clusters_of, difference, measure, within
-from mmrec.audit.report import Finding
-from mmrec.audit.scan.scan import Split
+from mmrec.audit.checks.statistics import (
+    NOTHING,
+    Array,
+    Measured,
+    Standard,
+    clusters_of,
+    difference,
+    item_means,
+    measure,
+    within,
+)
+from mmrec.audit.findings import Finding
+from mmrec.audit.scan.items import UNKNOWN
+from mmrec.audit.scan.rows import Bools, Rows
+from mmrec.audit.scan.split import Split
+from mmrec.io.lenient import Ints
 
-UNKNOWN = -1
-
-
-def check_levels(context: Context) -> tuple[list[Finding], dict[str, Any]]:
-    """Every level column against the item's usual value in train, and against item_feature's."""
-    findings: list[Finding] = []
-    facts: dict[str, Any] = {}
-    train = context.train
-    given = _given_levels(context)
-    for name, table in train.levels.items():
-        rows_of_item = table[1:].sum(axis=1)
-        modal = table[1:].max(axis=1)
-        facts[name] = {
-            "function of the item": bool((modal == rows_of_item).all()),
-            "rows at their item's usual value": float(modal.sum() / max(1, rows_of_item.sum())),
-            "rows at the commonest value": float(table.sum(axis=0).max() / max(1, table.sum())),
-        }
-        sources: dict[str, Ints | None] = {"usual value in train": None}
-        sources |= {"item_feature": given[name]} if name in given else {}
-        for source, levels in sources.items():
-            for split in context.splits.values():
-                if not split.labelled or name not in split.sample:
-                    continue
-                findings += _disagreement(context, split, name, source, levels, facts[name])
-    return findings, ({"levels": facts} if facts else {})
+Source = Literal["usual", "item_feature"]
 
 
-def _disagreement(
-    context: Context,
-    split: Split,
-    name: str,
-    source: str,
-    given: Ints | None,
-    facts: dict[str, Any],
-) -> list[Finding]:
-    rows = labelled(split)
-    value = np.nan_to_num(rows[name], nan=UNKNOWN).astype(np.int64)
-    if given is None:
-        known, differs = differs_from_usual(
-            context.train.levels[name], rows["item"], value, leave_out=split is context.train
-        )
-    else:
-        level = given[rows["item"]]
-        known, differs = level != UNKNOWN, value != level
-    if not known.any() or not differs[known].any():
-        facts[f"rows that differ from {source}, {split.name}"] = 0.0
-        return []
-    label, flag = rows["label"][known], differs[known]
-    cluster = clusters_of(rows["user"][known])
-    measured = measure(label, flag, cluster)
-    facts[f"rows that differ from {source}, {split.name}"] = float(flag.mean())
-    facts[f"AUC of differing from {source}, {split.name}"] = measured.to_json()
+@dataclass(frozen=True)
+class Disagreement:
+    """Rows of a split whose level is not what `source` says of their item.
+
+    That is its usual value in train, or what item_feature gives.
+
+    Attributes:
+        share: of the rows whose item the source knows.
+        auc: of disagreeing, against the label.
+        inside_items, inside_values: z of the same among rows of one item, and of one value.
+        adds: AUC that it adds to item means.
+    """
+
+    split: str
+    column: str
+    source: Source
+    share: float = 0.0
+    auc: Measured = NOTHING
+    inside_items: float = 0.0
+    inside_values: float = 0.0
+    adds: Measured = NOTHING
+
+
+@dataclass(frozen=True)
+class Level:
+    """A level column in train: shares of rows at their item's usual value, and at one value."""
+
+    function_of_item: bool
+    at_usual_value: float
+    at_commonest_value: float
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Facts by level column, and by split, column and source."""
+
+    columns: dict[str, Level]
+    disagreements: list[Disagreement]
+
+
+def measure_levels(splits: Mapping[str, Split], given: Mapping[str, Ints]) -> Levels:
+    """Every level column against the item's usual value in train, and against `given` by item."""
+    train, disagreements = splits["train"], []
+    for name in train.levels:
+        some = [s for s in splits.values() if s.counts.labelled and name in s.sample.others]
+        disagreements += [_against_usual(train, split, name) for split in some]
+        if name in given:
+            disagreements += [_against_given(train, split, name, given[name]) for split in some]
+    return Levels({name: _level(table) for name, table in train.levels.items()}, disagreements)
+
+
+def _level(table: Array) -> Level:
+    rows, usual = table[1:].sum(axis=1), table[1:].max(axis=1)
+    return Level(
+        function_of_item=bool((usual == rows).all()),
+        at_usual_value=float(usual.sum() / max(1, rows.sum())),
+        at_commonest_value=float(table.sum(axis=0).max() / max(1, table.sum())),
+    )
+
+
+def _against_usual(train: Split, split: Split, name: str) -> Disagreement:
+    rows, table = split.sample.labelled(), train.levels[name]
+    value = _values(rows, name)
+    known, differs = differs_from_usual(table, rows.item, value, leave_out=split is train)
+    blank = Disagreement(split.name, name, "usual")
+    return _measured(blank, train, rows.where(known), differs[known])
+
+
+def _against_given(train: Split, split: Split, name: str, given: Ints) -> Disagreement:
+    rows = split.sample.labelled()
+    rows = rows.where(given[rows.item] != UNKNOWN)
+    blank = Disagreement(split.name, name, "item_feature")
+    return _measured(blank, train, rows, given[rows.item] != _values(rows, name))
+
+
+def _values(rows: Rows, name: str) -> Ints:
+    return np.nan_to_num(rows.others[name], nan=UNKNOWN).astype(np.int64)
+
+
+def _measured(blank: Disagreement, train: Split, rows: Rows, differs: Bools) -> Disagreement:
+    if not differs.any():
+        return blank
+    cluster = clusters_of(rows.user)
     # An item that is often shown differs more and may be clicked more, and so may a value that is
     # common: only what still holds inside an item and inside a value is the disagreement's own.
-    inside_item = within(rows["item"][known], flag, label, cluster)
-    inside_value = within(value[known], flag, label, cluster)
-    facts[f"its z inside items and inside values, {source}, {split.name}"] = [
-        round(inside_item, 2),
-        round(inside_value, 2),
-    ]
-    some = {column: values[known] for column, values in rows.items()}
-    adds = added(context, some, flag, cluster)
-    facts[f"what it adds to item means, {source}, {split.name}"] = adds.to_json()
-    own = min(abs(inside_item), abs(inside_value)) > context.standard.z
-    if not (own and context.standard.found(measured)):
-        return []
-    high = max(measured.value, 1 - measured.value)
-    which = "negatives" if measured.value < 0.5 else "positives"
-    moves = context.standard.real(adds, 0.0) and adds.value > context.standard.resolution
-    return [
-        Finding(
-            "serious" if moves else "warning",
-            "level_disagrees",
-            f"In {split.name}, {name} differs from the item's {source} in {flag.mean():.1%} of "
-            f"rows, and that marks {which}: AUC {high:.3f} from the disagreement alone, "
-            f"{adds.value:+.3f} on top of item means. "
-            + (
-                "A model that can compare the two reads the label."
-                if moves
-                else "So little is what a level of the moment, as against a final one, may do."
-            ),
-            f"Leave {name} out, or take it from one source for every row; report an AUC with it "
-            "only beside one without.",
-            {
-                "split": split.name,
-                "column": name,
-                "source": source,
-                "share": float(flag.mean()),
-                "auc": measured.to_json(),
-                "z inside items": inside_item,
-                "z inside values": inside_value,
-                "adds": adds.to_json(),
-            },
-        )
-    ]
+    return replace(
+        blank,
+        share=float(differs.mean()),
+        auc=measure(rows.label, differs, cluster),
+        inside_items=within(rows.item, differs, rows.label, cluster),
+        inside_values=within(rows.others[blank.column], differs, rows.label, cluster),
+        adds=added(train, rows, differs, cluster),
+    )
 
 
-def added(context: Context, rows: dict[str, Array], flag: Array, cluster: Array) -> Measured:
+def added(train: Split, rows: Rows, flag: Bools, cluster: Array) -> Measured:
     """AUC that a flag adds to item means: what it is worth beside an honest model.
 
     logit(item mean) + w flag, less logit(item mean) alone, on one half of the rows; w is the log
     odds ratio of the flag in the other half, the item means are of the same half of train.
     """
-    first, second = rows["fold"] == 0, rows["fold"] == 1
-    positive = rows["label"] > 0
+    first, second = rows.fold == 0, rows.fold == 1
+    positive = rows.label > 0
 
-    def log_odds(label: Array) -> float:
+    def log_odds(label: Bools) -> float:
         there, total = (flag & label & first).sum() + 0.5, (label & first).sum() + 1.0
         return float(np.log(there / (total - there)))
 
-    mean = item_means(context.train, (0,))[rows["item"][second]].clip(1e-6, 1 - 1e-6)
+    mean = item_means(train.targets, (0,))[rows.item[second]].clip(1e-6, 1 - 1e-6)
     base = np.log(mean / (1 - mean))
     weight = log_odds(positive) - log_odds(~positive)
     return difference(positive[second], base + weight * flag[second], base, cluster[second])
@@ -136,7 +149,7 @@ def added(context: Context, rows: dict[str, Array], flag: Array, cluster: Array)
 
 def differs_from_usual(
     table: Array, item: Array, value: Array, *, leave_out: bool
-) -> tuple[Array, Array]:
+) -> tuple[Bools, Bools]:
     """Whether each row differs from the commonest value of its item, and where that is known.
 
     With `leave_out` the row itself is taken from the counts first, so that a rare item does not
@@ -162,30 +175,10 @@ def differs_from_usual(
     return highest > 0, own < highest
 
 
-def _given_levels(context: Context) -> dict[str, Ints]:
-    """Level columns of item_feature, (N,) by item, `UNKNOWN` where it has none."""
-    path = context.layout.tables.get("item_feature")
-    if path is None:
-        return {}
-    return read_levels(path, list(context.train.levels), context.num_items)
-
-
-def read_levels(path: Path, names: list[str], num_items: int) -> dict[str, Ints]:
-    """Integer columns of an item table, aligned to item ids."""
-    try:
-        with pq.ParquetFile(path) as file:
-            schema = file.schema_arrow
-            there = [n for n in names if n in schema.names and "item_id" in schema.names]
-            there = [n for n in there if pa.types.is_integer(schema.field(n).type)]
-            table = file.read(columns=["item_id", *there]) if there else None
-    except (pa.ArrowException, OSError):
-        return {}  # told of by the checks of content
-    if table is None:
-        return {}
-    item = table["item_id"].fill_null(-1).to_numpy()
-    inside = (item > 0) & (item < num_items)
-    levels = {}
-    for name in there:
-        levels[name] = np.full(num_items, UNKNOWN, dtype=np.int64)
-        levels[name][item[inside]] = table[name].fill_null(UNKNOWN).to_numpy()[inside]
-    return levels
+def judge_levels(levels: Levels, standard: Standard) -> Iterator[Finding]:
+    """Where disagreeing marks a label, inside items and inside values."""
+    for one in levels.disagreements:
+        own = min(abs(one.inside_items), abs(one.inside_values)) > standard.z
+        if own and standard.found(one.auc):
+            moves = standard.real(one.adds, 0.0) and one.adds.value > standard.resolution
+            yield Finding("serious" if moves else "warning", "level_disagrees", one)

@@ -5,59 +5,77 @@ N items, K width of the content, lambda the strength of the ridge.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from mmrec.audit.checks.context import SMOOTHING, Array, Context, item_means, labelled
 from mmrec.audit.checks.statistics import (
-    FEWEST_CLUSTERS,
+    Array,
     Floats,
     Measured,
+    Standard,
     clusters_of,
     difference,
+    item_means,
     measure,
+    smoothed,
 )
-from mmrec.audit.scan.scan import Split
+from mmrec.audit.scan.rows import FEWEST_USERS
+from mmrec.audit.scan.split import Split
 from mmrec.audit.scan.vectors import Vectors
 
 STRENGTHS = (1.0, 10.0, 100.0, 1_000.0, 10_000.0)  # in rows: what the average item weighs
 
 
-def probe(context: Context, valid: Split, vectors: list[Vectors]) -> dict[str, Measured]:
+@dataclass(frozen=True)
+class Probe:
+    """AUCs on valid.
+
+    Attributes:
+        columns: the vectors that content is.
+        content, ids, both: of content alone, of item means alone, of both.
+        adds: paired difference of the last two; `real` whether it is more than chance.
+        new_items: of content on items that train never asks about, where enough of them are.
+    """
+
+    columns: list[str]
+    content: Measured
+    ids: Measured
+    both: Measured
+    adds: Measured
+    real: bool
+    new_items: Measured | None
+
+
+def probe(train: Split, valid: Split, vectors: Sequence[Vectors], standard: Standard) -> Probe:
     """Fit item rates on content in train, score valid.
 
     The content's prediction c_i is ridge regression of an item's positive rate on its vectors,
     weighted by rows. Beside ids, it takes the average's place in the smoothed item mean:
     (positives_i + s c_i) / (rows_i + s), so that rare items lean on their content.
-
-    Returns:
-        AUC on valid of content alone, of ids alone, of both; `content adds`, the paired
-        difference of the last two; and content alone on items that train never asks about.
     """
     there = np.asarray(np.stack([v.there for v in vectors]).any(axis=0))
     features = np.concatenate([_standardised(v) for v in vectors], axis=1)
-    negative, positive = context.train.targets.sum(axis=0).astype(float)
+    negative, positive = train.targets.sum(axis=0).astype(float)
     rows = negative + positive
-    content = fit(features, positive, rows, there)
-    both = (positive + SMOOTHING * content) / (rows + SMOOTHING)
-    held = labelled(valid)
-    cluster = clusters_of(held["user"])
-    item, label = held["item"], held["label"]
-    ids = item_means(context.train)
-    results = {
-        "content alone": measure(label, content[item], cluster),
-        "ids alone (item means)": measure(label, ids[item], cluster),
-        "both": measure(label, both[item], cluster),
-        "content adds": difference(label, both[item], ids[item], cluster),
-    }
-    new = rows[item] == 0
-    positives = int((label[new] > 0).sum())
-    if min(positives, int(new.sum()) - positives) >= FEWEST_CLUSTERS:
-        results["content alone, items new to train"] = measure(
-            label[new], content[item][new], clusters_of(held["user"][new])
-        )
-    return results
+    content, ids = fit(features, positive, rows, there), item_means(train.targets)
+    both = smoothed(positive, rows, content)
+    held = valid.sample.labelled()
+    item, label, cluster = held.item, held.label, clusters_of(held.user)
+    adds = difference(label, both[item], ids[item], cluster)
+    some = held.where(rows[item] == 0)
+    enough = min((some.label > 0).sum(), (some.label == 0).sum()) >= FEWEST_USERS
+    new = measure(some.label, content[some.item], clusters_of(some.user)) if enough else None
+    return Probe(
+        columns=[v.facts.source for v in vectors],
+        content=measure(label, content[item], cluster),
+        ids=measure(label, ids[item], cluster),
+        both=measure(label, both[item], cluster),
+        adds=adds,
+        real=standard.real(adds, 0.0),
+        new_items=new,
+    )
 
 
 def _standardised(vectors: Vectors) -> Floats:
@@ -104,8 +122,3 @@ class _Ridge:
         ridge = strength * self.scale * np.eye(len(self.right))
         solved: Floats = np.linalg.solve(self.gram + ridge, self.right)
         return solved
-
-
-def facts(results: dict[str, Measured]) -> dict[str, Any]:
-    """For the report."""
-    return {name: measured.to_json() for name, measured in results.items()}

@@ -1,6 +1,6 @@
-"""The statistics of the audit: an AUC with its error, and what counts as a finding.
+"""The statistics of the audit: an AUC with its error, positive rates, and what is a finding.
 
-n rows, n+ of them positive and n- negative, C clusters (users).
+n rows, n+ of them positive and n- negative, C clusters (users), N items.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmrec.audit.scan.rows import FEWEST_USERS
+
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
 
+SMOOTHING = 10.0  # rows of the average that the positive rate of an item or user is mixed with
 FAMILY_ERROR = 0.001  # chance that an audit of sound data raises any finding by these tests
-FEWEST_CLUSTERS = 30  # below, a variance between clusters is a guess: rows stand for themselves
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,11 @@ class Measured:
         """Normal interval that covers the truth with probability `level`."""
         half = NormalDist().inv_cdf(0.5 + level / 2) * self.error
         return self.value - half, self.value + half
+
+    def __format__(self, spec: str) -> str:
+        """The estimate and its 95 % interval, each as `spec` says."""
+        low, high = self.interval()
+        return f"{self.value:{spec}} [{low:{spec}}, {high:{spec}}]"
 
     def to_json(self) -> dict[str, float | int]:
         """Estimate, 95 % interval and rows, for a report."""
@@ -122,7 +129,7 @@ def lower_share(count: int, total: int, z: float) -> float:
 def clusters_of(users: Array) -> NDArray[np.int64]:
     """Each row's cluster: its user, or the row itself where users are too few to compare."""
     _, cluster = np.unique(users, return_inverse=True)
-    if not len(cluster) or int(cluster.max()) + 1 < FEWEST_CLUSTERS:
+    if not len(cluster) or int(cluster.max()) + 1 < FEWEST_USERS:
         return np.arange(len(users), dtype=np.int64)
     return np.asarray(cluster, dtype=np.int64)
 
@@ -209,3 +216,23 @@ def within(group: Array, flag: Array, label: Array, cluster: NDArray[np.int64]) 
     clustered = clustered_error(flag * label * np.sqrt(correction), cluster)
     error = max(permuted, clustered)
     return float((flag * label)[many].sum()) / error if error > 0 else 0.0
+
+
+def smoothed(positive: Array, rows: Array, prior: Array | float | None = None) -> Floats:
+    """(positives + s prior) / (rows + s) of each group; the prior is their average unless given."""
+    if prior is None:
+        prior = positive.sum() / max(1.0, rows.sum())
+    return np.asarray((positive + SMOOTHING * prior) / (rows + SMOOTHING), dtype=np.float64)
+
+
+def item_means(targets: Array, folds: tuple[int, ...] = (0, 1)) -> Floats:
+    """(N,) positive rate of each item in these halves of `targets` (2 halves, 2 labels, N)."""
+    negative, positive = targets[list(folds)].sum(axis=0)
+    return smoothed(positive, positive + negative)
+
+
+def group_means(group: Array, label: Array, some: Array) -> Floats:
+    """(n,) positive rate of each row's group, among the rows of the mask `some`."""
+    _, place = np.unique(group, return_inverse=True)
+    positive = np.bincount(place, weights=some & (label > 0))
+    return smoothed(positive, np.bincount(place, weights=some))[place]

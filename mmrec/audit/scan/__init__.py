@@ -1,4 +1,4 @@
-"""The audit reads: files opened leniently, columns scanned once, a sample of what is large.
+"""The audit reads: every click log once, every item table once, and nothing is judged here.
 
-`layout.py` (which files), `opening.py`, `chunk.py`, `scan.py` (the click logs), `sample.py`,
-`images.py`, `texts.py`, `vectors.py`."""
+`files.py` (which there are); `sample.py`, `rows.py`, `split.py`, `overlap.py` and `clicks.py`
+(click logs); `items.py`, `vectors.py`, `images.py` and `content.py` (what is known of items)."""

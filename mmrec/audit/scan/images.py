@@ -7,89 +7,93 @@ import os
 import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
-from mmrec.audit.scan.sample import chosen
+from mmrec.audit.scan.rows import chosen
 
 DECODED = 2_000  # pictures: a share of 1 in 100 is then known to within 0.5 %
 HASHED = 20_000
 
 
-@dataclass
+@dataclass(frozen=True)
 class Images:
     """What the image directory holds.
 
     Attributes:
         items: items that should have a picture; `missing` those without a file.
-        checked: pictures decoded, a random sample; `broken` those that failed, `why` by error.
+        checked: pictures decoded, a random sample; `broken` those that failed, `why` by error,
+            `examples` names of a few of their files. Without Pillow none is decoded.
         hashed: files compared; `repeated` those with the bytes of another item's.
-        examples: names of a few broken files.
     """
 
     items: int
     missing: int
-    checked: int = 0
-    broken: int = 0
-    hashed: int = 0
-    repeated: int = 0
-    why: Counter[str] = field(default_factory=Counter)
-    examples: list[str] = field(default_factory=list)
+    checked: int
+    broken: int
+    why: dict[str, int]
+    examples: list[str]
+    hashed: int
+    repeated: int
 
 
-def check_images(directory: Path, num_items: int, *, most: int = DECODED) -> Images:
-    """List all files, decode up to `most` of them, compare up to `HASHED` byte for byte."""
+def read_images(directory: Path, num_items: int, *, most: int = DECODED) -> Images:
+    """List all files, decode up to `most` of them, compare about `HASHED` byte for byte."""
+    sizes = _sizes(directory, num_items)
+    drawn = np.random.default_rng(0).permutation(sorted(sizes))[:most].tolist()
+    paths = [directory / f"{item}.jpg" for item in drawn]
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        errors = dict(zip(paths, pool.map(_error, paths), strict=True)) if find_spec("PIL") else {}
+    broken = {path.name: error for path, error in errors.items() if error}
+    hashed, repeated = _compare(directory, sizes)
+    return Images(
+        items=num_items - 1,
+        missing=num_items - 1 - len(sizes),
+        checked=len(errors),
+        broken=len(broken),
+        why=dict(Counter(broken.values()).most_common()),
+        examples=[*broken][:3],
+        hashed=hashed,
+        repeated=repeated,
+    )
+
+
+def _sizes(directory: Path, num_items: int) -> dict[int, int]:
+    """Item to the bytes of its picture."""
     sizes: dict[int, int] = {}
     with os.scandir(directory) as entries:
         for entry in entries:
-            stem, dot, suffix = entry.name.rpartition(".")
-            if dot and suffix.lower() == "jpg" and stem.isdigit() and 0 < int(stem) < num_items:
+            stem, _, suffix = entry.name.rpartition(".")
+            if suffix.lower() == "jpg" and stem.isdigit() and 0 < int(stem) < num_items:
                 sizes[int(stem)] = entry.stat().st_size
-    images = Images(items=num_items - 1, missing=num_items - 1 - len(sizes))
-    if not sizes:
-        return images
-    _compare(images, directory, sizes)
-    ids = np.array(sorted(sizes))
-    drawn = np.random.default_rng(0).permutation(ids)[:most]
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for item, why in zip(
-            drawn, pool.map(lambda i: _broken(directory / f"{i}.jpg"), drawn), strict=True
-        ):
-            if why == "no Pillow":
-                return images
-            images.checked += 1
-            if why:
-                images.broken += 1
-                images.why[why] += 1
-                if len(images.examples) < 3:
-                    images.examples.append(f"{item}.jpg")
-    return images
+    return sizes
 
 
-def _compare(images: Images, directory: Path, sizes: dict[int, int]) -> None:
-    """Equal files have equal sizes: sample sizes, so that both of a pair are in or out."""
-    ids = np.array(list(sizes))
-    size = np.array(list(sizes.values()))
-    kept = ids[chosen(size, HASHED / len(ids))]
-    images.hashed = len(kept)
-    times = Counter(sizes[item] for item in kept.tolist())
-    digests: Counter[bytes] = Counter()
-    for item in kept.tolist():
-        if times[sizes[item]] > 1:
-            content = (directory / f"{item}.jpg").read_bytes()
-            digests[hashlib.blake2b(content, digest_size=16).digest()] += 1
-    images.repeated = sum(count for count in digests.values() if count > 1)
+def _compare(directory: Path, sizes: dict[int, int]) -> tuple[int, int]:
+    """Files compared, and those with the bytes of another.
+
+    Equal files have equal sizes: sizes are sampled, so that both of a pair are in or out.
+    """
+    kept = chosen(np.array([*sizes.values()]), HASHED / max(1, len(sizes)))
+    some = {item: size for (item, size), keep in zip(sizes.items(), kept, strict=True) if keep}
+    times = Counter(some.values())
+    alike = [item for item, size in some.items() if times[size] > 1]
+    digests = Counter(_digest(directory / f"{item}.jpg") for item in alike)
+    return len(some), sum(count for count in digests.values() if count > 1)
 
 
-def _broken(path: Path) -> str | None:
-    """Why a picture does not decode, or None."""
-    try:
-        from PIL import Image
-    except ImportError:
-        return "no Pillow"
+def _digest(path: Path) -> bytes:
+    return hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
+
+
+def _error(path: Path) -> str | None:
+    """The error that a picture does not decode for, or None."""
+    from PIL import Image
+
     try:
         with Image.open(path) as image:
             image.draft("RGB", (64, 64))  # all bytes are still read, but fewer pixels made

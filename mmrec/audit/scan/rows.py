@@ -1,0 +1,117 @@
+"""Rows of a click log as numpy columns: a batch of them, or those that are kept of all batches.
+
+Kept are whole users, drawn by a hash, so that all splits keep the same ones: errors are computed
+over users, so a sample must hold a user with all its rows or not at all. Next: `reading.py`.
+n rows, L entries of a history.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Bools = NDArray[np.bool_]
+Hashes = NDArray[np.uint64]
+
+FEWEST_USERS = 30  # below, a variance between users is a guess: rows stand for themselves
+_FULL = float(2**64)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """n rows.
+
+    Attributes:
+        row: (n,) int64 number in the file.
+        user: (n,) int64, a hash of names that are no numbers.
+        item: (n,) int64, what is asked about; 0 where it is missing or not in the item table.
+        label: (n,) int8 in {0, 1}, -1 where it is missing or neither.
+        history: (n, L) ids, left-padded with 0; width 0 in a sample.
+        length: (n,) items in the history.
+        hit: (n,) bool, whether the history holds the item.
+        stranger: (n,) bool, whether the history of another user's row does.
+        key: (n,) hash of user, item and history as they are in the file.
+        others: further scalar columns, (n,) float64, NaN where missing.
+    """
+
+    row: Array
+    user: Array
+    item: Array
+    label: Array
+    history: Array
+    length: Array
+    hit: Array
+    stranger: Array
+    key: Array
+    others: dict[str, Array]
+
+    def where(self, some: Array) -> Rows:
+        """The rows of a mask, or of these places."""
+        columns = {name: values[some] for name, values in vars(self).items() if name != "others"}
+        return Rows(**columns, others={name: v[some] for name, v in self.others.items()})
+
+    def labelled(self) -> Rows:
+        """The rows that have a label."""
+        return self.where(self.label >= 0)
+
+    @property
+    def fold(self) -> Array:
+        """(n,) each row's half of the file, 0 or 1, at random but always the same."""
+        return np.asarray(mix(self.row) & np.uint64(1), dtype=np.int64)
+
+    @property
+    def full(self) -> Bools:
+        """(n,) whether a history has no padding, so that it may have dropped what was older."""
+        return np.asarray(self.length >= self.history.shape[1])
+
+
+def stacked(parts: list[Any]) -> Any:
+    """Arrays of consecutive rows as one, also in dicts and `Rows`; matrices flush right."""
+    kind = type(parts[0])
+    if kind is Rows:
+        return Rows(**stacked([vars(part) for part in parts]))
+    if kind is dict:
+        return {name: stacked([part[name] for part in parts]) for name in parts[0]}
+    if parts[0].ndim == 2:
+        width = max(part.shape[1] for part in parts)
+        parts = [np.pad(part, ((0, 0), (width - part.shape[1], 0))) for part in parts]
+    return np.concatenate(parts)
+
+
+def find(sought: Array, values: Array) -> tuple[Array, Bools]:
+    """Place of each value in `sought`, which ascends, and whether it is there at all."""
+    if not len(sought):
+        return np.zeros(values.shape, dtype=np.int64), np.zeros(values.shape, dtype=np.bool_)
+    place = np.searchsorted(sought, values).clip(max=len(sought) - 1)
+    return place, sought[place] == values
+
+
+def mix(values: Array) -> Hashes:
+    """64 well-mixed bits of each integer (the finaliser of SplitMix64, Steele et al. 2014)."""
+    x = np.asarray(values).astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(x ^ (x >> np.uint64(31)))
+
+
+def chosen(values: Array, rate: float) -> Bools:
+    """(n,) True for the same random share `rate` of values, whenever asked."""
+    if rate >= 1:
+        return np.ones(len(values), dtype=np.bool_)
+    return np.asarray(mix(values) < np.uint64(int(rate * _FULL)))
+
+
+def row_keys(history: Array, user: Array, item: Array) -> Hashes:
+    """(n,) one hash of user, item and history; padding on the left changes nothing."""
+    width = history.shape[1]
+    multipliers = mix(np.arange(width)[::-1]) | np.uint64(1)  # by distance from the newest
+    return mix(mix(history.view(np.uint64) @ multipliers) ^ pair_keys(user, item))
+
+
+def pair_keys(user: Array, item: Array) -> Hashes:
+    """(n,) one hash of user and item."""
+    return mix(mix(user) + np.asarray(item).astype(np.uint64))
