@@ -25,14 +25,10 @@ TESTS_BESIDES = 40
 
 @dataclass(frozen=True)
 class Facts:
-    """Figures by check; `leaks` is None where train has one label only.
-
-    Attributes:
-        standard: when a difference is a finding.
-    """
+    """Figures by check, and the standard by which a difference is a finding."""
 
     shape: Shape
-    leaks: Leaks | None
+    leaks: Leaks
     levels: Levels
     future: FutureItems
     shift: Shift

@@ -78,7 +78,6 @@ def test_rows_sorted_by_label(audited: Callable[..., Report]) -> None:
 
     report = audited(plant)
     assert {f.name for f in report.serious} == {"row_order", "neighbouring_labels"}
-    assert report.facts.leaks is not None
     scores = {score.subject: score.auc.value for score in report.facts.leaks.scores}
     assert scores["row_number"] == 1.0
 

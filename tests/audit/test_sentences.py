@@ -13,7 +13,7 @@ from mmrec.audit.checks.leaks import Score, TargetInHistory
 from mmrec.audit.checks.levels import Disagreement
 from mmrec.audit.checks.probe import Probe
 from mmrec.audit.checks.shape import ConstantColumn
-from mmrec.audit.checks.shift import ItemMeans, NewItems, Rates, Separation
+from mmrec.audit.checks.shift import Labels, NewItems, Separation
 from mmrec.audit.findings import SEVERITIES, Name
 from mmrec.audit.report.sentences import TEXTS, VARIANTS
 from mmrec.audit.scan.images import Images
@@ -38,8 +38,7 @@ NAMES: dict[type, str] = {
     Overlap: "users_shared rows_in_train",
     NewItems: "unseen_items",
     Separation: "popularity_shift shift",
-    ItemMeans: "item_means_shift",
-    Rates: "label_rate_shift",
+    Labels: "item_means_shift label_rate_shift",
     VectorFacts: "no_vectors broken_vectors constant_vectors duplicate_vectors zero_vectors "
     "constant_dimensions",
     Images: "missing_images broken_images duplicate_images images_not_decoded",

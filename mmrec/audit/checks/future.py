@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmrec.audit.checks.statistics import Standard, lower_share
+from mmrec.audit.checks.statistics import Standard
 from mmrec.audit.findings import Finding
 from mmrec.audit.scan.rows import Array, Rows, find, pair_keys
 from mmrec.audit.scan.split import Split
@@ -129,5 +129,5 @@ def judge_future(future: FutureItems, standard: Standard) -> Iterator[Finding]:
             yield Finding("serious", "future_items", later)
     for known in future.in_train.values():
         if known.rows:
-            surely = lower_share(known.rows, known.of, standard.z) > standard.resolution
+            surely = standard.share(known.rows, known.of)
             yield Finding("serious" if surely else "warning", "future_in_train", known)

@@ -79,19 +79,21 @@ class Leaks:
     Attributes:
         means: positive rates of items and users of one half of train, on the other half.
         scores: every column of train, and the order of rows.
+
+    Nothing is measured where train has one label only.
     """
 
     means: dict[str, Measured]
     scores: list[Score]
-    target_in_history: TargetInHistory
+    target_in_history: TargetInHistory | None
 
 
-def measure_leaks(splits: Mapping[str, Split]) -> Leaks | None:
-    """The AUC of everything that is not a model; None where train has one label only."""
+def measure_leaks(splits: Mapping[str, Split]) -> Leaks:
+    """The AUC of everything that is not a model."""
     train = splits["train"]
     rows = train.sample.labelled()
     if not train.counts.measurable or not len(rows.row):
-        return None
+        return Leaks({}, [], None)
     cluster = clusters_of(rows.user)
     means = _means(train, rows, cluster)
     honest = max([0.5, *(mean.value for mean in means.values())])
@@ -170,10 +172,8 @@ def _target_in_history(train: Split, rows: Rows, cluster: Array) -> TargetInHist
     )
 
 
-def judge_leaks(leaks: Leaks | None, standard: Standard) -> Iterator[Finding]:
+def judge_leaks(leaks: Leaks, standard: Standard) -> Iterator[Finding]:
     """What tells more than an honest feature could."""
-    if leaks is None:
-        return
     order: dict[Subject, Name] = {
         "row_number": "row_order",
         "row_id": "row_order",
@@ -185,8 +185,9 @@ def judge_leaks(leaks: Leaks | None, standard: Standard) -> Iterator[Finding]:
             yield Finding("serious", name, score)
         elif standard.found(score.auc):
             yield Finding("warning" if score.subject in order else "notice", name, score)
-    if leaks.target_in_history.holding:
-        yield _judge_target(leaks.target_in_history, standard)
+    target = leaks.target_in_history
+    if target is not None and target.holding:
+        yield _judge_target(target, standard)
 
 
 def _judge_target(target: TargetInHistory, standard: Standard) -> Finding:

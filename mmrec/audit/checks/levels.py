@@ -57,19 +57,9 @@ class Disagreement:
 
 
 @dataclass(frozen=True)
-class Level:
-    """A level column in train: shares of rows at their item's usual value, and at one value."""
-
-    function_of_item: bool
-    at_usual_value: float
-    at_commonest_value: float
-
-
-@dataclass(frozen=True)
 class Levels:
-    """Facts by level column, and by split, column and source."""
+    """Every level column, split and source."""
 
-    columns: dict[str, Level]
     disagreements: list[Disagreement]
 
 
@@ -81,16 +71,7 @@ def measure_levels(splits: Mapping[str, Split], given: Mapping[str, Ints]) -> Le
         disagreements += [_against_usual(train, split, name) for split in some]
         if name in given:
             disagreements += [_against_given(train, split, name, given[name]) for split in some]
-    return Levels({name: _level(table) for name, table in train.levels.items()}, disagreements)
-
-
-def _level(table: Array) -> Level:
-    rows, usual = table[1:].sum(axis=1), table[1:].max(axis=1)
-    return Level(
-        function_of_item=bool((usual == rows).all()),
-        at_usual_value=float(usual.sum() / max(1, rows.sum())),
-        at_commonest_value=float(table.sum(axis=0).max() / max(1, table.sum())),
-    )
+    return Levels(disagreements)
 
 
 def _against_usual(train: Split, split: Split, name: str) -> Disagreement:

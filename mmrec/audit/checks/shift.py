@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from mmrec.audit.checks.statistics import (
     item_means,
     measure,
 )
-from mmrec.audit.findings import Finding, found
+from mmrec.audit.findings import Finding, Name, Severity, found
 from mmrec.audit.scan.rows import Rows
 from mmrec.audit.scan.split import Overlap, Split
 
@@ -34,14 +35,11 @@ class NewItems:
     """Items of a split that are new to train, without the padding.
 
     Attributes:
-        items: asked about; `items_asked_in_train` the share that train asks about too.
         rows: of the split; `new` the share of those about an item that train never asks about,
             `never_shown` about one that is not in its histories either.
     """
 
     split: str
-    items: int
-    items_asked_in_train: float
     rows: int
     new: float
     never_shown: float
@@ -64,20 +62,20 @@ class Separation:
 
 
 @dataclass(frozen=True)
-class ItemMeans:
-    """AUC of items' positive rates: of half of train on the other half and on valid; of all."""
+class Labels:
+    """Whether what train says of labels holds for valid.
+
+    Attributes:
+        half_on_other_half, half_on_valid, train_on_valid: AUC of items' positive rates, of half of
+            train on its other half and on valid, and of all of train.
+        train_rate, valid_rate: positive rates.
+    """
 
     half_on_other_half: Measured
     half_on_valid: Measured
     train_on_valid: Measured
-
-
-@dataclass(frozen=True)
-class Rates:
-    """Positive rates."""
-
-    train: Measured
-    valid: Measured
+    train_rate: Measured
+    valid_rate: Measured
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ class Shift:
     Attributes:
         in_train_too, new_items: by split.
         separation: every compared column of every two splits.
-        item_means, rates: None without labels in train or valid.
+        labels: None where train or valid has none.
         popularity, popularity_rate: by split and tenth of train's rows, the most popular items
             first and "new" for items that train never asks about: share of rows, positive rate.
     """
@@ -95,33 +93,25 @@ class Shift:
     in_train_too: dict[str, Overlap]
     new_items: dict[str, NewItems]
     separation: list[Separation]
-    item_means: ItemMeans | None
-    rates: Rates | None
+    labels: Labels | None
     popularity: dict[str, dict[str, float]]
-    popularity_rate: dict[str, dict[str, float | None]]
+    popularity_rate: dict[str, dict[str, float]]
 
 
 def measure_shift(splits: Mapping[str, Split], standard: Standard) -> Shift:
     """Overlap, popularity, rates."""
     train, valid = splits["train"], splits.get("valid")
-    both = (train, valid) if valid and valid.counts.labelled and train.counts.measurable else None
+    held = valid if valid and valid.counts.labelled and train.counts.measurable else None
+    others = [split for name, split in splits.items() if name != "train" and split.counts.rows]
     tenth = _tenths(train)
+    shares = {name: _by_tenth(split, tenth) for name, split in splits.items()}
     return Shift(
         in_train_too=train.overlaps,
-        new_items={
-            name: _new_items(train, split)
-            for name, split in splits.items()
-            if name != "train" and split.counts.rows
-        },
+        new_items={split.name: _new_items(train, split) for split in others},
         separation=_separations(splits, standard),
-        item_means=_item_means(*both) if both else None,
-        rates=Rates(*(_rate(split.sample.labelled()) for split in both)) if both else None,
-        popularity={name: _shares(split, tenth) for name, split in splits.items()},
-        popularity_rate={
-            name: _positives(split, tenth)
-            for name, split in splits.items()
-            if split.counts.labelled
-        },
+        labels=_labels(train, held) if held else None,
+        popularity={name: share for name, (share, _) in shares.items()},
+        popularity_rate={n: rate for n, (_, rate) in shares.items() if splits[n].counts.labelled},
     )
 
 
@@ -130,11 +120,9 @@ def _new_items(train: Split, split: Split) -> NewItems:
     shown = asked | (train.in_history > 0)
     rows = split.targets.sum(axis=(0, 1))
     rows[0] = 0
-    total, items = int(rows.sum()), rows > 0
+    total = int(rows.sum())
     return NewItems(
         split=split.name,
-        items=int(items.sum()),
-        items_asked_in_train=float(asked[items].mean()) if items.any() else 0.0,
         rows=total,
         new=float(rows[~asked].sum() / max(1, total)),
         never_shown=float(rows[~shown].sum() / max(1, total)),
@@ -152,9 +140,7 @@ def _separations(splits: Mapping[str, Split], standard: Standard) -> list[Separa
     if "train" in samples:
         samples["train"] = samples["train"].where(samples["train"].fold == 1)
     separations = []
-    for first, second in (("train", "valid"), ("train", "test"), ("valid", "test")):
-        if first not in samples or second not in samples:
-            continue
+    for first, second in combinations(samples, 2):
         two = (samples[first], samples[second])
         label = np.repeat([0, 1], [len(rows.row) for rows in two])
         cluster = clusters_of(np.concatenate([rows.user for rows in two]))
@@ -172,12 +158,21 @@ def _separations(splits: Mapping[str, Split], standard: Standard) -> list[Separa
     return separations
 
 
-def _item_means(train: Split, valid: Split) -> ItemMeans:
+def _labels(train: Split, valid: Split) -> Labels:
     half, whole = item_means(train.targets, (0,)), item_means(train.targets)
     inner, outer = train.sample.labelled(), valid.sample.labelled()
-    inner = inner.where(inner.fold == 1)
-    some = ((half, inner), (half, outer), (whole, outer))
-    return ItemMeans(*(measure(r.label, m[r.item], clusters_of(r.user)) for m, r in some))
+    other = inner.where(inner.fold == 1)
+
+    def auc(means: Array, rows: Rows) -> Measured:
+        return measure(rows.label, means[rows.item], clusters_of(rows.user))
+
+    return Labels(
+        half_on_other_half=auc(half, other),
+        half_on_valid=auc(half, outer),
+        train_on_valid=auc(whole, outer),
+        train_rate=_rate(inner),
+        valid_rate=_rate(outer),
+    )
 
 
 def _rate(rows: Rows) -> Measured:
@@ -192,23 +187,19 @@ def _tenths(train: Split) -> Array:
     counts[0] = 0
     order = np.argsort(-counts, kind="stable")
     before = np.cumsum(counts[order]) - counts[order]
-    tenth = np.full(len(counts), 9)
+    tenth = np.empty(len(counts), dtype=np.int64)
     tenth[order] = np.minimum(9, (10 * before / max(1.0, counts.sum())).astype(int))
     tenth[counts == 0] = 10
     return tenth
 
 
-def _shares(split: Split, tenth: Array) -> dict[str, float]:
-    rows = np.bincount(tenth, weights=split.targets.sum(axis=(0, 1)), minlength=11)
-    return dict(zip(TENTHS, (rows / max(1.0, rows.sum())).tolist(), strict=True))
-
-
-def _positives(split: Split, tenth: Array) -> dict[str, float | None]:
-    negative, positive = (
-        np.bincount(tenth, weights=rows, minlength=11) for rows in split.targets.sum(axis=0)
-    )
-    pairs = zip(TENTHS, (negative + positive).tolist(), positive.tolist(), strict=True)
-    return {name: hits / rows if rows else None for name, rows, hits in pairs}
+def _by_tenth(split: Split, tenth: Array) -> tuple[dict[str, float], dict[str, float]]:
+    """Share of rows and positive rate, NaN without rows."""
+    weights = (split.targets.sum(axis=(0, 1)), split.targets[:, 1].sum(axis=0))
+    rows, hits = (np.bincount(tenth, weights=some, minlength=len(TENTHS)) for some in weights)
+    rate = hits / np.where(rows > 0, rows, np.nan)
+    share = rows / max(1.0, rows.sum())
+    return dict(zip(TENTHS, share, strict=True)), dict(zip(TENTHS, rate, strict=True))
 
 
 def judge_shift(shift: Shift, standard: Standard) -> Iterator[Finding]:
@@ -216,41 +207,38 @@ def judge_shift(shift: Shift, standard: Standard) -> Iterator[Finding]:
     for overlap in shift.in_train_too.values():
         yield from _judge_overlap(overlap, standard)
     for items in shift.new_items.values():
-        yield from found(
-            items,
-            (standard.share(round(items.new * items.rows), items.rows), "notice", "unseen_items"),
-        )
+        many = standard.share(round(items.new * items.rows), items.rows)
+        yield from found(items, (many, "notice", "unseen_items"))
     for apart in shift.separation:
-        if standard.real(apart.auc) and apart.surely >= SMALL:
-            if apart.column != POPULARITY:
-                yield Finding("warning", "shift", apart)
-            else:
-                serious = apart.surely > LARGE
-                yield Finding("serious" if serious else "warning", "popularity_shift", apart)
-    means, rates, z = shift.item_means, shift.rates, standard.z
-    if means is not None:
-        inner, outer = means.half_on_other_half, means.half_on_valid
-        lost = inner.value - outer.value
-        least = max(z * math.hypot(inner.error, outer.error), standard.resolution)
-        half = outer.value + z * outer.error < 0.5 + (inner.value - 0.5) / 2
-        real = inner.value > 0.5 and lost >= least
-        yield from found(means, (real, "serious" if half else "warning", "item_means_shift"))
-    if rates is not None:
-        train, valid = rates.train, rates.valid
-        real = abs(valid.value - train.value) > z * math.hypot(train.error, valid.error)
-        yield from found(rates, (real, "warning", "label_rate_shift"))
+        differ, popular = standard.real(apart.auc), apart.column == POPULARITY
+        large: Severity = "serious" if popular and apart.surely > LARGE else "warning"
+        name: Name = "popularity_shift" if popular else "shift"
+        yield from found(apart, (differ and apart.surely >= SMALL, large, name))
+    if shift.labels is not None:
+        yield from _judge_labels(shift.labels, standard)
 
 
 def _judge_overlap(overlap: Overlap, standard: Standard) -> Iterator[Finding]:
     new = 1 - overlap.users_found / max(1, overlap.users)
     copies = standard.share(overlap.rows_found, overlap.rows)
     many = standard.share(overlap.pairs_found, overlap.pairs)
-    yield from found(
+    pairs: Severity = "serious" if copies else "warning" if many else "notice"
+    return found(
         overlap,
         (overlap.users_found > 0, "warning" if new >= MIXED else "notice", "users_shared"),
-        (
-            overlap.pairs_found > 0,
-            "serious" if copies else "warning" if many else "notice",
-            "rows_in_train",
-        ),
+        (overlap.pairs_found > 0, pairs, "rows_in_train"),
+    )
+
+
+def _judge_labels(labels: Labels, standard: Standard) -> Iterator[Finding]:
+    inner, outer = labels.half_on_other_half, labels.half_on_valid
+    lost, apart = inner.value - outer.value, labels.valid_rate.value - labels.train_rate.value
+    lost_error = math.hypot(inner.error, outer.error)
+    apart_error = math.hypot(labels.train_rate.error, labels.valid_rate.error)
+    less = lost >= max(standard.z * lost_error, standard.resolution) and inner.value > 0.5
+    half = outer.value + standard.z * outer.error < 0.5 + (inner.value - 0.5) / 2
+    return found(
+        labels,
+        (less, "serious" if half else "warning", "item_means_shift"),
+        (abs(apart) > standard.z * apart_error, "warning", "label_rate_shift"),
     )

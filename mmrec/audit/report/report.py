@@ -6,6 +6,7 @@ import json
 import textwrap
 from collections import Counter
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from mmrec.audit.facts import Facts
@@ -53,7 +54,8 @@ class Report:
 
     def to_json(self) -> str:
         """The whole report; NaN and infinity become null."""
-        findings = [vars(finding) | explain(finding)._asdict() for finding in self.findings]
+        names = ("sentence", "advice")
+        findings = [vars(f) | dict(zip(names, explain(f), strict=True)) for f in self.findings]
         content = {"root": self.root, "findings": findings, "facts": self.facts}
         return json.dumps(plain(content), indent=1, allow_nan=False)
 
@@ -68,8 +70,7 @@ class Report:
                 lines += [f"- **{name}.** {what} *{advice}*" for name, what, advice in words]
                 lines.append("")
         for section, facts in vars(self.facts).items():
-            if facts is not None:
-                lines += [f"## Facts: {section}", "", *tables(facts)]
+            lines += [f"## Facts: {section}", "", *tables(facts)]
         return "\n".join(lines).rstrip() + "\n"
 
     def terminal(self, *, width: int = 100, facts: bool = False) -> str:
@@ -82,8 +83,7 @@ class Report:
             lines += ["", f"{finding.severity.upper():8}{finding.name}"]
             lines += wrap.wrap(" -> ".join(explain(finding)))
         for section, some in vars(self.facts).items() if facts else ():
-            if some is not None:
-                lines += ["", section.upper(), *tables(some)]
+            lines += ["", section.upper(), *tables(some)]
         return "\n".join(lines)
 
     def plot(self, path: str | Path) -> Path:
@@ -100,9 +100,5 @@ class Report:
         for name, text in (("audit.md", self.markdown()), ("audit.json", self.to_json() + "\n")):
             with replacing(out / name) as temporary:
                 temporary.write_text(text, encoding="utf-8")
-        written = [out / "audit.md", out / "audit.json"]
-        try:
-            import matplotlib  # noqa: F401
-        except ImportError:
-            return written
-        return [*written, self.plot(out / "audit.png")]
+        plots = [self.plot(out / "audit.png")] if find_spec("matplotlib") else []
+        return [out / "audit.md", out / "audit.json", *plots]

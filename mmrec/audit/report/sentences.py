@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from mmrec.audit.checks.future import KnownInTrain
 from mmrec.audit.checks.leaks import Score
 from mmrec.audit.checks.levels import Disagreement
@@ -178,7 +176,7 @@ TEXTS: dict[Name, tuple[str, str]] = {
         "drawn in either split.",
     ),
     "label_rate_shift": (
-        "Positives are {e.train.value:.1%} of train and {e.valid.value:.1%} of valid: "
+        "Positives are {e.train_rate.value:.1%} of train and {e.valid_rate.value:.1%} of valid: "
         "probabilities learnt on one are wrong on the other (logloss), though AUC is not touched "
         "by the rate alone.",
         "Calibrate on rows drawn like those to be served, before probabilities are used.",
@@ -278,18 +276,12 @@ VARIANTS: dict[tuple[Name, Severity], tuple[str, str]] = {
 }
 
 
-class Words(NamedTuple):
-    """What a finding says, and what to do about it."""
-
-    sentence: str
-    advice: str
-
-
-def explain(finding: Finding) -> Words:
-    """A finding in words."""
+def explain(finding: Finding) -> tuple[str, str]:
+    """Sentence and advice: what was found and what it means, and what to do about it."""
     texts = VARIANTS.get((finding.name, finding.severity)) or TEXTS[finding.name]
     words = _words(finding.evidence)
-    return Words(*(text.format(e=finding.evidence, **words) for text in texts))
+    sentence, advice = (text.format(e=finding.evidence, **words) for text in texts)
+    return sentence, advice
 
 
 def subject(score: Score) -> str:

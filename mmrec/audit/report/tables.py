@@ -21,9 +21,8 @@ LABELS = {
     "by_time": "items that are met only later",
     "in_train": "targets in train histories of their user",
     "separation": "AUC that tells splits apart",
-    "item_means": "AUC of item means",
     "auc": "AUC",
-    "rates": "positive rate",
+    "labels": "AUC of item means, and positive rates",
     "popularity": "share of rows by tenth of popularity",
     "popularity_rate": "positive rate by tenth of popularity",
     "norm_quantiles": "norm at 5, 50, 95 %",
@@ -103,6 +102,8 @@ def _text(value: Any) -> str:
         return ", ".join(_text(item) for item in value) or "–"
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "–"}[value]
+    if isinstance(value, float) and math.isnan(value):
+        return "–"
     formats = {int: ",", float: ".4g"}
     return format(value, formats.get(type(value), ""))
 

@@ -65,8 +65,8 @@ def time_column(path: Path, asked: str | None) -> str | None:
 def highest_item(paths: Sequence[Path]) -> int:
     """The largest item id of click logs, at least 1."""
     columns = [(path, name) for path in paths for name in (TARGET, HISTORY)]
-    ends = [span(path, name) for path, name in columns if name in describe(path).kinds]
-    highest = max([1, *(end[1] for end in ends if end)])
+    there = [(path, name) for path, name in columns if name in describe(path).kinds]
+    highest = max([1, *(max(span(path, name) or [1]) for path, name in there)])
     if highest > MOST_CELLS:
         raise InputError(
             f"item ids must be dense or item_info.parquet there, got ids up to {highest}"
@@ -182,9 +182,8 @@ def _count_values(split: Split, rows: Rows) -> None:
     for name, values in rows.others.items():
         there = ~np.isnan(values)
         if there.any():
-            low, high = split.ranges.get(name, (np.inf, -np.inf))
-            ends = float(values[there].min()), float(values[there].max())
-            split.ranges[name] = (min(low, ends[0]), max(high, ends[1]))
+            ends = [*split.ranges.get(name, ()), values[there].min(), values[there].max()]
+            split.ranges[name] = (float(min(ends)), float(max(ends)))
         if name in split.levels:
             table = split.levels[name]
             cell = rows.item[there] * table.shape[1] + values[there].astype(np.int64)
@@ -234,7 +233,8 @@ class _Keeper:
     def __init__(self, split: Split, sample_rows: int, others: Sequence[Split]) -> None:
         rows = max(split.counts.rows, 1)
         self.rate, self.followed_rate = min(1.0, sample_rows / rows), FOLLOWED_ROWS / 2 / rows
-        self.known = [_some(np.unique(other.sample.user)) for other in others]
+        users = [np.unique(other.sample.user) for other in others]
+        self.known = [some[chosen(some, FOLLOWED_USERS / max(1, len(some)))] for some in users]
         self.sample: list[Rows] = []
         self.followed: list[Rows] = []
         self.room = FOLLOWED_ROWS
@@ -252,10 +252,6 @@ class _Keeper:
         followed = rows.where(np.flatnonzero(near)[: self.room])
         self.room -= len(followed.row)
         self.followed.append(replace(followed, history=followed.history.astype(np.int32)))
-
-
-def _some(users: Array) -> Array:
-    return users[chosen(users, FOLLOWED_USERS / max(1, len(users)))]
 
 
 class _Search:

@@ -107,15 +107,12 @@ class _Reader:
         """Ids and (n, D) vectors of the present rows that are neither broken nor of odd width."""
         array, item = batch[column], integers(batch[ITEM], -1)
         present = (item > 0) & ~array.is_null().to_numpy(False)
-        if mask:
-            present &= integers(batch[mask]) > 0
+        present &= integers(batch[mask]) > 0 if mask else True
         self.absent += int(((item > 0) & ~present).sum())
         values, lengths = lists(array)
-        if not self.width and present.any():
-            self.width = int(lengths[present][0])
-        odd = present & (lengths != self.width)
-        self.odd_width += int(odd.sum())
-        rows = np.flatnonzero(present & ~odd)
+        self.width = self.width or int(lengths[present][:1].sum())
+        rows = np.flatnonzero(present & (lengths == self.width))
+        self.odd_width += int(present.sum()) - len(rows)
         flat = pc.cast(values, pa.float32(), safe=False).to_numpy(zero_copy_only=False)
         if (lengths == self.width).all():
             matrix = flat.reshape(len(item), self.width)[rows]
