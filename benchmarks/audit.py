@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from machine import write_result
 
-ITEMS, USERS, LEVELS, RUN = 91_718, 1_000_000, 10, 100_000
+ITEMS, USERS, LEVELS, GROUP = 91_718, 1_000_000, 10, 100_000
 
 
 def lists(matrix: np.ndarray) -> pa.Array:
@@ -41,8 +41,8 @@ def write_clicks(path: Path, rows: int, length: int, name: str, rng: np.random.G
     """Skewed targets; left-padded histories of 1..length items (the challenge has 8 on average)."""
     level = rng.integers(1, LEVELS + 1, ITEMS)
     writer = None
-    for start in range(0, rows, RUN):
-        n = min(RUN, rows - start)
+    for start in range(0, rows, GROUP):
+        n = min(GROUP, rows - start)
         real = rng.integers(1, length + 1, n)
         history = np.zeros((n, length), dtype=np.int64)
         history[np.arange(length) >= (length - real)[:, None]] = skewed(int(real.sum()), rng)

@@ -87,13 +87,13 @@ def by_loops(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 @given(st.integers(0, 2**32), st.integers(1, 40), st.integers(1, 9))
 @settings(max_examples=25, deadline=None)
-def test_counts_equal_loops_for_any_run_length(
-    tmp_path_factory: pytest.TempPathFactory, seed: int, n: int, run: int
+def test_counts_equal_loops_for_any_batch_size(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, n: int, size: int
 ) -> None:
     rows = random_rows(np.random.default_rng(seed), n)
     path = write(tmp_path_factory.mktemp("scan") / "train.parquet", rows)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clicks, "BATCH_ROWS", run)
+        patch.setattr(clicks, "BATCH_ROWS", size)
         split = clicks.scan("train", path, num_items=ITEMS)
     wanted, counts = by_loops(rows), split.counts
     assert counts.right_padded == wanted["late"]

@@ -146,11 +146,10 @@ def read_content(
     content = Content()
     for table, path in files.tables.items():
         try:
-            for column, mask in vector_columns(feature_files(path)[0]):
+            for column in vector_columns(feature_files(path)[0]):
                 source = f"{table}.{column}"
                 progress(source)
-                vectors = read_vectors(source, path, column, mask, num_items=num_items)
-                content.vectors.append(vectors)
+                content.vectors.append(read_vectors(source, path, column, num_items=num_items))
             if table == "item_feature":
                 content.titles = read_titles(path)
                 content.levels = read_levels(path, levels, num_items)

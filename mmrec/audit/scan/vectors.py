@@ -5,7 +5,6 @@ N items, D width of a vector, K width of its sketch, n items of a batch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,26 +66,20 @@ class Vectors:
     there: Bools
 
 
-def vector_columns(path: Path) -> list[tuple[str, str | None]]:
-    """Columns of float lists in a table, each with the mask column that goes with it."""
-    kinds = contents(path).kinds
-    found: list[tuple[str, str | None]] = []
-    for name, kind in kinds.items() if ITEM in kinds else ():
-        if is_list(kind) and pa.types.is_floating(kind.value_type):
-            mask = "has_" + name.removesuffix("_emb")
-            found.append((name, mask if pa.types.is_boolean(kinds.get(mask, kind)) else None))
-    return found
+def vector_columns(path: Path) -> list[str]:
+    """Columns of float lists in a table of items."""
+    kinds = {name: kind for name, kind in contents(path).kinds.items() if is_list(kind)}
+    vectors = [name for name, kind in kinds.items() if pa.types.is_floating(kind.value_type)]
+    return vectors if ITEM in contents(path).kinds else []
 
 
-def read_vectors(
-    source: str, path: Path, column: str, mask: str | None, *, num_items: int
-) -> Vectors:
+def read_vectors(source: str, path: Path, column: str, *, num_items: int) -> Vectors:
     """Read one column of a file or of a directory of shards, a batch of items at a time."""
-    reader = _Reader(num_items)
-    names = [ITEM, column, *([mask] if mask else [])]
+    reader, mask = _Reader(num_items), "has_" + column.removesuffix("_emb")
     for file in feature_files(path):
-        for batch in batches(file, names, size=BATCH):
-            reader.add(*reader.sound(batch, column, mask))
+        masked = pa.types.is_boolean(contents(file).kinds.get(mask, pa.null()))
+        for batch in batches(file, [ITEM, column, *([mask] if masked else [])], size=BATCH):
+            reader.add(*reader.sound(batch[ITEM], batch[column], batch.get(mask)))
     return reader.vectors(source)
 
 
@@ -101,13 +94,11 @@ class _Reader:
         self.keys: list[Hashes] = [np.zeros(0, dtype=np.uint64)]
         self.first, self.constant = np.zeros(0, dtype=np.float32), np.zeros(0, dtype=np.bool_)
 
-    def sound(
-        self, batch: Mapping[str, pa.Array], column: str, mask: str | None
-    ) -> tuple[Ints, Matrix]:
+    def sound(self, ids: pa.Array, array: pa.Array, mask: pa.Array | None) -> tuple[Ints, Matrix]:
         """Ids and (n, D) vectors of the present rows that are neither broken nor of odd width."""
-        array, item = batch[column], integers(batch[ITEM], -1)
+        item = integers(ids)
         present = (item > 0) & ~array.is_null().to_numpy(False)
-        present &= integers(batch[mask]) > 0 if mask else True
+        present &= True if mask is None else integers(mask) > 0
         self.absent += int(((item > 0) & ~present).sum())
         values, lengths = lists(array)
         self.width = self.width or int(lengths[present][:1].sum())
