@@ -59,7 +59,7 @@ def test_constant_column(audited: Callable[..., Report]) -> None:
             clicks["likes_level"] = np.full_like(clicks["likes_level"], 7)
 
     finding = audited(plant).named("constant_column")[0]
-    assert (finding.evidence.column, finding.evidence.value) == ("likes_level", 7.0)
+    assert finding.evidence.constant == {"likes_level": 7.0}
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

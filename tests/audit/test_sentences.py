@@ -12,7 +12,6 @@ from mmrec.audit.checks.future import KnownInTrain, LaterItems
 from mmrec.audit.checks.leaks import Score, TargetInHistory
 from mmrec.audit.checks.levels import Disagreement
 from mmrec.audit.checks.probe import Probe
-from mmrec.audit.checks.shape import ConstantColumn
 from mmrec.audit.checks.shift import Labels, NewItems, Separation
 from mmrec.audit.findings import SEVERITIES, Name
 from mmrec.audit.report.sentences import TEXTS, VARIANTS
@@ -28,8 +27,7 @@ NAMES: dict[type, str] = {
     Damage: "damaged_table",
     Counts: "missing_column column_type missing_values empty_split right_padded_history "
     "holes_in_history no_history unknown_items padding_as_target duplicate_rows label_values "
-    "one_label",
-    ConstantColumn: "constant_column",
+    "one_label constant_column",
     Score: "single_column row_order neighbouring_labels",
     TargetInHistory: "target_in_history target_ends_history",
     Disagreement: "level_disagrees",

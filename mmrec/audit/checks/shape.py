@@ -8,43 +8,26 @@ from dataclasses import dataclass
 from mmrec.audit.checks.statistics import Standard
 from mmrec.audit.findings import Finding, found
 from mmrec.audit.scan.split import Counts, Split
-from mmrec.data.schema import HISTORY, LABEL, ROW_ID, TARGET, USER
+from mmrec.data.schema import HISTORY, LABEL, TARGET, USER
 
 NEEDED = {USER, HISTORY, TARGET, LABEL}
 
 
 @dataclass(frozen=True)
-class ConstantColumn:
-    """A column of train with one value."""
-
-    column: str
-    value: float
-
-
-@dataclass(frozen=True)
 class Shape:
-    """Facts of form.
-
-    Attributes:
-        counts: by split; `types` by split and column.
-        lengths: by split, rows by the number of items in their history.
-        constant: columns of train.
-    """
+    """Facts of form, by split: counts, arrow type by column, rows by length of their history."""
 
     counts: dict[str, Counts]
     types: dict[str, dict[str, str]]
     lengths: dict[str, list[int]]
-    constant: list[ConstantColumn]
 
 
 def measure_shape(splits: Mapping[str, Split]) -> Shape:
-    """Facts of form; `splits` has train."""
-    ranges = {name: ends for name, ends in splits["train"].ranges.items() if name != ROW_ID}
+    """Facts of form."""
     return Shape(
         counts={name: split.counts for name, split in splits.items()},
         types={name: split.types for name, split in splits.items()},
         lengths={name: split.lengths.tolist() for name, split in splits.items()},
-        constant=[ConstantColumn(name, low) for name, (low, high) in ranges.items() if low == high],
     )
 
 
@@ -72,7 +55,7 @@ def judge_shape(shape: Shape, standard: Standard) -> Iterator[Finding]:
             (counts.odd_labels > 0 and not test, "serious", "label_values"),
             (alone and not test, "serious", "one_label"),
         )
-    for column in shape.constant:
-        yield Finding("warning", "constant_column", column)
+    train = shape.counts["train"]
+    yield from found(train, (bool(train.constant), "warning", "constant_column"))
     if "valid" not in shape.counts or not shape.counts["valid"].labelled:
         yield Finding("warning", "no_valid")

@@ -108,8 +108,8 @@ TEXTS: dict[Name, tuple[str, str]] = {
         "Put both kinds of rows into it.",
     ),
     "constant_column": (
-        "{e.column} is {e.value:g} in every row of train: a model can learn nothing from it, and "
-        "meets whatever other values valid and test hold unprepared.",
+        "{constant} in every row of train: a model can learn nothing from it, and meets whatever "
+        "other values valid and test hold unprepared.",
         "Leave the column out, or find where its values were lost.",
     ),
     "no_valid": (
@@ -302,8 +302,9 @@ def _words(evidence: object) -> dict[str, str | float]:
         case Counts(refused=refused, missing=missing):
             kinds = [f"{name} is {got}, not {wanted}" for name, (got, wanted) in refused.items()]
             rows = [f"{name} in {count:,} rows" for name, count in missing.items()]
-            absent = ", ".join(evidence.absent)
-            return {"absent": absent, "refused": ", ".join(kinds), "missing": ", ".join(rows)}
+            same = [f"{name} is {value:g}" for name, value in evidence.constant.items()]
+            lists = {"absent": evidence.absent, "refused": kinds, "missing": rows, "constant": same}
+            return {name: ", ".join(words) for name, words in lists.items()}
         case Score():
             kind = "a function of the item" if evidence.of_item else "not a function of the item"
             return {"subject": subject(evidence), "kind": kind}

@@ -212,6 +212,7 @@ def _finished(split: Split, rate: float) -> Counts:
     return replace(
         split.counts,
         missing={n: c for n, c in split.counts.missing.items() if c and n not in unasked},
+        constant={n: a for n, (a, b) in split.ranges.items() if a == b and n != ROW_ID},
         users=round(len(np.unique(sample.user)) / rate),
         items_shown=int((split.targets.sum(axis=(0, 1))[1:] > 0).sum()),
         positives=positives,

@@ -25,7 +25,8 @@ class Counts:
     Attributes:
         split, rows, num_items: its name, its rows, N.
         absent: columns of the layout that it has not; `refused` column to the type that it has
-            and the one that the loaders need; `missing` column to rows with a null or NaN.
+            and the one that the loaders need; `missing` column to rows with a null or NaN;
+            `constant` column to the one value that it has in all rows.
         users, items_shown: users, estimated where the sample is not the whole; items asked about.
         positives, negatives, unlabelled: rows by label; `odd_labels` the unlabelled ones that have
             another label than 0 and 1.
@@ -46,6 +47,7 @@ class Counts:
     absent: list[str]
     refused: dict[str, tuple[str, str]]
     missing: dict[str, int] = field(default_factory=Counter)
+    constant: dict[str, float] = field(default_factory=dict)
     users: int = 0
     items_shown: int = 0
     positives: int = 0
