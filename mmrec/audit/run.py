@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from mmrec.audit.facts import judge_all, measure_all
 from mmrec.audit.report.report import Report
-from mmrec.audit.scan.clicks import SAMPLE_ROWS, describe, highest_item, scan_splits, time_column
+from mmrec.audit.scan.clicks import SAMPLE_ROWS, highest_item, scan_splits, time_column
 from mmrec.audit.scan.files import locate
 from mmrec.audit.scan.images import DECODED
 from mmrec.audit.scan.items import ItemIds, read_content, read_ids
@@ -43,14 +43,14 @@ def audit(
             can be read holds is a finding, not an error.
     """
     files = locate(root)
-    rows = sum(describe(path).rows for path in files.clicks.values())
+    rows = sum(source.num_rows for source in files.clicks.values())
     time = time_column(files.clicks["train"], time)
     hidden = not (sys.stderr.isatty() if progress is None else progress)
     ids = read_ids(files.tables.get("item_info"))
     if isinstance(ids, ItemIds) and ids.usable:
         highest = ids.largest
     else:
-        highest = highest_item([*files.clicks.values()])
+        highest = highest_item(files.clicks.values())
     with tqdm(total=rows, desc="rows", unit=" rows", unit_scale=True, disable=hidden) as bar:
         splits = scan_splits(
             files.clicks,

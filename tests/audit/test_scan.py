@@ -19,6 +19,7 @@ from mmrec.audit.checks.levels import differs_from_usual
 from mmrec.audit.scan import clicks
 from mmrec.audit.scan.rows import chosen, row_keys
 from mmrec.errors import InputError
+from mmrec.io.sources import open_source
 
 ITEMS, WIDTH = 7, 5
 
@@ -93,8 +94,8 @@ def test_counts_equal_loops_for_any_batch_size(
     rows = random_rows(np.random.default_rng(seed), n)
     path = write(tmp_path_factory.mktemp("scan") / "train.parquet", rows)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clicks, "BATCH_ROWS", size)
-        split = clicks.scan("train", path, num_items=ITEMS)
+        patch.setattr(clicks, "BATCH", size)
+        split = clicks.scan("train", open_source(path), num_items=ITEMS)
     wanted, counts = by_loops(rows), split.counts
     assert counts.right_padded == wanted["late"]
     assert counts.with_gaps == wanted["holes"]
@@ -231,6 +232,7 @@ def test_columns_may_bear_any_name(made: Callable[..., Any], tmp_path: Path) -> 
     for columns in data.clicks.values():
         columns |= dict.fromkeys(names, 1.0 * columns["item_id"])
     root = data.write(tmp_path / "data")
-    split = clicks.scan("train", root / "MicroLens_1M_x1" / "train.parquet", num_items=300)
+    source = open_source(root / "MicroLens_1M_x1" / "train.parquet")
+    split = clicks.scan("train", source, num_items=300)
     assert {*split.sample.others} == names | {"likes_level", "views_level", "timestamp"}
     assert not audit(root).serious

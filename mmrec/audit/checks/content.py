@@ -35,7 +35,7 @@ def measure_content(
     return ContentFacts(
         ids=ids,
         damaged=content.damaged,
-        vectors={vectors.facts.source: vectors.facts for vectors in content.vectors},
+        vectors={vectors.facts.name: vectors.facts for vectors in content.vectors},
         images=content.images,
         titles=content.titles,
         probe=_probe(content, splits, standard),
@@ -47,7 +47,7 @@ def _probe(content: Content, splits: Mapping[str, Split], standard: Standard) ->
     if valid is None or not valid.counts.measurable or not train.counts.labelled:
         return None
     for table in PROBED:
-        vectors = [v for v in content.vectors if v.facts.source.startswith(f"{table}.")]
+        vectors = [v for v in content.vectors if v.facts.name.startswith(f"{table}.")]
         used = [v for v in vectors if v.facts.items]
         if used:
             return probe(train, valid, used, standard)

@@ -28,7 +28,7 @@ from mmrec.audit.findings import Finding
 from mmrec.audit.scan.items import UNKNOWN
 from mmrec.audit.scan.rows import Bools, Rows
 from mmrec.audit.scan.split import Split
-from mmrec.io.lenient import Ints
+from mmrec.io.parquet import Ints
 
 Source = Literal["usual", "item_feature"]
 

@@ -68,7 +68,7 @@ def probe(train: Split, valid: Split, vectors: Sequence[Vectors], standard: Stan
     enough = min((some.label > 0).sum(), (some.label == 0).sum()) >= FEWEST_USERS
     new = measure(some.label, content[some.item], clusters_of(some.user)) if enough else None
     return Probe(
-        columns=[v.facts.source for v in vectors],
+        columns=[v.facts.name for v in vectors],
         content=measure(label, content[item], cluster),
         ids=measure(label, ids[item], cluster),
         both=measure(label, both[item], cluster),

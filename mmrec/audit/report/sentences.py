@@ -182,30 +182,30 @@ TEXTS: dict[Name, tuple[str, str]] = {
         "Calibrate on rows drawn like those to be served, before probabilities are used.",
     ),
     # content
-    "no_vectors": ("{e.source} holds no vector.", "Embed the items first."),
+    "no_vectors": ("{e.name} holds no vector.", "Embed the items first."),
     "broken_vectors": (
-        "{e.broken:,} of {e.present:,} vectors of {e.source} hold a NaN, an infinity or a null and "
+        "{e.broken:,} of {e.present:,} vectors of {e.name} hold a NaN, an infinity or a null and "
         "{e.odd_width:,} have another width: one NaN in a batch makes every weight NaN.",
         "Embed these items again, or mark them absent (has_image, has_text).",
     ),
     "constant_vectors": (
-        "{e.largest:,} of {e.items:,} items share one vector in {e.source}: content tells hardly "
+        "{e.largest:,} of {e.items:,} items share one vector in {e.name}: content tells hardly "
         "any item from another.",
         "Embed again; look at how pictures and titles were found.",
     ),
     "duplicate_vectors": (
-        "{e.repeated:,} of {e.items:,} items have a vector in {e.source} that another item has too "
+        "{e.repeated:,} of {e.items:,} items have a vector in {e.name} that another item has too "
         "({e.largest:,} share the commonest): content cannot tell them apart, and a filler is "
         "mistaken for content.",
         "If a default picture or text was embedded, mark these items absent instead.",
     ),
     "zero_vectors": (
-        "{e.zero:,} of {e.items:,} vectors of {e.source} are all zero but not marked absent: a "
+        "{e.zero:,} of {e.items:,} vectors of {e.name} are all zero but not marked absent: a "
         "zero that means missing looks like content.",
         "Set has_image or has_text to False for them.",
     ),
     "constant_dimensions": (
-        "{e.constant:,} of {e.width:,} dimensions of {e.source} never vary.",
+        "{e.constant:,} of {e.width:,} dimensions of {e.name} never vary.",
         "Harmless, but they cost width; standardising must not divide by their zero.",
     ),
     "missing_images": (

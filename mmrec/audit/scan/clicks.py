@@ -1,15 +1,14 @@
 """One pass over a click log: exact counts of every row, and a sample of whole users.
 
-Comes in: paths of `files.py`. Goes out: `split.Split`, for the checks. Memory is a batch, a few
+Comes in: files of `files.py`. Goes out: `split.Split`, for the checks. Memory is a batch, a few
 arrays of one entry an item, and the sample; it does not grow with the file.
 B rows of a batch, N items, V values of a level column.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -30,8 +29,9 @@ from mmrec.data.schema import (
     USER,
 )
 from mmrec.errors import InputError
-from mmrec.io.lenient import BATCH_ROWS, Contents, batches, contents, is_scalar, span
+from mmrec.io.lenient import BATCH, batches, kinds_of, span
 from mmrec.io.parquet import INTEGER, INTEGERS, NUMBER
+from mmrec.io.sources import Source
 
 SAMPLE_ROWS = 500_000  # an AUC over so many rows has a standard error below 0.001
 FOLLOWED_ROWS = 40_000  # rows whose histories are kept, to be compared with others of the user
@@ -42,31 +42,19 @@ KINDS = dict.fromkeys((USER, TARGET, ROW_ID, *CONTEXT), INTEGER)
 KINDS |= {HISTORY: INTEGERS, LABEL: NUMBER}
 
 
-def describe(path: Path) -> Contents:
-    """Columns of a click log, and its rows.
-
-    Raises:
-        InputError: no parquet, or no column for the item, or one of a type that cannot be read.
-    """
-    found = contents(path)
-    if not is_scalar(found.kinds.get(TARGET, pa.string())):
-        raise InputError(f"an audit needs a numeric column {TARGET}, {path} has {[*found.kinds]}")
-    return found
-
-
-def time_column(path: Path, asked: str | None) -> str | None:
+def time_column(source: Source, asked: str | None) -> str | None:
     """The column of each row's time: the one asked for, or the first of `TIMES` that there is."""
-    names = [*describe(path).kinds]
+    names = [*kinds_of(source)]
     if asked is not None and asked not in names:
         raise InputError(f"time must be a column of train, got {asked}, train has {names}")
     return asked or next((name for name in TIMES if name in names), None)
 
 
-def highest_item(paths: Sequence[Path]) -> int:
+def highest_item(sources: Iterable[Source]) -> int:
     """The largest item id of click logs, at least 1."""
-    columns = [(path, name) for path in paths for name in (TARGET, HISTORY)]
-    there = [(path, name) for path, name in columns if name in describe(path).kinds]
-    highest = max([1, *(max(span(path, name) or [1]) for path, name in there)])
+    columns = [(source, name) for source in sources for name in (TARGET, HISTORY)]
+    there = [(source, name) for source, name in columns if name in kinds_of(source)]
+    highest = max([1, *(max(span(source, name) or [1]) for source, name in there)])
     if highest > MOST_CELLS:
         raise InputError(
             f"item ids must be dense or item_info.parquet there, got ids up to {highest}"
@@ -75,7 +63,7 @@ def highest_item(paths: Sequence[Path]) -> int:
 
 
 def scan_splits(
-    paths: Mapping[str, Path],
+    sources: Mapping[str, Source],
     *,
     num_items: int,
     sample_rows: int = SAMPLE_ROWS,
@@ -83,21 +71,21 @@ def scan_splits(
 ) -> dict[str, Split]:
     """Read train last, so that it can be searched for what valid and test hold; see `scan`."""
     found: dict[str, Split] = {}
-    for name in sorted(paths, key=lambda name: name == "train"):
+    for name in sorted(sources, key=lambda name: name == "train"):
         found[name] = scan(
             name,
-            paths[name],
+            sources[name],
             num_items=num_items,
             others=[other for other in found.values() if other.counts.rows],
             sample_rows=sample_rows,
             progress=progress,
         )
-    return {name: found[name] for name in paths}
+    return {name: found[name] for name in sources}
 
 
 def scan(
     name: str,
-    path: Path,
+    source: Source,
     *,
     num_items: int,
     others: Sequence[Split] = (),
@@ -108,18 +96,18 @@ def scan(
 
     Args:
         name: train, valid or test.
-        path: its file.
+        source: its file.
         num_items: ids at or above it are unknown.
         others: splits read before, whose users, pairs and rows are looked for.
         sample_rows: about how many rows to sample.
         progress: called with the number of rows of each batch.
     """
-    split = _open(name, path, num_items)
+    split = _open(name, source, num_items)
     keeper = _Keeper(split, sample_rows, others)
     searches = [_Search(other.name, other.sample) for other in others]
     start, last = 0, np.zeros((3, 0), dtype=np.int64)
     nobody = SPLITS.index(name) << 40  # rows without a user are nobody else's in other splits
-    for batch in batches(path, size=BATCH_ROWS):
+    for batch in batches(source, size=BATCH):
         rows = read_rows(batch, split.counts, start=start, nobody=nobody)
         _count_rows(split, rows)
         _count_values(split, rows)
@@ -135,20 +123,19 @@ def scan(
     return split
 
 
-def _open(name: str, path: Path, num_items: int) -> Split:
+def _open(name: str, source: Source, num_items: int) -> Split:
     """A split of which no row is read, but whose columns are known."""
-    found = describe(path)
-    kinds = found.kinds
+    kinds = kinds_of(source)
     levels: dict[str, NDArray[np.int32]] = {}
     for column, kind in kinds.items():
         if column not in (USER, TARGET, LABEL, ROW_ID) and pa.types.is_integer(kind):
-            ends = span(path, column)
+            ends = span(source, column)
             if ends and ends[0] >= 0 and ends[1] < min(MOST_LEVELS, MOST_CELLS // num_items):
                 levels[column] = np.zeros((num_items, ends[1] + 1), dtype=np.int32)
     wanted = COLUMNS_TEST if name == "test" else COLUMNS_LABELLED
     counts = Counts(
         split=name,
-        rows=found.rows,
+        rows=source.num_rows,
         num_items=num_items,
         absent=[column for column in wanted if column not in kinds],
         refused={

@@ -19,7 +19,9 @@ from mmrec.audit.scan.split import MOST_CELLS
 from mmrec.audit.scan.vectors import Vectors, read_vectors, vector_columns
 from mmrec.data.items import ITEM, feature_files
 from mmrec.errors import InputError
-from mmrec.io.lenient import Ints, contents, integers, whole
+from mmrec.io.lenient import integers, kinds_of, whole
+from mmrec.io.parquet import Ints
+from mmrec.io.sources import Source, open_source
 
 TITLE = "item_title"
 UNKNOWN = -1
@@ -71,7 +73,7 @@ def read_ids(path: Path | None) -> ItemIds | Damage | None:
     if path is None:
         return None
     try:
-        ids = integers(whole(path, [ITEM])[ITEM].drop_null())
+        ids = integers(whole(open_source(path), [ITEM])[ITEM].drop_null())
     except InputError as error:
         return Damage("item_info", str(error))
     real = ids[ids > 0]
@@ -85,12 +87,12 @@ def read_ids(path: Path | None) -> ItemIds | Damage | None:
     )
 
 
-def read_titles(path: Path) -> Titles | None:
+def read_titles(source: Source) -> Titles | None:
     """Compare titles without regard to case and spaces; None where there is no such column."""
-    kind = contents(path).kinds.get(TITLE, pa.null())
+    kind = kinds_of(source).get(TITLE, pa.null())
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         return None
-    titles = whole(path, [TITLE])[TITLE].to_pylist()
+    titles = whole(source, [TITLE])[TITLE].to_pylist()
     plain = [" ".join((title or "").lower().split()) for title in titles]
     times = Counter(title for title in plain if title)
     commonest, count = times.most_common(1)[0] if times else ("", 0)
@@ -103,13 +105,13 @@ def read_titles(path: Path) -> Titles | None:
     )
 
 
-def read_levels(path: Path, names: Iterable[str], num_items: int) -> dict[str, Ints]:
+def read_levels(source: Source, names: Iterable[str], num_items: int) -> dict[str, Ints]:
     """Those of the named columns that hold integers: (N,) by item, `UNKNOWN` where it has none."""
-    kinds = contents(path).kinds
+    kinds = kinds_of(source)
     there = [name for name in names if name in kinds and pa.types.is_integer(kinds[name])]
     if ITEM not in kinds or not there:
         return {}
-    table = whole(path, [ITEM, *there])
+    table = whole(source, [ITEM, *there])
     item = integers(table.pop(ITEM))
     inside = (item > 0) & (item < num_items)
     levels = {name: np.full(num_items, UNKNOWN, dtype=np.int64) for name in there}
@@ -146,13 +148,14 @@ def read_content(
     content = Content()
     for table, path in files.tables.items():
         try:
-            for column in vector_columns(feature_files(path)[0]):
-                source = f"{table}.{column}"
-                progress(source)
-                content.vectors.append(read_vectors(source, path, column, num_items=num_items))
+            sources = [open_source(file) for file in feature_files(path)]
+            for column in vector_columns(sources[0]):
+                name = f"{table}.{column}"
+                progress(name)
+                content.vectors.append(read_vectors(name, sources, column, num_items=num_items))
             if table == "item_feature":
-                content.titles = read_titles(path)
-                content.levels = read_levels(path, levels, num_items)
+                content.titles = read_titles(sources[0])
+                content.levels = read_levels(sources[0], levels, num_items)
         except InputError as error:
             content.damaged[table] = Damage(table, str(error))
     if files.images is not None:

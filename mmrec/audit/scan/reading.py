@@ -14,8 +14,8 @@ import pyarrow as pa
 from mmrec.audit.scan.rows import Array, Rows, row_keys
 from mmrec.audit.scan.split import Counts
 from mmrec.data.schema import HISTORY, LABEL, TARGET, USER
-from mmrec.io.lenient import Ints, floats, integers, is_scalar, lists
-from mmrec.io.parquet import is_list, left_pad
+from mmrec.io.lenient import floats, integers, is_scalar, lists
+from mmrec.io.parquet import Ints, is_list, left_pad
 
 
 def read_rows(

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmrec.io.hashing import FULL, mix64
+
 Array = NDArray[Any]
 Bools = NDArray[np.bool_]
 Hashes = NDArray[np.uint64]
 
 FEWEST_USERS = 30  # below, a variance between users is a guess: rows stand for themselves
-_FULL = float(2**64)
 
 
 @dataclass(frozen=True)
@@ -91,18 +92,15 @@ def find(sought: Array, values: Array) -> tuple[Array, Bools]:
 
 
 def mix(values: Array) -> Hashes:
-    """64 well-mixed bits of each integer (the finaliser of SplitMix64, Steele et al. 2014)."""
-    x = np.asarray(values).astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(x ^ (x >> np.uint64(31)))
+    """64 well-mixed bits of each integer."""
+    return mix64(np.asarray(values).astype(np.uint64))
 
 
 def chosen(values: Array, rate: float) -> Bools:
     """(n,) True for the same random share `rate` of values, whenever asked."""
     if rate >= 1:
         return np.ones(len(values), dtype=np.bool_)
-    return np.asarray(mix(values) < np.uint64(int(rate * _FULL)))
+    return np.asarray(mix(values) < np.uint64(int(rate * FULL)))
 
 
 def row_keys(history: Array, user: Array, item: Array) -> Hashes:

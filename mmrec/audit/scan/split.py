@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmrec.audit.scan.rows import Rows
-from mmrec.io.lenient import Ints
+from mmrec.io.parquet import Ints
 
 MOST_CELLS = 64_000_000  # entries of a table by item
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)

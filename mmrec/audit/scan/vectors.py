@@ -5,8 +5,8 @@ N items, D width of a vector, K width of its sketch, n items of a batch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +14,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mmrec.audit.scan.rows import Array, Bools, Hashes, mix
-from mmrec.data.items import ITEM, feature_files
-from mmrec.io.lenient import Ints, batches, contents, integers, lists
-from mmrec.io.parquet import is_list
+from mmrec.data.items import ITEM
+from mmrec.io.lenient import batches, integers, kinds_of, lists
+from mmrec.io.parquet import VECTOR, Ints
+from mmrec.io.sources import Source
 
 Matrix = NDArray[np.float32]
 
@@ -29,7 +30,7 @@ class VectorFacts:
     """What one vector column holds.
 
     Attributes:
-        source: table and column, such as features.image_emb.
+        name: table and column, such as features.image_emb.
         width: D; 0 where no vector was read.
         present: vectors that are there; `absent` rows that are masked out or null.
         items: sound vectors; `broken` ones with a NaN, an infinity or a null, and `odd_width` ones
@@ -41,7 +42,7 @@ class VectorFacts:
             the 31 `norm_edges`.
     """
 
-    source: str
+    name: str
     width: int
     present: int
     absent: int
@@ -66,21 +67,20 @@ class Vectors:
     there: Bools
 
 
-def vector_columns(path: Path) -> list[str]:
+def vector_columns(source: Source) -> list[str]:
     """Columns of float lists in a table of items."""
-    kinds = {name: kind for name, kind in contents(path).kinds.items() if is_list(kind)}
-    vectors = [name for name, kind in kinds.items() if pa.types.is_floating(kind.value_type)]
-    return vectors if ITEM in contents(path).kinds else []
+    kinds = kinds_of(source)
+    return [name for name, kind in kinds.items() if ITEM in kinds and VECTOR.accepts(kind)]
 
 
-def read_vectors(source: str, path: Path, column: str, *, num_items: int) -> Vectors:
-    """Read one column of a file or of a directory of shards, a batch of items at a time."""
+def read_vectors(name: str, sources: Sequence[Source], column: str, *, num_items: int) -> Vectors:
+    """Read one column of a table, which may be in shards, a batch of items at a time."""
     reader, mask = _Reader(num_items), "has_" + column.removesuffix("_emb")
-    for file in feature_files(path):
-        masked = pa.types.is_boolean(contents(file).kinds.get(mask, pa.null()))
-        for batch in batches(file, [ITEM, column, *([mask] if masked else [])], size=BATCH):
+    for source in sources:
+        masked = pa.types.is_boolean(kinds_of(source).get(mask, pa.null()))
+        for batch in batches(source, [ITEM, column, *([mask] if masked else [])], size=BATCH):
             reader.add(*reader.sound(batch[ITEM], batch[column], batch.get(mask)))
-    return reader.vectors(source)
+    return reader.vectors(name)
 
 
 class _Reader:
@@ -127,13 +127,13 @@ class _Reader:
         self.sketch[item[inside], : sketch.shape[1]] = sketch
         self.there[item[inside]] = True
 
-    def vectors(self, source: str) -> Vectors:
+    def vectors(self, name: str) -> Vectors:
         norms = np.concatenate(self.norms)
         times = np.unique(np.concatenate(self.keys), return_counts=True)[1]
         counts, edges = np.histogram(norms, bins=30)
         quantiles = np.quantile(norms if len(norms) else [0.0], [0.05, 0.5, 0.95])
         facts = VectorFacts(
-            source=source,
+            name=name,
             width=self.width,
             present=len(norms) + self.broken + self.odd_width,
             items=len(norms),
