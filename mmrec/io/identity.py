@@ -26,20 +26,24 @@ def require_same(stored: Any, given: Any, *, where: Path | str, remedy: str) -> 
     >>> require_same({"recipe": {"depth": 2}}, {"recipe": {"depth": 3}}, where=Path("run"),
     ...              remedy="use another folder")
     Traceback (most recent call last):
-    mmrec.errors.InputError: run was made with another recipe: recipe.depth was 2 and is 3; \
+    mmrec.errors.InputError: run was made with another recipe: depth was 2 and is 3; \
 use another folder
     """
     there, here = _flat(as_json(stored)), _flat(as_json(given))
     keys = [key for key in {**there, **here} if there.get(key, "absent") != here.get(key, "absent")]
     if not keys:
         return
+    parts = list(dict.fromkeys(key.split(".")[0] for key in keys))
+    named = f"{parts[0]}." if len(parts) == 1 else ""
     shown = [
-        f"{key} was {_short(there.get(key, 'absent'))} and is {_short(here.get(key, 'absent'))}"
+        f"{key.removeprefix(named)} was {_short(there.get(key, 'absent'))} "
+        f"and is {_short(here.get(key, 'absent'))}"
         for key in keys[:_SHOWN]
     ]
-    parts = ", ".join(dict.fromkeys(key.split(".")[0] for key in keys))
     more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
-    raise InputError(f"{where} was made with another {parts}: {', '.join(shown)}{more}; {remedy}")
+    raise InputError(
+        f"{where} was made with another {', '.join(parts)}: {', '.join(shown)}{more}; {remedy}"
+    )
 
 
 def bind_identity(path: Path, given: Any, *, remedy: str) -> None:

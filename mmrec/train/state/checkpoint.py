@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from mmrec.errors import InputError
 from mmrec.io.files import replacing, write_json
+from mmrec.io.identity import as_json
 
 Kind = Literal["last", "best"]
 FORMAT = 1
@@ -78,7 +79,7 @@ def save_checkpoint(
         with replacing(weights) as temporary:
             save_file(_separate(tensors), temporary)
             seal = {"bytes": temporary.stat().st_size, "sha256": _digest(temporary)}
-        body = _plain(dict(content) | {"format": FORMAT, "step": step, "tensors": seal})
+        body = as_json(dict(content) | {"format": FORMAT, "step": step, "tensors": seal})
         body["seal"] = _seal(body)
         write_json(path, body)
     except (OSError, SafetensorError) as error:
@@ -151,32 +152,6 @@ def prune(directory: Path, kind: Kind, *, keep: Collection[Path]) -> None:
         path.unlink(missing_ok=True)
 
 
-def require_same(stored: Any, given: Any, *, what: str, where: Path) -> None:
-    """Refuse a checkpoint whose `what` (recipe, settings, data) is another, naming what differs."""
-    there, here = _flat(_plain(stored)), _flat(_plain(given))
-    keys = [key for key in {**there, **here} if there.get(key, "absent") != here.get(key, "absent")]
-    if not keys:
-        return
-    shown = ", ".join(
-        f"{key} was {there.get(key, 'absent')!r} and is {here.get(key, 'absent')!r}"
-        for key in keys[:3]
-    )
-    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-    raise InputError(
-        f"{where} was made with another {what}: {shown}{more}; put it back, or start from scratch"
-    )
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} as {"a.b": 1}."""
-    if not isinstance(value, dict) or not value:
-        return {prefix or "value": value}
-    flat: dict[str, Any] = {}
-    for key, part in value.items():
-        flat |= _flat(part, f"{prefix}.{key}" if prefix else key)
-    return flat
-
-
 def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
     """Put the checkpoint's weights into `model` (from a `best` one: those that were evaluated).
 
@@ -238,14 +213,6 @@ def _digest(path: Path) -> str:
 
 def _seal(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _plain(value: Any) -> Any:
-    """As it would come back from JSON (tuples become lists)."""
-    try:
-        return json.loads(json.dumps(value))
-    except TypeError as error:
-        raise InputError(f"recipes and fingerprints must be JSON-able: {error}") from error
 
 
 def detached(model: nn.Module) -> dict[str, Tensor]:

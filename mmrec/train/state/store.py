@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from mmrec.io.identity import require_same
 from mmrec.train.distributed import World, barrier
 from mmrec.train.state.checkpoint import (
     Checkpoint,
@@ -16,7 +17,6 @@ from mmrec.train.state.checkpoint import (
     checkpoint_path,
     newest_checkpoint,
     prune,
-    require_same,
     save_checkpoint,
 )
 
@@ -45,8 +45,9 @@ class Store:
         found = newest_checkpoint(self.directory, "last")
         barrier()
         if found is not None:
-            for what, mine in self.identity.items():
-                require_same(found.content[what], mine, what=what, where=found.path)
+            stored = {what: found.content[what] for what in self.identity}
+            remedy = "put it back, or start from scratch (--restart)"
+            require_same(stored, self.identity, where=found.path, remedy=remedy)
         return found
 
     def write(
