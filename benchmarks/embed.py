@@ -33,10 +33,9 @@ from PIL import Image
 
 from mmrec.cli import run
 from mmrec.embed import Captions, OpenClipEncoder, TinyClip, embed_items, save_model
-from mmrec.embed.images import ReadOptions, read_picture
-from mmrec.embed.items import Items, read_items
-from mmrec.embed.pool import CHUNK, DecodePool, Task
-from mmrec.embed.preprocess import fit_batch, normalise
+from mmrec.embed.items import Catalogue, read_items
+from mmrec.embed.pool import TASK_PICTURES, DecodePool, Task
+from mmrec.embed.preprocess import ReadOptions, normalise, read_picture, resize_batch
 from mmrec.embed.tiny import TINY_CONFIG, make_model
 
 WORDS = ["cat", "dog", "city", "song", "cook", "goal", "lake", "night", "small", "funny", "best"]
@@ -80,13 +79,12 @@ def best(repeat: int, work: Callable[[], Any]) -> float:
     return min(times)
 
 
-def decode_alone(items: Items, options: ReadOptions, encoder: OpenClipEncoder, workers: int) -> int:
-    tasks = (
-        Task(tag=start, sources=items.sources(start, min(start + CHUNK, len(items))))
-        for start in range(0, len(items), CHUNK)
-    )
+def decode_alone(
+    items: Catalogue, options: ReadOptions, encoder: OpenClipEncoder, workers: int
+) -> int:
+    tasks = (Task(sources=sources) for sources in items.sources(0, len(items), TASK_PICTURES))
     with DecodePool(options=options, tokenize=encoder.tokenize, workers=workers) as pool:
-        return sum(len(done.pictures) for done in pool.run(tasks))
+        return sum(len(done.pictures) for _, done in pool.run(tasks))
 
 
 def forward_alone(
@@ -107,14 +105,14 @@ def read_all(data: list[bytes], options: ReadOptions) -> None:
         read_picture(picture, options)
 
 
-def one_core(items: Items, options: ReadOptions) -> dict[str, float]:
+def one_core(items: Catalogue, options: ReadOptions) -> dict[str, float]:
     """Pictures a second on one core: Pillow or torchvision, resized to the encoder's size."""
-    files = [f for f in (items.files or [])[:200] if f]
+    files = [f for f in items.files[:200] if f]
     data = [Path(f).read_bytes() for f in files]
     variants = {
-        "pillow": replace(options, torchvision=False, fit_here=True, draft=False),
-        "torchvision": replace(options, fit_here=True, draft=False),
-        "torchvision, resize left to the device": replace(options, fit_here=False, draft=False),
+        "pillow": replace(options, torchvision=False, resize_here=True, draft=False),
+        "torchvision": replace(options, resize_here=True, draft=False),
+        "torchvision, resize left to the device": replace(options, resize_here=False, draft=False),
     }
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -178,13 +176,13 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
         precision=given.precision,
     )  # fmt: skip
     on_cuda = encoder.device.type == "cuda"
-    options = ReadOptions(encoder.preprocessing, fit_here=not on_cuda)
+    options = ReadOptions(encoder.preprocessing, resize_here=not on_cuda)
     workers, batch = given.workers, given.batch_size or (256 if on_cuda else 64)
     batch = min(batch, len(ids))
 
-    pictures = [read_picture(f, options).pixels for f in (items.files or [])[:batch]]
+    pictures = [read_picture(f, options).pixels for f in items.files[:batch]]
     ready = [p.to(encoder.device) for p in pictures if p is not None]
-    pixels = normalise(fit_batch(ready, encoder.preprocessing), encoder.preprocessing)
+    pixels = normalise(resize_batch(ready, encoder.preprocessing), encoder.preprocessing)
     tokens = encoder.tokenize(items.captions[: len(pixels)])
     forward_alone(encoder, pixels, tokens, len(pixels))
 

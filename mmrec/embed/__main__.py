@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
 
 import torch
 
@@ -51,9 +50,14 @@ def parser() -> argparse.ArgumentParser:
     a("--caption", default=Captions.template, metavar="TEMPLATE", help="default '%(default)s'")
     a("--tag-prefix", default=Captions.tag_prefix, metavar="TEXT", help="default '%(default)s'")
     a = p.add_argument_group("running").add_argument
-    a("--restart", action="store_true", help="begin anew; removes shards that are there")
+    a("--restart", action="store_true", help="start from scratch; removes shards that are there")
     a("--strict", action="store_true", help="stop at the first picture that cannot be used")
-    a("--workers", type=int, metavar="N", help="decoding processes; default one a core")
+    a(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="decoding processes; default one a core",
+    )
     a("--batch-size", type=int, metavar="N", help="default 256 on CUDA, 64 elsewhere")
     a("--shard-size", type=int, default=4096, metavar="N", help="items; default %(default)s")
     a("--dtype", default="float16", choices=tuple(DTYPES), help="of vectors; default %(default)s")
@@ -65,61 +69,57 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Parse, embed, print the report."""
-    given = parser().parse_args(arguments)
+    args = parser().parse_args(argv)
     with _ranks() as (rank, world_size, barrier):
-        device = given.device
+        device = args.device
         if device == "auto" and torch.cuda.is_available():
             device = f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
-        captions = Captions(template=given.caption, tag_prefix=given.tag_prefix)
+        captions = Captions(template=args.caption, tag_prefix=args.tag_prefix)
         encoder = OpenClipEncoder(
-            model_name=given.model,
-            pretrained=given.pretrained,
+            model_name=args.model,
+            pretrained=args.pretrained,
             device=device,
-            precision=given.precision,
-            channels_last=given.channels_last,
-            compile=given.compile,
+            precision=args.precision,
+            channels_last=args.channels_last,
+            compile=args.compile,
         )
-        workers = given.workers
-        if workers is None:
-            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-            workers = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
         report = embed_items(
             encoder,
-            items=given.items,
-            images=given.images,
-            out=given.out,
+            items=args.items,
+            images=args.images,
+            out=args.out,
             captions=captions,
-            id_column=given.id_column,
-            title_column=given.title_column,
-            tags_column=given.tags_column,
-            image_column=given.image_column,
-            shard_size=given.shard_size,
-            batch_size=given.batch_size,
-            workers=workers,
-            resize=given.resize,
-            dtype=given.dtype,
-            exif=given.exif_rotate,
-            draft=given.draft,
-            max_pixels=given.max_pixels,
-            strict=given.strict,
-            restart=given.restart,
+            id_column=args.id_column,
+            title_column=args.title_column,
+            tags_column=args.tags_column,
+            image_column=args.image_column,
+            shard_size=args.shard_size,
+            batch_size=args.batch_size,
+            workers=args.workers,
+            resize=args.resize,
+            dtype=args.dtype,
+            exif=args.exif_rotate,
+            draft=args.draft,
+            max_pixels=args.max_pixels,
+            strict=args.strict,
+            restart=args.restart,
             rank=rank,
             world_size=world_size,
             barrier=barrier,
-            progress=not given.quiet and rank == 0,
+            progress=not args.quiet and rank == 0,
         )
         if rank == 0:
             print(report)
 
 
 @contextmanager
-def _ranks() -> Iterator[tuple[int, int, Callable[[], None] | None]]:
+def _ranks() -> Iterator[tuple[int, int, Callable[[], object]]]:
     """(rank, world size, barrier) as torchrun gives them; alone without it."""
     world_size = int(os.environ.get("WORLD_SIZE", 1))
     if world_size == 1:
-        yield 0, 1, None
+        yield 0, 1, lambda: None
         return
     import torch.distributed as dist
 
@@ -129,13 +129,9 @@ def _ranks() -> Iterator[tuple[int, int, Callable[[], None] | None]]:
     # one dies.
     dist.init_process_group("gloo", timeout=timedelta(days=7))
     try:
-        yield dist.get_rank(), world_size, lambda: _wait(dist)
+        yield dist.get_rank(), world_size, dist.barrier
     finally:
         dist.destroy_process_group()
-
-
-def _wait(dist: Any) -> None:
-    dist.barrier()
 
 
 if __name__ == "__main__":

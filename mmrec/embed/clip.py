@@ -20,10 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from mmrec.embed.encoder import Preprocessing
-from mmrec.embed.weights import explain, looks_like_file, resolve_file, resolve_tag
 from mmrec.errors import InputError
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+_LIGHT = 5_000_000  # parameters of an image tower that is faster on one thread beside decoders
+_FILE_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".npz", ".npy")
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -85,6 +86,10 @@ class OpenClipEncoder:
             self.model.visual.to(memory_format=torch.channels_last)
         self._trims = _can_trim(self.model)
         self.image_dim, self.text_dim = self._probe()
+        # On the CPU, threads of a small model spin at every barrier while decoding wants their
+        # cores; measured, they made the tiny model's forward pass five times slower.
+        light = sum(p.numel() for p in self.model.visual.parameters()) < _LIGHT
+        self.threads = 1 if light or self.device.type == "cuda" else None
         self._visual = torch.compile(self.model.visual) if compile else self.model.visual
 
     def fingerprint(self) -> dict[str, Any]:
@@ -104,15 +109,13 @@ class OpenClipEncoder:
         tokens: Tensor = self._tokenizer(list(captions))
         return tokens
 
-    def encode_text(self, tokens: Tensor | Sequence[str]) -> Tensor:
-        """(B, C) int64 from `tokenize`, or captions -> (B, text_dim).
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """(B, C) int64 from `tokenize` -> (B, text_dim).
 
         In a causal text tower nothing after the end-of-text token can reach it, so only as many
         positions are computed as the longest caption of the batch has. Other towers get the full
         width.
         """
-        if not isinstance(tokens, Tensor):
-            tokens = self.tokenize(tokens)
         with torch.inference_mode(), self._autocast():
             if self._trims:
                 return encode_trimmed(self.model, tokens)
@@ -297,3 +300,89 @@ def encode_trimmed(model: Any, tokens: Tensor) -> Tensor:
         x = projection(x) if isinstance(projection, nn.Linear) else x @ projection
     vectors: Tensor = x
     return vectors
+
+
+def looks_like_file(name: str) -> bool:
+    """Whether `name` is meant as a path, so that a typing error is reported as one.
+
+    >>> looks_like_file("weights/tiny.safetensors"), looks_like_file("laion2b_s34b_b79k")
+    (True, False)
+    """
+    return os.sep in name or name.lower().endswith(_FILE_SUFFIXES) or Path(name).exists()
+
+
+def resolve_file(path: str | os.PathLike[str]) -> Path:
+    """The weights file at `path`, checked to be there and readable."""
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(f"the weights file must exist, and there is no file at {file}")
+    try:
+        with open(file, "rb") as handle:
+            if not handle.read(1):
+                raise InputError(f"the weights file is empty: {file}")
+    except PermissionError:
+        raise InputError(f"the weights file may not be read (permission denied): {file}") from None
+    return file
+
+
+def resolve_tag(model_name: str, tag: str, known: dict[str, Any]) -> Path:
+    """The local file of a pretrained tag: from the cache if there, else downloaded.
+
+    Raises:
+        InputError: the file is not in the cache and cannot be downloaded; open_clip and
+            huggingface_hub try for as long as they see fit.
+    """
+    cached = _cached(known)
+    if cached is not None:
+        return cached
+    from open_clip.pretrained import download_pretrained
+
+    try:
+        return resolve_file(download_pretrained(known))
+    except Exception as error:
+        raise InputError(
+            f"weights {tag!r} of {model_name} are not in the local cache and could not be "
+            f"downloaded ({_first_line(error)}); fetch the file on a machine with a network and "
+            f"give its path as pretrained (--pretrained FILE)"
+        ) from None
+
+
+def _cached(known: dict[str, Any]) -> Path | None:
+    """Where the hub's cache holds the file; open_clip would ask the network even then."""
+    if not known.get("hf_hub"):
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    repository, name = os.path.split(known["hf_hub"])
+    names = ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
+    if name:
+        names = [str(Path(name).with_suffix(".safetensors")), name]
+    found = [try_to_load_from_cache(repository, candidate) for candidate in names]
+    return next((Path(file) for file in found if isinstance(file, str)), None)
+
+
+def explain(error: Exception, path: Path, model_name: str) -> InputError:
+    """One sentence for what open_clip or torch said when it could not use `path`."""
+    text = str(error)
+    if "Error(s) in loading state_dict" in text or isinstance(error, KeyError):
+        detail = " ".join(text.split())[:300]
+        return InputError(f"the weights in {path} do not fit the model {model_name}: {detail}")
+    if "TorchScript" in text:
+        return InputError(
+            f"weights must be safetensors or a tensors-only torch file; {path} is a TorchScript "
+            f"archive, which is code: convert it to safetensors first"
+        )
+    if "eights only load failed" in text or "Unsupported" in text:
+        return InputError(
+            f"weights must be safetensors or a torch file that loads with weights_only=True; "
+            f"{path} is a pickle that holds more than tensors and is not opened"
+        )
+    return InputError(
+        f"weights must be safetensors or a tensors-only torch file; {path} cannot be read: "
+        f"{_first_line(error)}"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:200]

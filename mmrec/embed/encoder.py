@@ -72,6 +72,8 @@ class Encoder(Protocol):
         name: for people, in reports.
         image_dim, text_dim: widths of the two vectors; they may differ.
         device: where `encode_image` expects its pixels.
+        threads: how many threads torch is given while it runs beside the decoders, None for as
+            many as it has. Never a matter of timings: their number can change the last bit.
         preprocessing: how pictures are brought to `encode_image`'s input.
     """
 
@@ -79,6 +81,7 @@ class Encoder(Protocol):
     image_dim: int
     text_dim: int
     device: torch.device
+    threads: int | None
     preprocessing: Preprocessing
 
     def fingerprint(self) -> dict[str, Any]:

@@ -26,32 +26,40 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmrec.embed.images import CRASHED, Picture, ReadOptions, read_picture
+from mmrec.embed.preprocess import ReadOptions, read_picture
+from mmrec.io.pictures import CRASHED, Picture
 
-CHUNK = 16  # pictures in one task
+TASK_PICTURES = 16  # at most, in one task
 AHEAD = 3  # tasks for each worker that are decoded, being decoded or waiting
+
+Tokenize = Callable[[Sequence[str]], Tensor]
 
 
 @dataclass(frozen=True)
 class Task:
-    """Pictures to decode, or captions to tokenize; `tag` is the caller's and comes back."""
+    """Captions to tokenize, or pictures to decode.
 
-    tag: object
-    sources: Sequence[str | bytes | None] = ()
+    Attributes:
+        captions: of any items of a shard, or
+        sources: pictures of consecutive items of a shard, `start` being the row of the first.
+        shard: its number.
+        last: whether it is the last task of its shard.
+    """
+
     captions: Sequence[str] = ()
+    sources: Sequence[str | bytes | None] = ()
+    start: int = 0
+    shard: int = 0
+    last: bool = False
 
 
 @dataclass(frozen=True)
 class Done:
-    """A finished task. `pictures` hold views that are valid until the next one is asked for."""
+    """What came of a task. Pixels are views that are valid until the next result is asked for."""
 
-    tag: object
-    pictures: Sequence[Picture] = ()
     tokens: np.ndarray[Any, np.dtype[np.int64]] | None = None
+    pictures: Sequence[Picture[Any]] = ()
     seconds: float = 0.0
-
-
-Tokenize = Callable[[Sequence[str]], Tensor]
 
 
 class DecodePool:
@@ -64,143 +72,114 @@ class DecodePool:
     def __init__(self, *, options: ReadOptions, tokenize: Tokenize, workers: int) -> None:
         self._options, self._tokenize = options, tokenize
         # Forking shares the tokenizer and costs milliseconds; elsewhere everything runs here.
-        self.workers = workers if sys.platform.startswith("linux") else 0
-        height, width = options.preprocessing.size
-        largest = height * width if options.fit_here else options.device_pixels
-        self._slot_bytes = CHUNK * 3 * max(height * width, largest)
-        self._slots = AHEAD * self.workers
-        self._arena: Tensor | None = None
-        self._executor: ProcessPoolExecutor | None = None
-        if self.workers:
+        self._workers = workers if sys.platform.startswith("linux") else 0
+        largest = prod(options.preprocessing.size)
+        if not options.resize_here:
+            largest = max(largest, options.device_pixels)
+        self._slot_bytes = TASK_PICTURES * 3 * largest
+        if self._workers:
             # Kept by the tensor; unmapped when both are gone.
-            self._map = mmap.mmap(-1, self._slots * self._slot_bytes)
-            self._arena = torch.frombuffer(self._map, dtype=torch.uint8)
-            self._start()
+            self._map = mmap.mmap(-1, AHEAD * self._workers * self._slot_bytes)
+            self._shared = torch.frombuffer(self._map, dtype=torch.uint8)
+            self._executor = self._start(self._workers)
 
     def __enter__(self) -> DecodePool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
         """Stop the workers after the task each is at."""
-        if self._executor is not None:
+        if self._workers:
             self._executor.shutdown(wait=True, cancel_futures=True)
-            self._executor = None
 
-    def run(self, tasks: Iterable[Task]) -> Iterator[Done]:
-        """Results in the order of `tasks`, decoding ahead of the consumer."""
-        if not self.workers:
+    def run(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, Done]]:
+        """Each task with its result, in their order, decoding ahead of the consumer."""
+        if not self._workers:
             for task in tasks:
-                yield _work(task, self._options, self._tokenize)
+                yield task, _work(task, self._options, self._tokenize)
             return
-        free = deque(range(self._slots))
-        flying: deque[tuple[Task, int, Future[Done]]] = deque()
+        free = deque(slot * self._slot_bytes for slot in range(AHEAD * self._workers))
+        under_way: deque[tuple[Task, int, ProcessPoolExecutor, Future[Done]]] = deque()
         source = iter(tasks)
         while True:
-            while free:
-                following = next(source, None)
-                if following is None:
-                    break
+            while free and (following := next(source, None)) is not None:
                 slot = free.popleft()
-                flying.append((following, slot, self._submit(following, slot)))
-            if not flying:
+                future = self._submit(following, slot)
+                under_way.append((following, slot, self._executor, future))
+            if not under_way:
                 return
-            task, slot, future = flying.popleft()
+            task, slot, executor, future = under_way.popleft()
             try:
                 done = future.result()
-            except BrokenProcessPool:
+            except BrokenProcessPool:  # all that was under way died with it, and comes here too
+                self._replace(executor)
                 done = self._alone(task, slot)
-                # Everything else that was under way died with the pool.
-                again = [(t, s, f) for t, s, f in flying]
-                flying.clear()
-                for t, s, f in again:
-                    flying.append((t, s, f if _finished(f) else self._carefully(t, s)))
-            yield self._attach(done, slot)
+            yield task, self._with_pixels(done, slot)
             free.append(slot)  # the consumer is back for more: it has done with the views
 
     def _submit(self, task: Task, slot: int) -> Future[Done]:
-        assert self._executor is not None
         try:
-            return self._executor.submit(_run, task, slot * self._slot_bytes)
-        except BrokenProcessPool as error:
-            failed: Future[Done] = Future()
-            failed.set_exception(error)
-            return failed
+            return self._executor.submit(_run, task, slot)
+        except BrokenProcessPool:
+            self._replace(self._executor)
+            return self._executor.submit(_run, task, slot)
 
-    def _carefully(self, task: Task, slot: int) -> Future[Done]:
-        settled: Future[Done] = Future()
-        settled.set_result(self._alone(task, slot))
-        return settled
+    def _replace(self, broken: ProcessPoolExecutor) -> None:
+        """New workers, once all of the old have ended, which may still write into their slots."""
+        if broken is self._executor:
+            broken.shutdown()
+            self._executor = self._start(self._workers)
 
     def _alone(self, task: Task, slot: int) -> Done:
-        """Run one task with nothing beside it, then, if it kills its worker, picture by picture."""
-        self._start()
-        assert self._executor is not None
-        try:
-            return self._executor.submit(_run, task, slot * self._slot_bytes).result()
-        except BrokenProcessPool:
-            self._start()
+        """Run a task with nothing beside it, then, if it kills its worker, each half of it."""
         if task.captions:
             return _work(task, self._options, self._tokenize)
-        pictures: list[Picture] = []
-        offset, seconds = slot * self._slot_bytes, 0.0
-        for source in task.sources:
-            single = Task(tag=task.tag, sources=[source])
+        with self._start(1) as executor:
             try:
-                done = self._executor.submit(_run, single, offset).result()
+                return executor.submit(_run, task, slot).result()
             except BrokenProcessPool:
-                self._start()
-                pictures.append(Picture(CRASHED, "the process that decoded it died"))
-                continue
-            offset += sum(prod(p.shape) for p in done.pictures if p.shape is not None)
-            seconds += done.seconds
-            pictures += done.pictures
-        return Done(tag=task.tag, pictures=pictures, seconds=seconds)
+                if len(task.sources) == 1:
+                    return Done(pictures=[Picture(CRASHED, "the process that decoded it died")])
+        half = len(task.sources) // 2
+        first = self._alone(replace(task, sources=task.sources[:half]), slot)
+        slot += sum(prod(p.pixels) for p in first.pictures if p.pixels is not None)
+        second = self._alone(replace(task, sources=task.sources[half:]), slot)
+        return Done(
+            pictures=[*first.pictures, *second.pictures], seconds=first.seconds + second.seconds
+        )
 
-    def _attach(self, done: Done, slot: int) -> Done:
-        """Turn the shapes that a worker sent into views of the shared memory."""
-        assert self._arena is not None
-        offset, pictures = slot * self._slot_bytes, []
+    def _with_pixels(self, done: Done, slot: int) -> Done:
+        """Views of the shared memory in place of the shapes that a worker sent."""
+        pictures = []
         for picture in done.pictures:
-            if picture.shape is not None:
-                size = prod(picture.shape)
-                view = self._arena[offset : offset + size].view(picture.shape)
-                picture = replace(picture, pixels=view)
-                offset += size
+            if picture.pixels is not None:
+                shape, size = picture.pixels, prod(picture.pixels)
+                picture = replace(picture, pixels=self._shared[slot : slot + size].view(shape))
+                slot += size
             pictures.append(picture)
         return replace(done, pictures=pictures)
 
-    def _start(self) -> None:
-        if self._executor is not None:
-            self._executor.shutdown(wait=True, cancel_futures=True)
-        assert self._arena is not None
-        context = multiprocessing.get_context("fork")
-        self._executor = ProcessPoolExecutor(
-            max_workers=self.workers,
-            mp_context=context,
+    def _start(self, workers: int) -> ProcessPoolExecutor:
+        executor = ProcessPoolExecutor(
+            max_workers=workers,
+            mp_context=multiprocessing.get_context("fork"),
             initializer=_enter,
-            initargs=(self._options, self._tokenize, self._arena, os.getpid()),
+            initargs=(self._options, self._tokenize, self._shared, os.getpid()),
         )
         with warnings.catch_warnings():
             # Python 3.12 warns of forking beside threads; the workers touch neither the device
             # nor torch's thread pool.
             warnings.simplefilter("ignore", DeprecationWarning)
-            self._executor.submit(os.getpid).result()
-
-
-def _finished(future: Future[Done]) -> bool:
-    return future.done() and not future.cancelled() and future.exception() is None
+            executor.submit(os.getpid).result()
+        return executor
 
 
 _here: tuple[ReadOptions, Tokenize, Tensor]
 
 
-def _enter(options: ReadOptions, tokenize: Tokenize, arena: Tensor, parent: int) -> None:
+def _enter(options: ReadOptions, tokenize: Tokenize, shared: Tensor, parent: int) -> None:
     """Set up a worker: one thread, deaf to Ctrl-C, gone when its parent is."""
     global _here
-    _here = (options, tokenize, arena)
+    _here = (options, tokenize, shared)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
@@ -213,17 +192,17 @@ def _enter(options: ReadOptions, tokenize: Tokenize, arena: Tensor, parent: int)
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _run(task: Task, offset: int) -> Done:
-    """In a worker: pixels go to the shared memory from `offset` on, all else travels back."""
-    options, tokenize, arena = _here
+def _run(task: Task, slot: int) -> Done:
+    """In a worker: pixels go to the shared memory from `slot` on, their shapes travel back."""
+    options, tokenize, shared = _here
     done = _work(task, options, tokenize)
     pictures = []
     for picture in done.pictures:
         if picture.pixels is not None:
             shape, size = tuple(picture.pixels.shape), picture.pixels.numel()
-            arena[offset : offset + size].view(shape).copy_(picture.pixels)
-            picture = replace(picture, pixels=None, shape=shape)
-            offset += size
+            shared[slot : slot + size].view(shape).copy_(picture.pixels)
+            picture = replace(picture, pixels=shape)
+            slot += size
         pictures.append(picture)
     return replace(done, pictures=pictures)
 
@@ -232,6 +211,6 @@ def _work(task: Task, options: ReadOptions, tokenize: Tokenize) -> Done:
     start = time.perf_counter()
     if task.captions:
         tokens = tokenize(task.captions).numpy()
-        return Done(tag=task.tag, tokens=tokens, seconds=time.perf_counter() - start)
+        return Done(tokens=tokens, seconds=time.perf_counter() - start)
     pictures = [read_picture(source, options) for source in task.sources]
-    return Done(tag=task.tag, pictures=pictures, seconds=time.perf_counter() - start)
+    return Done(pictures=pictures, seconds=time.perf_counter() - start)

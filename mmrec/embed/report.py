@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmrec.embed.images import NO_IMAGE_SOURCE, OK
-from mmrec.embed.shards import REPORT, read_statuses
+from mmrec.embed.output import REPORT, read_statuses
 from mmrec.io.files import write_json
+from mmrec.io.pictures import NO_IMAGE_SOURCE, OK
 
 LISTED = 1000  # problems spelled out in the report; all stand in the shards
 
@@ -29,6 +32,17 @@ class Seconds:
     forward: float = 0.0
     write: float = 0.0
     total: float = 0.0
+
+    def add(self, name: str, seconds: float) -> None:
+        """Count `seconds` more under `name`."""
+        setattr(self, name, getattr(self, name) + seconds)
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Count the time of a block, which waits for what it does, under `name`."""
+        start = time.perf_counter()
+        yield
+        self.add(name, time.perf_counter() - start)
 
 
 @dataclass(frozen=True)

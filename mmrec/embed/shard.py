@@ -5,20 +5,20 @@ Shapes: N items of a shard, U of its distinct pictures or captions, B rows of a 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mmrec.embed.forward import Forward
-from mmrec.embed.images import MISSING, NO_IMAGE_SOURCE, OK, Picture, StorageError
-from mmrec.embed.items import Items
+from mmrec.embed.items import Catalogue
+from mmrec.embed.output import write_shard
 from mmrec.embed.report import Seconds
-from mmrec.embed.shards import write_shard
 from mmrec.errors import InputError
+from mmrec.io.pictures import MISSING, NO_IMAGE_SOURCE, OK, Picture, StorageError
 
 Array = np.ndarray[Any, Any]
 
@@ -37,7 +37,7 @@ class Shard:
 
     def __init__(
         self,
-        table: Items,
+        table: Catalogue,
         rows: range,
         *,
         path: Path,
@@ -45,91 +45,66 @@ class Shard:
         strict: bool,
         seconds: Seconds,
     ) -> None:
-        self.path = path
-        self._table, self._rows, self._forward = table, rows, forward
-        self._strict, self._seconds = strict, seconds
-        n = len(rows)
-        self._status, self._note = [""] * n, [""] * n
-        self._image_row = np.full(n, -1)  # which distinct picture, -1 for none
-        self._text_row = np.full(n, -1)
-        self._seen: dict[bytes, int] = {}
-        self._caption_row: dict[str, int] = {}
+        self.path, self.rows = path, rows
+        self._table, self._forward, self._strict, self._seconds = table, forward, strict, seconds
+        self._status, self._note = [""] * len(rows), [""] * len(rows)
+        self._image_row = np.full(len(rows), -1)  # which distinct picture, -1 for none
+        self.pictures: dict[bytes, int] = {}  # distinct ones so far, by digest
+        self.captions: dict[str, int] = {}
 
-    @property
-    def items(self) -> int:
-        return len(self._rows)
-
-    @property
-    def pictures(self) -> int:
-        """Distinct ones so far."""
-        return len(self._seen)
-
-    @property
-    def captions(self) -> int:
-        """Distinct ones so far."""
-        return len(self._caption_row)
-
-    def add_captions(self, rows: Sequence[int], tokens: Array) -> None:
-        """(B, T) tokens of B distinct captions; `rows` are their first items in the shard."""
-        for row in rows:
-            caption = self._table.captions[self._rows.start + row]
-            self._caption_row[caption] = len(self._caption_row)
+    def add_captions(self, captions: Sequence[str], tokens: Array) -> None:
+        """B captions, none of which was added before, and their tokens (B, T)."""
+        for caption in captions:
+            self.captions[caption] = len(self.captions)
         self._forward.captions(torch.from_numpy(tokens))
 
-    def add_pictures(self, rows: Sequence[int], pictures: Sequence[Picture]) -> None:
-        """Note what became of each picture, and encode those not seen before in this shard.
+    def add_pictures(self, start: int, pictures: Sequence[Picture[Tensor]]) -> None:
+        """Note what became of the pictures of rows `start`, `start` + 1, …; encode the new ones.
 
         Raises:
             InputError: for a picture that cannot be used, when strict.
             StorageError: the images folder has gone.
         """
-        for row, picture in zip(rows, pictures, strict=True):
-            status = picture.status
-            if status == MISSING:
-                status = self._missing()
+        for row, picture in enumerate(pictures, start):
+            status = self._missing() if picture.status == MISSING else picture.status
             self._status[row], self._note[row] = status, picture.note
             if self._strict and status not in (OK, NO_IMAGE_SOURCE):
-                refuse_picture(int(self._table.ids[self._rows.start + row]), status, picture.note)
+                refuse_picture(int(self._table.ids[self.rows[row]]), status, picture.note)
             if picture.pixels is not None:
-                known = self._seen.setdefault(picture.digest, len(self._seen))
-                self._image_row[row] = known
-                if known == len(self._seen) - 1 and known == self._forward.pictures_in:
+                if picture.digest not in self.pictures:
+                    self.pictures[picture.digest] = len(self.pictures)
                     self._forward.picture(picture.pixels)
+                self._image_row[row] = self.pictures[picture.digest]
 
     def _missing(self) -> str:
         """No picture here: because the item has none, or because the folder went away?"""
         images = self._table.images
-        if self._table.picture_kind == "none":
-            return NO_IMAGE_SOURCE
         if images is not None and not images.exists():
             raise StorageError(
                 f"the images folder is no longer there: {images}; finished shards are kept, "
-                f"the same command goes on from there"
+                f"the same command resumes"
             )
-        return MISSING
+        return self._table.without_picture
 
     def finish(self) -> Callable[[], None]:
         """Start what is left on the device; the result waits for it and writes, in any thread."""
-        rows = self._rows
         take = self._forward.finish()
-        for row in range(len(rows)):
-            caption = self._table.captions[rows.start + row]
-            self._text_row[row] = self._caption_row.get(caption, -1)
+        captions = self._table.captions[self.rows.start : self.rows.stop]
+        text_row = np.array([self.captions.get(caption, -1) for caption in captions])
 
         def write() -> None:
             image, text = take()
-            start = time.perf_counter()
-            write_shard(
-                self.path,
-                ids=self._table.ids[rows.start : rows.stop],
-                image=spread(image, self._image_row),
-                text=spread(text, self._text_row),
-                has_image=self._image_row >= 0,
-                has_text=self._text_row >= 0,
-                status=self._status,
-                note=self._note,
-            )
-            self._seconds.write += time.perf_counter() - start
+            with self._seconds.timed("write"):
+                write_shard(
+                    self.path,
+                    ids=self._table.ids[self.rows.start : self.rows.stop],
+                    image=spread(image, self._image_row),
+                    text=spread(text, text_row),
+                    has_image=self._image_row >= 0,
+                    has_text=text_row >= 0,
+                    status=self._status,
+                    note=self._note,
+                )
 
         return write
 

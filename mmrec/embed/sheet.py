@@ -9,39 +9,45 @@ Shapes: N items, Q of them asked about, K neighbours, D width.
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mmrec.cli import run
 from mmrec.embed.captions import Captions
-from mmrec.embed.images import OK
-from mmrec.embed.items import Items, read_items
-from mmrec.embed.shards import shard_paths
+from mmrec.embed.items import Catalogue, read_items
+from mmrec.embed.output import shard_paths
 from mmrec.errors import InputError
 from mmrec.io.files import replacing
+from mmrec.io.parquet import is_list, open_parquet, runs
+from mmrec.io.pictures import MAX_PIXELS, Picture, read_picture
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 MOST = 100_000  # items that are searched; of more, evenly spaced ones
 _TILE, _WORDS, _GAP = 144, 44, 8
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
+Bools = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 def draw_sheet(
     features: str | os.PathLike[str],
-    items: Items,
+    items: Catalogue,
     png: str | os.PathLike[str],
     *,
     rows: int = 6,
     neighbours: int = 6,
     fused: str | os.PathLike[str] | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> None:
     """Write a PNG: each row an item (framed) and its nearest neighbours by cosine.
 
@@ -51,6 +57,12 @@ def draw_sheet(
         rows, neighbours: size of the sheet.
         fused: parquet of item ids and one list column, searched instead of the mean of the unit
             image and text vectors.
+        max_pixels: larger pictures are not drawn.
+
+    A picture that cannot be used is a grey tile with its status.
+
+    Raises:
+        StorageError: the storage that holds the pictures failed.
     """
     from PIL import Image, ImageDraw
 
@@ -68,7 +80,7 @@ def draw_sheet(
         for column, index in enumerate([query, *nearest[line]]):
             left = _GAP + column * (_TILE + _GAP)
             row = place.get(int(ids[index]))
-            _tile(sheet, items, row, left, top)
+            _paste(sheet, draw, thumbnail(items, row, max_pixels), left, top)
             value = "" if column == 0 else f"{similarity[line, column - 1]:.2f} "
             _write(draw, left, top + _TILE, value + ("" if row is None else items.titles[row]))
             if column == 0:
@@ -78,7 +90,7 @@ def draw_sheet(
 
 
 def neighbours_of(
-    vectors: Floats, shown: np.ndarray[Any, np.dtype[np.bool_]], rows: int, neighbours: int
+    vectors: Floats, shown: Bools, rows: int, neighbours: int
 ) -> tuple[Ints, Ints, Floats]:
     """Evenly spaced items and their nearest others by cosine.
 
@@ -100,68 +112,49 @@ def neighbours_of(
     return queries, present[order], np.take_along_axis(cosines, order, axis=1)
 
 
-def read_mean(features: Path) -> tuple[Ints, Floats, np.ndarray[Any, np.dtype[np.bool_]]]:
+def read_mean(features: Path) -> tuple[Ints, Floats, Bools]:
     """Ids, the mean of unit image and text vectors over what is present, and who has a picture.
 
     Where the two widths differ there is no common space: the two are put side by side.
     """
-    columns = ["item_id", "image_emb", "text_emb", "status"]
     ids, vectors, shown = [], [], []
     step = _step(sum(pq.read_metadata(path).num_rows for path in shard_paths(features)))
     for path in shard_paths(features):
-        table = _every(pq.read_table(path, columns=columns), step)
-        image, text = _matrix(table.column("image_emb")), _matrix(table.column("text_emb"))
-        image, text = _unit(image), _unit(text)
+        table = pq.read_table(path, columns=["item_id", "image_emb", "text_emb", "has_image"])
+        image = _unit(_matrix(table.column("image_emb"))[::step])
+        text = _unit(_matrix(table.column("text_emb"))[::step])
         joined = image + text if image.shape[1] == text.shape[1] else np.hstack([image, text])
-        ids.append(table.column("item_id").to_numpy())
+        ids.append(table.column("item_id").to_numpy()[::step])
         vectors.append(_unit(joined))
-        shown.append(np.array([s == OK for s in table.column("status").to_pylist()]))
+        shown.append(table.column("has_image").to_numpy()[::step])
     return np.concatenate(ids), np.concatenate(vectors), np.concatenate(shown)
 
 
-def read_fused(
-    features: Path, fused: Path
-) -> tuple[Ints, Floats, np.ndarray[Any, np.dtype[np.bool_]]]:
+def read_fused(features: Path, fused: Path) -> tuple[Ints, Floats, Bools]:
     """Ids and unit vectors of a fused file: its first integer column and its first list column."""
-    try:
-        table = pq.read_table(fused)
-    except (OSError, pa.ArrowException) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"fused vectors must be parquet; {fused} cannot be read: {reason}"
-        ) from None
-    keys = [f.name for f in table.schema if pa.types.is_integer(f.type)]
-    lists = [f.name for f in table.schema if hasattr(f.type, "value_type")]
-    if not keys or not lists:
-        raise InputError(
-            f"fused vectors are an id and a list column, got {table.schema.names}: {fused}"
-        )
-    table = _every(table, _step(len(table)))
-    ids = table.column(keys[0]).to_numpy().astype(np.int64)
-    with_picture: set[int] = set()
-    for path in shard_paths(features):
-        part = pq.read_table(path, columns=["item_id", "has_image"])
-        with_picture.update(
-            part.column(0).to_numpy()[np.array(part.column(1).to_pylist(), bool)].tolist()
-        )
-    shown = np.array([int(key) in with_picture for key in ids], bool)
-    return ids, _unit(_matrix(table.column(lists[0]))), shown
+    file = open_parquet(fused, {})
+    schema = file.schema_arrow
+    key = next((field.name for field in schema if pa.types.is_integer(field.type)), None)
+    name = next((field.name for field in schema if is_list(field.type)), None)
+    if key is None or name is None:
+        raise InputError(f"fused vectors are an id and a list column, got {schema.names}: {fused}")
+    step = _step(file.metadata.num_rows)
+    parts = list(runs(fused, file, [key, name]))
+    ids = np.concatenate([part[key].numbers().astype(np.int64) for part in parts])[::step]
+    vectors = np.concatenate([_matrix(part[name].array) for part in parts])[::step]
+    columns = ["item_id", "has_image"]
+    tables = [pq.read_table(path, columns=columns) for path in shard_paths(features)]
+    there = np.concatenate([t.column(0).filter(t.column(1)).to_numpy() for t in tables])
+    return ids, _unit(vectors), np.isin(ids, there)
 
 
 def _step(count: int) -> int:
     return max(1, -(-count // MOST))
 
 
-def _every(table: pa.Table, step: int) -> pa.Table:
-    return table if step == 1 else table.take(np.arange(0, len(table), step))
-
-
-def _matrix(column: pa.ChunkedArray) -> Floats:
-    array = column.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):
-        array = array.chunk(0)
-    matrix: Floats = array.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-    return matrix.reshape(len(array), -1)
+def _matrix(column: pa.Array | pa.ChunkedArray) -> Floats:
+    values: Floats = pc.list_flatten(column).to_numpy(zero_copy_only=False).astype(np.float32)
+    return values.reshape(len(column), -1)
 
 
 def _unit(vectors: Floats) -> Floats:
@@ -170,20 +163,28 @@ def _unit(vectors: Floats) -> Floats:
     return unit
 
 
-def _tile(sheet: Any, items: Items, row: int | None, left: int, top: int) -> None:
-    from PIL import Image
+def thumbnail(items: Catalogue, row: int | None, max_pixels: int) -> Picture[Image.Image]:
+    """An item's picture made small, or why there is none."""
 
-    source = None if row is None else items.sources(row, row + 1)[0]
-    try:
-        if source is None:
-            raise OSError
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
-            picture.draft("RGB", (_TILE, _TILE))
-            small = picture.convert("RGB")
-            small.thumbnail((_TILE, _TILE))
-    except Exception:  # no picture, or one that was not used either: a grey tile
-        small = Image.new("RGB", (_TILE, _TILE), "lightgrey")
-    sheet.paste(small, (left + (_TILE - small.width) // 2, top + (_TILE - small.height) // 2))
+    def small(image: Image.Image, _: bytes) -> Image.Image:
+        image.draft("RGB", (_TILE, _TILE))
+        image = image.convert("RGB")
+        image.thumbnail((_TILE, _TILE))
+        return image
+
+    source = None if row is None else next(items.sources(row, row + 1, 1))[0]
+    if source is None:
+        return Picture(items.without_picture)
+    return read_picture(source, small, max_pixels=max_pixels)
+
+
+def _paste(sheet: Any, draw: Any, picture: Picture[Image.Image], left: int, top: int) -> None:
+    if picture.pixels is None:
+        draw.rectangle((left, top, left + _TILE - 1, top + _TILE - 1), fill="lightgrey")
+        _write(draw, left + _GAP, top + _TILE // 2, picture.status)
+    else:
+        width, height = picture.pixels.size
+        sheet.paste(picture.pixels, (left + (_TILE - width) // 2, top + (_TILE - height) // 2))
 
 
 def _write(draw: Any, left: int, top: int, text: str) -> None:
@@ -195,7 +196,7 @@ def _write(draw: Any, left: int, top: int, text: str) -> None:
         draw.multiline_text((left, top + 2), plain, fill="black", spacing=1)
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Draw a sheet for features that are there already."""
     p = argparse.ArgumentParser(
         prog="python -m mmrec.embed.sheet",
@@ -209,17 +210,17 @@ def main(arguments: list[str] | None = None) -> None:
     p.add_argument("--png", required=True, metavar="FILE", help="the picture to write")
     p.add_argument("--rows", type=int, default=6, metavar="N", help="default %(default)s")
     p.add_argument("--neighbours", type=int, default=6, metavar="N", help="default %(default)s")
-    given = p.parse_args(arguments)
-    if not shard_paths(given.features):
-        raise InputError(f"there are no shards of mmrec.embed in {given.features}")
+    args = p.parse_args(argv)
+    if not shard_paths(args.features):
+        raise InputError(f"there are no shards of mmrec.embed in {args.features}")
     table = read_items(
-        given.items, images=given.images, captions=Captions(), image_column=given.image_column
+        args.items, images=args.images, captions=Captions(), image_column=args.image_column
     )
     draw_sheet(
-        given.features, table, given.png,
-        rows=given.rows, neighbours=given.neighbours, fused=given.fused,
+        args.features, table, args.png,
+        rows=args.rows, neighbours=args.neighbours, fused=args.fused,
     )  # fmt: skip
-    print(given.png)
+    print(args.png)
 
 
 if __name__ == "__main__":

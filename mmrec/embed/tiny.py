@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,10 +18,10 @@ from torch import Tensor, nn
 from mmrec.embed.captions import Captions
 from mmrec.embed.clip import encode_trimmed, import_open_clip, quietly
 from mmrec.embed.encoder import Preprocessing
-from mmrec.embed.images import ReadOptions
+from mmrec.embed.forward import torch_threads
 from mmrec.embed.items import read_items
-from mmrec.embed.pool import CHUNK, DecodePool, Task
-from mmrec.embed.preprocess import normalise
+from mmrec.embed.pool import TASK_PICTURES, DecodePool, Task
+from mmrec.embed.preprocess import ReadOptions, normalise
 from mmrec.errors import InputError
 from mmrec.io.files import replacing, write_json
 
@@ -109,16 +108,12 @@ def train_tiny_clip(
     context = int(config["text_cfg"]["context_length"])
     tokenizer = open_clip.SimpleTokenizer(context_length=context)
     options = ReadOptions(preprocessing=preprocessing)
-    tasks = (
-        Task(tag=start, sources=table.sources(start, min(start + CHUNK, len(table))))
-        for start in range(0, len(table), CHUNK)
-    )
+    sources = table.sources(0, len(table), TASK_PICTURES)
+    tasks = (Task(sources=some, start=i * TASK_PICTURES) for i, some in enumerate(sources))
     pixels, words = [], []
     with DecodePool(options=options, tokenize=tokenizer, workers=workers) as pool:
-        for done in pool.run(tasks):
-            start = done.tag
-            assert isinstance(start, int)
-            for row, picture in enumerate(done.pictures, start):
+        for task, done in pool.run(tasks):
+            for row, picture in enumerate(done.pictures, task.start):
                 if picture.pixels is not None and table.captions[row]:
                     pixels.append(picture.pixels.clone())
                     words.append(table.captions[row])
@@ -127,7 +122,8 @@ def train_tiny_clip(
             f"training an encoder takes at least 2 items with picture and caption, "
             f"got {len(pixels)} of {len(table)} in {table.path}"
         )
-    with torch.random.fork_rng(devices=[]), _one_thread():
+    # One thread: sums in one order, whatever the machine; so small a model gains next to nothing.
+    with torch.random.fork_rng(devices=[]), torch_threads(1):
         torch.manual_seed(seed)
         _train(
             model,
@@ -184,17 +180,6 @@ def _train(
         whole.weight[used] = model.token_embedding.weight
     model.token_embedding = whole
     model.eval()
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums in one order, whatever the machine; so small a model gains next to nothing from two."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _batches(count: int, size: int, steps: int) -> Iterator[Sequence[int]]:

@@ -10,7 +10,8 @@ import pytest
 
 from mmrec import InputError
 from mmrec.embed import Captions
-from mmrec.embed.items import find_pictures, read_items, stored_bytes
+from mmrec.embed.items import read_items, stored_bytes
+from mmrec.io.pictures import find_pictures
 
 
 def _write(path: Path, **columns: object) -> Path:
@@ -56,26 +57,29 @@ def test_titles_or_tags_alone_will_do(tmp_path: Path) -> None:
 def test_both_folder_layouts_and_other_suffixes(tmp_path: Path) -> None:
     for name in ["1.jpg", "2.PNG", "3.jpeg", "3.webp", "04.jpg", "x5.jpg", "6.txt", "７.jpg"]:
         (tmp_path / name).touch()
-    found = find_pictures(tmp_path, [1, 2, 3, 4, 5, 6, 7])
-    names = [None if path is None else Path(path).name for path in found]
-    assert names == ["1.jpg", "2.PNG", "3.jpeg", "04.jpg", None, None, None]
+    names = {item_id: Path(path).name for item_id, path in find_pictures(tmp_path).items()}
+    assert names == {1: "1.jpg", 2: "2.PNG", 3: "3.jpeg", 4: "04.jpg"}
     (tmp_path / "item_images").mkdir()
     (tmp_path / "item_images" / "6.jpg").touch()
-    assert find_pictures(tmp_path, [1, 6]) == [None, str(tmp_path / "item_images" / "6.jpg")]
+    assert find_pictures(tmp_path) == {6: str(tmp_path / "item_images" / "6.jpg")}
 
 
 @pytest.mark.parametrize(
     ("columns", "rule"),
     [
-        ({"id": [1]}, "must have a column 'item_id'"),
-        ({"item_id": [1]}, "must have 'item_title' or 'item_tags'"),
-        ({"item_id": [1.5], "item_title": ["a"]}, "'item_id' must be integers, got double"),
-        ({"item_id": [1, None], "item_title": ["a", "b"]}, "nulls, got one in row 1"),
-        ({"item_id": [1, 0], "item_title": ["a", "b"]}, "at least 1 .* got 0 in row 1"),
-        ({"item_id": [3, 4, 3], "item_title": list("abc")}, "stand once, got rows 0 and 2"),
-        ({"item_id": [1], "item_title": [7]}, "'item_title' must hold text, got int64"),
-        ({"item_id": [1], "item_tags": [7]}, "must be lists of integers or text, got int64"),
-        ({"item_id": [1], "item_tags": [[0.5]]}, "must be lists of integers or text"),
+        ({"id": [1]}, "one column item_id is needed"),
+        ({"item_id": [1]}, "column item_title or item_tags is needed"),
+        ({"item_id": [1.5], "item_title": ["a"]}, "integers are needed, got double .* item_id"),
+        ({"item_id": [1, None], "item_title": ["a", "b"]}, "got null .* item_id, row 1"),
+        ({"item_id": [1, 0], "item_title": ["a", "b"]}, "at least 1 .* got 0 .* item_id, row 1"),
+        (
+            {"item_id": pa.array([1, 2**63 + 5], pa.uint64()), "item_title": ["a", "b"]},
+            "got 9223372036854775813 .* row 1",
+        ),
+        ({"item_id": [3, 4, 3], "item_title": list("abc")}, "stands once, got 3 in rows 0 and 2"),
+        ({"item_id": [1], "item_title": [7]}, "strings are needed, got int64 .* item_title"),
+        ({"item_id": [1], "item_tags": [7]}, "lists of integers or strings .* int64 .* item_tags"),
+        ({"item_id": [1], "item_tags": [[0.5]]}, "lists of integers or strings are needed"),
     ],
 )
 def test_mistakes_name_the_rule_and_the_file(
@@ -88,20 +92,20 @@ def test_mistakes_name_the_rule_and_the_file(
 
 
 def test_files_that_are_no_items(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="must exist"):
+    with pytest.raises(InputError, match="there is none at"):
         _read(tmp_path / "none.parquet")
     (tmp_path / "text.parquet").write_text("hello")
-    with pytest.raises(InputError, match="must be parquet"):
+    with pytest.raises(InputError, match=r"a parquet file is needed, .* cannot be read"):
         _read(tmp_path / "text.parquet")
     empty = _write(tmp_path / "e.parquet", item_id=pa.array([], pa.int64()), item_title=[])
-    with pytest.raises(InputError, match=r"must hold text|at least one item"):
+    with pytest.raises(InputError, match="at least one row is needed"):
         _read(empty)
     good = _write(tmp_path / "g.parquet", item_id=[1], item_title=["a"])
     with pytest.raises(InputError, match="images folder cannot be listed"):
         _read(good, images=tmp_path / "nowhere")
-    with pytest.raises(InputError, match="no column 'cover'"):
+    with pytest.raises(InputError, match="one column cover is needed"):
         _read(good, image_column="cover")
-    with pytest.raises(InputError, match="bytes or file names, got int64"):
+    with pytest.raises(InputError, match="picture bytes or file names are needed, got int64"):
         _read(good, image_column="item_id")
 
 

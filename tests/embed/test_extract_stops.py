@@ -52,7 +52,7 @@ def test_a_full_disk_is_one_sentence_and_finished_shards_stay(
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         real(table, path, **options)
 
-    monkeypatch.setattr("mmrec.embed.shards.pq.write_table", full)
+    monkeypatch.setattr("mmrec.embed.output.pq.write_table", full)
     out = tmp_path / "out"
     with pytest.raises(OSError, match="No space left") as caught:
         embed_items(toy, **arguments)

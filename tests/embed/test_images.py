@@ -10,7 +10,8 @@ import pytest
 from odd_pictures import ODDITIES, encoded, photo
 
 from mmrec.embed import Preprocessing
-from mmrec.embed.images import STATUSES, ReadOptions, StorageError, read_picture
+from mmrec.embed.preprocess import ReadOptions, read_picture
+from mmrec.io.pictures import STATUSES, StorageError
 
 OPTIONS = ReadOptions(Preprocessing(size=(16, 16)))
 
@@ -66,7 +67,7 @@ def test_failing_storage_is_tried_again_and_then_ends_the_run(
         return real(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(os, "open", stale)
-    monkeypatch.setattr("mmrec.embed.images.time.sleep", lambda _: None)
+    monkeypatch.setattr("mmrec.io.pictures.time.sleep", lambda _: None)
     if failures < 4:
         assert read_picture(str(path), OPTIONS).status == "ok"
     else:
@@ -78,7 +79,7 @@ def test_torchvision_and_pillow_decode_the_same_pixels() -> None:
     import torch
 
     data = encoded(photo(90, 60), quality=85)
-    options = ReadOptions(OPTIONS.preprocessing, fit_here=False)
+    options = ReadOptions(OPTIONS.preprocessing, resize_here=False)
     pillow = ReadOptions(OPTIONS.preprocessing, torchvision=False)
     fast = read_picture(data, options).pixels
     assert fast is not None

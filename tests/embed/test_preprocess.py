@@ -15,8 +15,15 @@ from odd_pictures import ODDITIES, encoded, photo
 from PIL import Image
 
 from mmrec.embed import Preprocessing
-from mmrec.embed.images import ReadOptions, read_picture
-from mmrec.embed.preprocess import Geometry, fit, fit_batch, fit_pillow, normalise
+from mmrec.embed.preprocess import (
+    Geometry,
+    ReadOptions,
+    normalise,
+    read_picture,
+    resize,
+    resize_batch,
+    resize_pillow,
+)
 
 MODES = [
     ((48, 48), "shortest"),
@@ -58,8 +65,8 @@ def test_pixels_agree_with_open_clip(
     image = photo(*shape, seed=sum(shape))
     theirs = transform(preprocessing)(image)
     for ours in (
-        normalise(fit(as_tensor(image), preprocessing)[None], preprocessing)[0],
-        normalise(as_tensor(fit_pillow(image, preprocessing))[None], preprocessing)[0],
+        normalise(resize(as_tensor(image)[None], preprocessing), preprocessing)[0],
+        normalise(as_tensor(resize_pillow(image, preprocessing))[None], preprocessing)[0],
     ):
         assert ours.shape == theirs.shape
         assert cosine(ours, theirs) > 0.9999
@@ -90,9 +97,9 @@ def test_geometry_is_open_clips(h: int, w: int, size: tuple[int, int], mode: str
 def test_a_batch_of_many_sizes_is_each_picture_alone() -> None:
     preprocessing = Preprocessing(size=(23, 23))
     pictures = [as_tensor(photo(w, h, seed=w)) for w, h in [(30, 40), (23, 23), (30, 40), (50, 20)]]
-    together = fit_batch(pictures, preprocessing)
+    together = resize_batch(pictures, preprocessing)
     for row, picture in zip(together, pictures, strict=True):
-        assert torch.equal(row, fit(picture, preprocessing))
+        assert torch.equal(row, resize(picture[None], preprocessing)[0])
 
 
 def test_the_device_path_rounds_between_its_passes_as_pillow_does(
@@ -104,23 +111,23 @@ def test_the_device_path_rounds_between_its_passes_as_pillow_does(
     preprocessing = Preprocessing(size=(224, 224))
     for shape in [(300, 450), (185, 278), (224, 300), (90, 600)]:
         image = photo(*shape, seed=3)
-        exact = as_tensor(fit_pillow(image, preprocessing)).int()
+        exact = as_tensor(resize_pillow(image, preprocessing)).int()
         with monkeypatch.context() as patch:
             patch.setattr(module, "_integer_kernel", lambda _: False)
-            ours = fit(as_tensor(image), preprocessing).int()
+            ours = resize(as_tensor(image)[None], preprocessing)[0].int()
         assert (ours - exact).abs().max() <= 1
 
 
 @pytest.mark.parametrize("odd", [o for o in ODDITIES if o.status == "ok"], ids=lambda o: o.name)
-@pytest.mark.parametrize("fit_here", [True, False], ids=["worker", "device"])
-def test_every_odd_format_agrees_with_open_clip(odd, fit_here: bool, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("resize_here", [True, False], ids=["worker", "device"])
+def test_every_odd_format_agrees_with_open_clip(odd, resize_here: bool, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     preprocessing = Preprocessing(size=(48, 48))
     path = tmp_path / "1.jpg"
     odd.make(path)
-    picture = read_picture(str(path), ReadOptions(preprocessing, fit_here=fit_here))
+    picture = read_picture(str(path), ReadOptions(preprocessing, resize_here=resize_here))
     assert picture.status == "ok"
     assert picture.pixels is not None
-    ours = normalise(fit_batch([picture.pixels], preprocessing), preprocessing)[0]
+    ours = normalise(resize_batch([picture.pixels], preprocessing), preprocessing)[0]
     with Image.open(path) as image:
         theirs = transform(preprocessing)(image)
     assert cosine(ours, theirs) > 0.999
@@ -130,10 +137,13 @@ def test_a_strip_is_not_blown_up() -> None:
     """open_clip would make 48 x 960,000 pixels of it; what the crop keeps is a small square."""
     preprocessing = Preprocessing(size=(48, 48))
     image = photo(1, 20_000, seed=5)
-    assert fit(as_tensor(image), preprocessing).shape == (3, 48, 48)
+    assert resize(as_tensor(image)[None], preprocessing).shape == (1, 3, 48, 48)
     wide = photo(700, 20, seed=6)
     theirs = transform(preprocessing)(wide)
-    for ours in (fit(as_tensor(wide), preprocessing), as_tensor(fit_pillow(wide, preprocessing))):
+    for ours in (
+        resize(as_tensor(wide)[None], preprocessing)[0],
+        as_tensor(resize_pillow(wide, preprocessing)),
+    ):
         assert cosine(normalise(ours[None], preprocessing)[0], theirs) > 0.999
 
 

@@ -67,7 +67,7 @@ def test_fused_vectors_take_their_place(shop: Shop, tmp_path: Path) -> None:
         assert sheet.size == (3 * 152 + 8, 3 * 196 + 8)
         assert sheet.getpixel((8, 8)) == (255, 0, 0)  # the frame of the first query
     (tmp_path / "bad.parquet").write_text("x")
-    with pytest.raises(InputError, match="fused vectors must be parquet"):
+    with pytest.raises(InputError, match="a parquet file is needed"):
         read_fused(out, tmp_path / "bad.parquet")
 
 

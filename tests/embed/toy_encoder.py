@@ -24,6 +24,7 @@ class ToyEncoder:
     name: str = "toy"
     seed: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    threads: int | None = None
     preprocessing: Preprocessing = field(default_factory=lambda: Preprocessing(size=(16, 16)))
     pictures: int = 0
     captions: int = 0

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,12 +23,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmrec.errors import InputError
-from mmrec.io.files import replacing, write_json
+from mmrec.io.files import replacing
+from mmrec.io.identity import bind_identity
 
 IDENTITY = "identity.json"
 REPORT = "report.json"
 CONTACT = "contact.png"
 _LOCK = ".lock"
+_REMEDY = "restart (--restart) or choose another folder"
 
 Vectors = np.ndarray[Any, np.dtype[Any]]
 
@@ -95,7 +96,7 @@ def write_shard(
         raise OSError(
             error.errno or errno.EIO,
             f"a shard could not be written ({reason}); finished shards are kept, the same command "
-            f"goes on from there",
+            f"resumes",
             str(path),
         ) from None
 
@@ -115,7 +116,7 @@ def open_output(
 
     Args:
         identity: JSON-able; what the shards are made from.
-        restart: remove what an earlier run left instead of going on from it.
+        restart: remove what an earlier run left instead of resuming it.
         first: this is rank 0, which alone changes the folder here.
 
     Raises:
@@ -150,39 +151,11 @@ def _prepare(out: Path, identity: dict[str, Any], *, restart: bool) -> None:
         # The identity goes first: shards without one are refused, never taken for new ones.
         for path in (old, *shard_paths(out), out / REPORT, out / CONTACT):
             path.unlink(missing_ok=True)
-    if old.exists():
-        check_identity(old, identity)
-    elif shard_paths(out):
+    if shard_paths(out) and not old.exists():
         raise InputError(
-            f"{out} holds shards but no {IDENTITY} to say what they were made from; "
-            f"restart (--restart) or choose another folder"
+            f"{out} holds shards but no {IDENTITY} to say what they were made from; {_REMEDY}"
         )
-    else:
-        write_json(old, identity)
-
-
-def check_identity(path: Path, identity: dict[str, Any]) -> None:
-    """Refuse to go on with shards that were made from something else, naming what differs."""
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
-        found = None
-    if not isinstance(found, dict):
-        raise InputError(f"{path} cannot be read; restart (--restart) or choose another folder")
-    wanted = json.loads(json.dumps(identity))
-    changed = [key for key in sorted({*found, *wanted}) if found.get(key) != wanted.get(key)]
-    if changed:
-        key = changed[0]
-        raise InputError(
-            f"shards in {path.parent} were made with another {', '.join(changed)}: "
-            f"{key} was {_short(found.get(key))}, now {_short(wanted.get(key))}; "
-            f"restart (--restart) or choose another folder"
-        )
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 120 else text[:117] + "..."
+    bind_identity(old, identity, remedy=_REMEDY)
 
 
 def _fixed_lists(vectors: Vectors) -> pa.FixedSizeListArray:
