@@ -34,6 +34,7 @@ from mmrec.data.schema import (
 )
 from mmrec.errors import InputError
 from mmrec.io.parquet import INTEGER, INTEGERS, TEXT, Column, open_parquet, read_columns, row_of
+from mmrec.io.pictures import picture_name
 from mmrec.stream.loader import Loader, make_loader
 from mmrec.stream.stream import ParquetStream
 
@@ -132,7 +133,7 @@ class MicroLens:
 
     def image_path(self, item_id: int) -> Path | None:
         """The item's picture, or None where the file is not there."""
-        path = None if self.images is None else self.images / f"{item_id}.jpg"
+        path = None if self.images is None else self.images / picture_name(item_id)
         return path if path is not None and path.is_file() else None
 
     def columns(self, split: str) -> tuple[str, ...]:

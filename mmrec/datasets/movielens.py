@@ -30,6 +30,7 @@ from mmrec.datasets import chronology
 from mmrec.errors import InputError
 from mmrec.io.files import replacing, sync_directory, write_json
 from mmrec.io.parquet import Column, Ints, as_lists, left_pad, write_parquet
+from mmrec.io.pictures import picture_name
 
 if TYPE_CHECKING:
     import polars as pl
@@ -287,9 +288,9 @@ def _place_images(source: Path, dest: Path, movie_ids: Ints, how: str) -> int:
     dest.mkdir()
     there = {entry.name for entry in os.scandir(source)}
     wanted = [
-        (f"{movie}.jpg", f"{item}.jpg")
+        (picture_name(movie), picture_name(item))
         for item, movie in enumerate(movie_ids.tolist(), start=1)
-        if f"{movie}.jpg" in there
+        if picture_name(movie) in there
     ]
     for old, new in tqdm(wanted, desc="images", unit="image", disable=None):
         if how == "symlink":

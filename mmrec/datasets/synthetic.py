@@ -33,6 +33,7 @@ from mmrec.datasets.click_model import (
 from mmrec.errors import InputError
 from mmrec.io.files import write_json
 from mmrec.io.parquet import Ints, as_lists, write_parquet
+from mmrec.io.pictures import picture_name
 from mmrec.metrics.auc import auc
 from mmrec.metrics.calibration import logloss
 
@@ -269,7 +270,7 @@ def _write_covers(
             continue
         if luck < config.missing_images + config.truncated_images:
             content = content[: len(content) // 2]
-        (folder / f"{item}.jpg").write_bytes(content)
+        (folder / picture_name(item)).write_bytes(content)
 
 
 def write_captioned_covers(root: str | Path, *, count: int = 2_000, seed: int = 0) -> Path:
@@ -285,7 +286,7 @@ def write_captioned_covers(root: str | Path, *, count: int = 2_000, seed: int = 
     for item in range(1, count + 1):
         colour, sign = (int(kind) for kind in rng.integers(0, KINDS, 2))
         titles.append(covers.describe(colour, sign, rng))
-        (images / f"{item}.jpg").write_bytes(covers.draw_cover(colour, sign, rng))
+        (images / picture_name(item)).write_bytes(covers.draw_cover(colour, sign, rng))
     feature = {"item_id": np.arange(1, count + 1), "item_title": pa.array(titles)}
     feature["item_tags"] = pa.array([[]] * count, pa.list_(pa.int64()))
     write_parquet(root / "item_feature.parquet", pa.table(feature))
