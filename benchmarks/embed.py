@@ -37,6 +37,7 @@ from mmrec.embed.items import Catalogue, read_items
 from mmrec.embed.pool import TASK_PICTURES, DecodePool, Task
 from mmrec.embed.preprocess import ReadOptions, normalise, read_picture, resize_batch
 from mmrec.embed.tiny import TINY_CONFIG, make_model
+from mmrec.io.pictures import find_pictures, picture_name
 
 WORDS = ["cat", "dog", "city", "song", "cook", "goal", "lake", "night", "small", "funny", "best"]
 
@@ -53,7 +54,7 @@ def make_covers(folder: Path, count: int) -> None:
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=75)
         different.append(buffer.getvalue())
     for i in range(count):
-        (folder / f"{i + 1}.jpg").write_bytes(different[i % 400] + str(i).encode())
+        (folder / picture_name(i + 1)).write_bytes(different[i % 400] + str(i).encode())
 
 
 def make_items(path: Path, ids: list[int]) -> None:
@@ -155,29 +156,29 @@ def forward_variants(files: TinyClip, device: str, batch: int, repeat: int) -> d
     return {name: seconds["fp32"] / value for name, value in seconds.items()}
 
 
-def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     before = {
-        "device": torch.cuda.get_device_name() if given.device.startswith("cuda") else "cpu",
+        "device": torch.cuda.get_device_name() if args.device.startswith("cuda") else "cpu",
         "threads": torch.get_num_threads(),
         "load_average_before": os.getloadavg()[0],
     }
-    images = Path(given.images) if given.images else folder / "covers"
-    if given.images:
-        ids = sorted(int(p.stem) for p in images.iterdir() if p.stem.isdigit())[: given.count]
+    images = Path(args.images) if args.images else folder / "covers"
+    if args.images:
+        ids = sorted(find_pictures(images))[: args.count]
     else:
         images.mkdir()
-        make_covers(images, given.count)
-        ids = list(range(1, given.count + 1))
+        make_covers(images, args.count)
+        ids = list(range(1, args.count + 1))
     make_items(folder / "items.parquet", ids)
     items = read_items(folder / "items.parquet", images=images, captions=Captions())
-    files = make_weights(given.model, folder / "weights")
+    files = make_weights(args.model, folder / "weights")
     encoder = OpenClipEncoder(
-        model_name=files.config, pretrained=files.weights, device=given.device,
-        precision=given.precision,
+        model_name=files.config, pretrained=files.weights, device=args.device,
+        precision=args.precision,
     )  # fmt: skip
     on_cuda = encoder.device.type == "cuda"
     options = ReadOptions(encoder.preprocessing, resize_here=not on_cuda)
-    workers, batch = given.workers, given.batch_size or (256 if on_cuda else 64)
+    workers, batch = args.workers, args.batch_size or (256 if on_cuda else 64)
     batch = min(batch, len(ids))
 
     pictures = [read_picture(f, options).pixels for f in items.files[:batch]]
@@ -186,7 +187,7 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     tokens = encoder.tokenize(items.captions[: len(pixels)])
     forward_alone(encoder, pixels, tokens, len(pixels))
 
-    repeat = given.repeat
+    repeat = args.repeat
     decode = best(repeat, lambda: decode_alone(items, options, encoder, workers))
     forward = best(repeat, lambda: forward_alone(encoder, pixels, tokens, len(ids)))
     reports = [
@@ -200,7 +201,7 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     slower = max(decode, forward)
     result = {
         **before,
-        "model": given.model,
+        "model": args.model,
         "precision": encoder.precision,
         "items": len(ids),
         "workers": workers,
@@ -219,9 +220,9 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "seconds": {k: round(v, 2) for k, v in vars(report.seconds).items()},
         "one_core_per_second": {k: round(v) for k, v in one_core(items, options).items()},
     }
-    if not given.no_variants:
+    if not args.no_variants:
         batch = batch if on_cuda else min(batch, 16)
-        variants = forward_variants(files, given.device, batch, repeat)
+        variants = forward_variants(files, args.device, batch, repeat)
         result["forward_variants_batch"] = batch
         result["forward_times_fp32"] = {k: round(v, 2) for k, v in variants.items()}
     return result
@@ -239,17 +240,17 @@ def main() -> None:
     p.add_argument("--repeat", type=int, default=2)
     p.add_argument("--no-variants", action="store_true", help="leave out precision and compile")
     p.add_argument("--name", help="also write the figures to results/NAME.json")
-    given = p.parse_args()
+    args = p.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        result = measure(given, Path(folder))
+        result = measure(args, Path(folder))
     width = max(len(key) for key in result)
     for key, value in result.items():
         rows = value.items() if isinstance(value, dict) else [("", value)]
         for name, figure in rows:
             print(f"{key:<{width}}  {name:<38} {figure}")
             key = ""
-    if given.name:
-        write_result(given.name, result)
+    if args.name:
+        write_result(args.name, result)
 
 
 if __name__ == "__main__":

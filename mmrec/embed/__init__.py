@@ -1,6 +1,10 @@
 """Frozen encoders over raw pictures and titles: resumable extraction to feature parquet.
 
-Importing this loads neither open_clip nor torchvision; they are imported where used.
+Read `extract.py` first, the whole of it in one loop. Then along the data: `items.py` and
+`captions.py` (what there is), `pool.py` and `preprocess.py` (pictures to pixels, in worker
+processes), `encoder.py` and `forward.py` (pixels to vectors), `shard.py` and `output.py` (vectors
+to files), `report.py` and `sheet.py` (what came of it). `clip.py` is the encoder that is there,
+`tiny.py` makes a small one. Importing this loads neither open_clip nor torchvision.
 """
 
 from mmrec.embed.captions import Captions

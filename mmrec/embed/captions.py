@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import string
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from mmrec.errors import InputError
 
@@ -68,14 +69,9 @@ class Captions:
             return ""
         return _clean(self.template.format(title=words, tags=joined), self.longest)
 
-    def fingerprint(self) -> dict[str, str | int]:
+    def fingerprint(self) -> dict[str, Any]:
         """What must stay equal for captions to stay equal."""
-        return {
-            "template": self.template,
-            "tag_prefix": self.tag_prefix,
-            "tag_separator": self.tag_separator,
-            "longest": self.longest,
-        }
+        return asdict(self)
 
 
 def _clean(text: str, longest: int) -> str:

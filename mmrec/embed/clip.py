@@ -1,5 +1,9 @@
 """Any open_clip model as a frozen encoder. open_clip is imported when an encoder is made.
 
+In go the name of a model and of weights, or files of both. First comes the encoder, then how its
+model is found and loaded, the text tower computed no further than it must, and last how weights are
+found and refused.
+
 Shapes: B rows of a batch, T tokens of the batch's longest caption, C the context length.
 """
 
@@ -45,7 +49,7 @@ class OpenClipEncoder:
 
     Raises:
         InputError: open_clip is not installed, the model is unknown, or its weights cannot be
-            found, reached, read or fitted; one sentence each.
+            found, reached or read, or do not fit the model; one sentence each.
     """
 
     def __init__(

@@ -53,10 +53,7 @@ class Preprocessing:
 
     def fingerprint(self) -> dict[str, Any]:
         """What must stay equal for pictures to stay equal."""
-        return {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in asdict(self).items()
-        }
+        return asdict(self)
 
 
 @runtime_checkable

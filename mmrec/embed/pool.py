@@ -102,26 +102,26 @@ class DecodePool:
         source = iter(tasks)
         while True:
             while free and (following := next(source, None)) is not None:
-                slot = free.popleft()
-                future = self._submit(following, slot)
-                under_way.append((following, slot, self._executor, future))
+                offset = free.popleft()
+                future = self._submit(following, offset)
+                under_way.append((following, offset, self._executor, future))
             if not under_way:
                 return
-            task, slot, executor, future = under_way.popleft()
+            task, offset, executor, future = under_way.popleft()
             try:
                 done = future.result()
             except BrokenProcessPool:  # all that was under way died with it, and comes here too
                 self._replace(executor)
-                done = self._alone(task, slot)
-            yield task, self._with_pixels(done, slot)
-            free.append(slot)  # the consumer is back for more: it has done with the views
+                done = self._alone(task, offset)
+            yield task, self._with_pixels(done, offset)
+            free.append(offset)  # the consumer is back for more: it has done with the views
 
-    def _submit(self, task: Task, slot: int) -> Future[Done]:
+    def _submit(self, task: Task, offset: int) -> Future[Done]:
         try:
-            return self._executor.submit(_run, task, slot)
+            return self._executor.submit(_run, task, offset)
         except BrokenProcessPool:
             self._replace(self._executor)
-            return self._executor.submit(_run, task, slot)
+            return self._executor.submit(_run, task, offset)
 
     def _replace(self, broken: ProcessPoolExecutor) -> None:
         """New workers, once all of the old have ended, which may still write into their slots."""
@@ -129,32 +129,32 @@ class DecodePool:
             broken.shutdown()
             self._executor = self._start(self._workers)
 
-    def _alone(self, task: Task, slot: int) -> Done:
+    def _alone(self, task: Task, offset: int) -> Done:
         """Run a task with nothing beside it, then, if it kills its worker, each half of it."""
         if task.captions:
             return _work(task, self._options, self._tokenize)
         with self._start(1) as executor:
             try:
-                return executor.submit(_run, task, slot).result()
+                return executor.submit(_run, task, offset).result()
             except BrokenProcessPool:
                 if len(task.sources) == 1:
                     return Done(pictures=[Picture(CRASHED, "the process that decoded it died")])
         half = len(task.sources) // 2
-        first = self._alone(replace(task, sources=task.sources[:half]), slot)
-        slot += sum(prod(p.pixels) for p in first.pictures if p.pixels is not None)
-        second = self._alone(replace(task, sources=task.sources[half:]), slot)
+        first = self._alone(replace(task, sources=task.sources[:half]), offset)
+        offset += sum(prod(p.pixels) for p in first.pictures if p.pixels is not None)
+        second = self._alone(replace(task, sources=task.sources[half:]), offset)
         return Done(
             pictures=[*first.pictures, *second.pictures], seconds=first.seconds + second.seconds
         )
 
-    def _with_pixels(self, done: Done, slot: int) -> Done:
+    def _with_pixels(self, done: Done, offset: int) -> Done:
         """Views of the shared memory in place of the shapes that a worker sent."""
         pictures = []
         for picture in done.pictures:
             if picture.pixels is not None:
                 shape, size = picture.pixels, prod(picture.pixels)
-                picture = replace(picture, pixels=self._shared[slot : slot + size].view(shape))
-                slot += size
+                picture = replace(picture, pixels=self._shared[offset : offset + size].view(shape))
+                offset += size
             pictures.append(picture)
         return replace(done, pictures=pictures)
 
@@ -192,17 +192,17 @@ def _enter(options: ReadOptions, tokenize: Tokenize, shared: Tensor, parent: int
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _run(task: Task, slot: int) -> Done:
-    """In a worker: pixels go to the shared memory from `slot` on, their shapes travel back."""
+def _run(task: Task, offset: int) -> Done:
+    """In a worker: pixels go to the shared memory from `offset` on, their shapes travel back."""
     options, tokenize, shared = _here
     done = _work(task, options, tokenize)
     pictures = []
     for picture in done.pictures:
         if picture.pixels is not None:
             shape, size = tuple(picture.pixels.shape), picture.pixels.numel()
-            shared[slot : slot + size].view(shape).copy_(picture.pixels)
+            shared[offset : offset + size].view(shape).copy_(picture.pixels)
             picture = replace(picture, pixels=shape)
-            slot += size
+            offset += size
         pictures.append(picture)
     return replace(done, pictures=pictures)
 

@@ -88,7 +88,7 @@ def train_tiny_clip(
 
     Args:
         items, images, captions: as in `embed_items`.
-        steps: gradient steps; None is enough for some 2,000 items in half a minute.
+        steps: training steps; None is enough for some 2,000 items in half a minute.
         batch_size: pairs in a step, fewer where there are fewer.
         workers: decoding processes.
 
