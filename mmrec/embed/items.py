@@ -192,6 +192,8 @@ def _stored(path: Path, column: str, start: int, stop: int, size: int) -> Iterat
         row += batch.num_rows
         packed = types.is_struct(kept.type)
         yield from (pc.struct_field(kept, "bytes") if packed else kept).to_pylist()
+        if row >= stop:
+            return
 
 
 def _hash(titles: Sequence[str | None], tags: Sequence[Any]) -> str:
