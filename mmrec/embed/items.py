@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from mmrec.embed.captions import Captions
 from mmrec.errors import InputError
-from mmrec.io.parquet import INTEGER, TEXT, Kind, first_repeat, is_list, open_parquet, runs
+from mmrec.io.parquet import INTEGER, TEXT, Column, Kind, is_list, open_parquet, read_columns
 from mmrec.io.pictures import MISSING, NO_IMAGE_SOURCE, find_pictures
+from mmrec.io.sources import Source
 
 types = pa.types
 
-Source = str | bytes | None
+PictureSource = str | bytes | None
 
 
 def _is_word(kind: pa.DataType) -> bool:
@@ -83,7 +83,7 @@ class Catalogue:
             "pictures": self.pictures,
         }
 
-    def sources(self, start: int, stop: int, size: int) -> Iterator[list[Source]]:
+    def sources(self, start: int, stop: int, size: int) -> Iterator[list[PictureSource]]:
         """Paths, or bytes, of the pictures of items start..stop, `size` at a time."""
         if self.image_column is not None:
             yield from stored_bytes(self.path, self.image_column, start, stop, size)
@@ -117,8 +117,8 @@ def read_items(
     """
     path, root = Path(path), None if images is None else Path(images)
     needed = {id_column: INTEGER} | ({} if image_column is None else {image_column: PICTURE})
-    file = open_parquet(path, needed, optional={title_column: TITLE, tags_column: TAGS})
-    schema = file.schema_arrow
+    source = open_parquet(path, needed, optional={title_column: TITLE, tags_column: TAGS})
+    schema = source.schema
     words = [name for name in (title_column, tags_column) if name in schema.names]
     if not words:
         raise InputError(
@@ -126,7 +126,7 @@ def read_items(
         )
     if image_column is not None and TEXT.accepts(schema.field(image_column).type):
         words.append(image_column)
-    columns = _read(path, file, id_column, words)
+    columns = _read(source, id_column, words)
     ids, missing = columns[id_column], [None] * len(columns[id_column])
     titles, tags = columns.get(title_column, missing), columns.get(tags_column, missing)
     files: list[str | None] = list(missing)
@@ -152,42 +152,35 @@ def read_items(
     )
 
 
-def _read(
-    path: Path, file: pq.ParquetFile, id_column: str, others: Sequence[str]
-) -> dict[str, list[Any]]:
+def _read(source: Source, id_column: str, others: Sequence[str]) -> dict[str, list[Any]]:
     """The columns as lists; every id is checked."""
     columns: dict[str, list[Any]] = {name: [] for name in (id_column, *others)}
-    for part in runs(path, file, columns):
+    for part in read_columns(source, columns):
         numbers = part[id_column].numbers().astype(np.int64)
         part[id_column].refuse_where(numbers < 1, "item ids are at least 1 (0 is padding)")
         for name, values in columns.items():
             values += part[name].array.to_pylist()
-    ids = columns[id_column]
-    again = first_repeat(np.array(ids))
-    if again is not None:
-        raise InputError(
-            f"each item id stands once, got {ids[again]} in rows {ids.index(ids[again])} and "
-            f"{again} of {path}, column {id_column}"
-        )
+    ids = pa.array(columns[id_column], pa.int64())
+    whole = Column(source.path, id_column, range(len(ids)), ids)
+    whole.refuse_repeat(ids.to_numpy(), "each item id stands once")
     return columns
 
 
 def stored_bytes(
     path: Path, column: str, start: int, stop: int, size: int
-) -> Iterator[list[Source]]:
+) -> Iterator[list[PictureSource]]:
     """Rows start..stop of a bytes column, `size` at a time, never a whole row group in memory."""
     values = _stored(path, column, start, stop, size)
     while part := list(islice(values, size)):
         yield part
 
 
-def _stored(path: Path, column: str, start: int, stop: int, size: int) -> Iterator[Source]:
-    file = open_parquet(path, {column: PICTURE})
-    ends = np.cumsum([file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)])
+def _stored(path: Path, column: str, start: int, stop: int, size: int) -> Iterator[PictureSource]:
+    source = open_parquet(path, {column: PICTURE})
+    ends = np.cumsum(source.group_rows)
     first, last = np.searchsorted(ends, [start, stop - 1], side="right").tolist()
     row = int(ends[first - 1]) if first else 0
-    groups = list(range(first, last + 1))
-    for batch in file.iter_batches(batch_size=size, row_groups=groups, columns=[column]):
+    for batch in source.read([column], groups=range(first, last + 1), rows=size):
         kept = batch.column(0)[max(0, start - row) : max(0, stop - row)]
         row += batch.num_rows
         packed = types.is_struct(kept.type)

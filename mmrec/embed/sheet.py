@@ -25,7 +25,7 @@ from mmrec.embed.items import Catalogue, read_items
 from mmrec.embed.output import shard_paths
 from mmrec.errors import InputError
 from mmrec.io.files import replacing
-from mmrec.io.parquet import is_list, open_parquet, runs
+from mmrec.io.parquet import is_list, open_parquet, read_columns
 from mmrec.io.pictures import MAX_PIXELS, Picture, read_picture
 
 if TYPE_CHECKING:
@@ -132,14 +132,14 @@ def read_mean(features: Path) -> tuple[Ints, Floats, Bools]:
 
 def read_fused(features: Path, fused: Path) -> tuple[Ints, Floats, Bools]:
     """Ids and unit vectors of a fused file: its first integer column and its first list column."""
-    file = open_parquet(fused, {})
-    schema = file.schema_arrow
+    source = open_parquet(fused, {})
+    schema = source.schema
     key = next((field.name for field in schema if pa.types.is_integer(field.type)), None)
     name = next((field.name for field in schema if is_list(field.type)), None)
     if key is None or name is None:
         raise InputError(f"fused vectors are an id and a list column, got {schema.names}: {fused}")
-    step = _step(file.metadata.num_rows)
-    parts = list(runs(fused, file, [key, name]))
+    step = _step(source.num_rows)
+    parts = list(read_columns(source, [key, name]))
     ids = np.concatenate([part[key].numbers().astype(np.int64) for part in parts])[::step]
     vectors = np.concatenate([_matrix(part[name].array) for part in parts])[::step]
     columns = ["item_id", "has_image"]

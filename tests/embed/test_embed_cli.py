@@ -107,7 +107,7 @@ def test_options_reach_the_run(
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (["--items", "/nowhere.parquet"], "a parquet file is needed, there is none at"),
+        (["--items", "/nowhere.parquet"], "a parquet file is needed, there is none"),
         (["--images", "/nowhere"], "images folder cannot be listed"),
         (["--model", "ViT-B-33"], "list_models"),
         (["--pretrained", "/nowhere.safetensors"], "weights file must exist"),
