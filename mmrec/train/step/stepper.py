@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from mmrec.batch import Batch
 from mmrec.config import TrainConfig
 from mmrec.errors import InputError
+from mmrec.io.hashing import FULL, GOLDEN, mix64
 from mmrec.train.distributed import current_world, parallel, sum_over_ranks
 from mmrec.train.evaluate import check_logits
 from mmrec.train.step.ema import EMA
@@ -155,8 +156,6 @@ class Stepper:
 
 
 def _mixed(seed: int, step: int, rank: int) -> int:
-    """A 63-bit seed in which neighbouring arguments share nothing (the splitmix64 finaliser)."""
-    value = (seed * 0x9E3779B97F4A7C15 + step * 0xD1B54A32D192ED03 + rank + 1) % 2**64
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        value = (value ^ (value >> shift)) * factor % 2**64
-    return (value ^ (value >> 31)) >> 1
+    """A 63-bit seed in which neighbouring arguments share nothing."""
+    value = (seed - 1) * GOLDEN + step * 0xD1B54A32D192ED03 + rank + 1
+    return mix64(value & FULL) >> 1
