@@ -183,7 +183,7 @@ def _read_once(path: str, max_bytes: int) -> bytes | Picture[Any]:
         if info.st_size > max_bytes:
             return Picture(TOO_LARGE, f"{info.st_size:,} bytes")
         with open(descriptor, "rb", closefd=False) as handle:
-            return handle.read(max_bytes + 1)
+            return handle.read(info.st_size)
     finally:
         os.close(descriptor)
 

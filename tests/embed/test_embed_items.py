@@ -76,7 +76,10 @@ def test_both_folder_layouts_and_other_suffixes(tmp_path: Path) -> None:
             {"item_id": pa.array([1, 2**63 + 5], pa.uint64()), "item_title": ["a", "b"]},
             "got 9223372036854775813 .* row 1",
         ),
-        ({"item_id": [3, 4, 3], "item_title": list("abc")}, "stands once, got 3 a second time .*, row 2"),
+        (
+            {"item_id": [3, 4, 3], "item_title": list("abc")},
+            "stands once, got 3 a second time .*, row 2",
+        ),
         ({"item_id": [1], "item_title": [7]}, "strings are needed, got int64 .* item_title"),
         ({"item_id": [1], "item_tags": [7]}, "lists of integers or strings .* int64 .* item_tags"),
         ({"item_id": [1], "item_tags": [[0.5]]}, "lists of integers or strings are needed"),
