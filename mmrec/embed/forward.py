@@ -106,8 +106,9 @@ class Forward:
             with self._timed("forward"):
                 done = self.images + len(pixels)
                 self._image[self.images : done] = self._encoder.encode_image(pixels)
-        self.images, self._waiting = done, 0
-        self._staged = []  # new buffers for the next batch: these may still be on their way
+        self.images, self._waiting, self._used = done, 0, 0
+        # On CUDA new buffers for the next batch: these may still be on their way.
+        self._staged = [] if self._cuda else [(buffer, []) for buffer, _ in self._staged[:1]]
 
     def _to_device(self) -> list[Tensor]:
         """A few large transfers for the whole batch, whatever the sizes in it."""

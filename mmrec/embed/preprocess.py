@@ -211,15 +211,14 @@ def _statistics(preprocessing: Preprocessing, device: torch.device) -> tuple[Ten
 def resize_batch(pictures: Sequence[Tensor], preprocessing: Preprocessing) -> Tensor:
     """B pictures (3, h, w) uint8 of any sizes, on one device -> (B, 3, H, W) uint8.
 
-    Pictures of one size are resized together, so that a batch costs as many kernel launches as
-    it has different sizes.
+    On CUDA pictures of one size are resized together, so that a batch costs as many kernel
+    launches as it has different sizes; on the CPU laying them end to end would cost more.
     """
-    groups: dict[torch.Size, list[int]] = {}
+    device = pictures[0].device
+    groups: dict[torch.Size | int, list[int]] = {}
     for index, picture in enumerate(pictures):
-        groups.setdefault(picture.shape, []).append(index)
-    result = torch.empty(
-        (len(pictures), 3, *preprocessing.size), dtype=torch.uint8, device=pictures[0].device
-    )
+        groups.setdefault(index if device.type == "cpu" else picture.shape, []).append(index)
+    result = torch.empty((len(pictures), 3, *preprocessing.size), dtype=torch.uint8, device=device)
     for indices in groups.values():
         resized = resize(torch.stack([pictures[i] for i in indices]), preprocessing)
         # One copy per picture, by plain slices: an index tensor would have to travel first.
