@@ -19,7 +19,7 @@ from mmrec.data.microlens import SPLITS, MicroLens
 from mmrec.datasets.click_model import ClickModel
 from mmrec.datasets.synthetic import SyntheticConfig, make_synthetic
 from mmrec.errors import InputError
-from mmrec.io.files import write_json
+from mmrec.io.identity import bind_identity
 from mmrec.models import Recipe
 
 IMAGES = Path(__file__).parents[1] / "docs" / "img"
@@ -125,10 +125,8 @@ def bind(out: Path, root: Path, *, restart: bool) -> None:
     if restart and place.exists():
         shutil.rmtree(out / "cells", ignore_errors=True)
         place.unlink()
-    if place.exists() and json.loads(place.read_text()) != said:
-        raise InputError(f"{out} holds cells of other data; use --restart or another --out")
     out.mkdir(parents=True, exist_ok=True)
-    write_json(place, said)
+    bind_identity(place, said, remedy="use --restart or another --out")
 
 
 def arguments(description: str, *, name: str, epochs: int = 2) -> argparse.ArgumentParser:

@@ -32,6 +32,7 @@ from mmrec.datasets.click_model import (
 )
 from mmrec.errors import InputError
 from mmrec.io.files import write_json
+from mmrec.io.identity import as_json, require_same
 from mmrec.io.parquet import Ints, as_lists, write_parquet
 from mmrec.io.pictures import picture_name
 from mmrec.metrics.auc import auc
@@ -102,11 +103,9 @@ def make_synthetic(
     """
     config = config or SyntheticConfig()
     root = Path(root)
-    as_json = json.loads(json.dumps(asdict(config)))
     if (root / DONE).exists():
         before = json.loads((root / DONE).read_text())
-        if before["config"] != as_json:
-            raise InputError(f"{root} holds synthetic data of another config; name another place")
+        require_same(before["config"], asdict(config), where=root, remedy="name another place")
         return {**before["oracle"]}
     clicks = root / "MicroLens_1M_x1"
     clicks.mkdir(parents=True, exist_ok=True)
@@ -130,7 +129,7 @@ def make_synthetic(
         }
         for name, split in splits.items()
     }
-    write_json(root / DONE, {"config": as_json, "oracle": oracle})
+    write_json(root / DONE, {"config": as_json(asdict(config)), "oracle": oracle})
     return oracle
 
 

@@ -52,7 +52,7 @@ def test_cells_of_data_written_anew_are_refused_unless_restarted(tmp_path: Path)
     (out / "cells").mkdir()
     shutil.rmtree(root)
     make_synthetic(root, dataclasses.replace(config, seed=1))
-    with pytest.raises(InputError, match="holds cells of other data"):
+    with pytest.raises(InputError, match=r"made with another splits: .*; use --restart"):
         bind(out, root, restart=False)
     bind(out, root, restart=True)
     assert not (out / "cells").exists()

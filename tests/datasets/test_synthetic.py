@@ -230,7 +230,9 @@ def test_pairs_for_an_encoder_hold_a_picture_each(tmp_path: Path) -> None:
 
 
 def test_another_config_in_the_same_place_is_refused(root: Path) -> None:
-    with pytest.raises(InputError, match="holds synthetic data of another config"):
+    with pytest.raises(
+        InputError, match=r"made with another seed: seed was .* and is 9; name another place"
+    ):
         make_synthetic(root, dataclasses.replace(SMALL, seed=9))
 
 
