@@ -9,8 +9,6 @@ Transformer, CrossNetV2 and MLP -> embeddings, item_info, prediction.csv and its
 command resumes where it was stopped, also on another number of ranks.
 """
 
-from __future__ import annotations
-
 import argparse
 from datetime import timedelta
 from functools import partial

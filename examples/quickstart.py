@@ -1,7 +1,5 @@
 """Little data, a ranker, its score: python examples/quickstart.py (half a minute on two cores)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from tempfile import mkdtemp
 

@@ -1,7 +1,5 @@
 """What every command line shares: one sentence and exit code 2 for a user's mistake."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping

@@ -1,7 +1,5 @@
 """How to train: frozen values that JSON and TOML can hold."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any

@@ -1,7 +1,5 @@
 """The one exception for mistakes that a user can mend."""
 
-from __future__ import annotations
-
 
 class InputError(ValueError):
     """Bad input: the rule, then what arrived and where, in one sentence.

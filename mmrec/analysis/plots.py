@@ -1,7 +1,5 @@
 """Pictures of a finished run: training curve and calibration (extra `plots`)."""
 
-from __future__ import annotations
-
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any

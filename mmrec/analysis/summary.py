@@ -1,7 +1,5 @@
 """What a run ends with: the figures of its ranker beside trivial baselines, and their table."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Files are written whole: to a temporary name beside the target, flushed to disk, renamed."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

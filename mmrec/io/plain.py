@@ -3,8 +3,6 @@
 Every value is checked against its field's type; a wrong name or type is one sentence.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import sys
 import types

@@ -3,8 +3,6 @@
 n rows, U users. `score` is anything that ranks (logits or probabilities).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -3,8 +3,6 @@
 n rows. `probability` lies in [0, 1].
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike
 

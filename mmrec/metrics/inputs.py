@@ -3,8 +3,6 @@
 Next: `auc.py`, `calibration.py`.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 

@@ -1,7 +1,5 @@
 """From a recipe to a ranker: names become modules here, and nowhere deeper."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol

@@ -3,8 +3,6 @@
 B rows, L history, D content width.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 B rows, L history, D item width, C context columns.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import cast
 

@@ -1,7 +1,5 @@
 """Named recipes. Next: `build.py`, which makes a ranker of one."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Constructor arguments, checked where they arrive."""
 
-from __future__ import annotations
-
 from mmrec.errors import InputError
 
 

@@ -3,8 +3,6 @@
 All take (..., dim) and return (..., dim). E experts, R rank.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

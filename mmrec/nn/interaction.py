@@ -3,8 +3,6 @@
 B rows, X width of the input.
 """
 
-from __future__ import annotations
-
 from typing import Protocol, cast, runtime_checkable
 
 import torch

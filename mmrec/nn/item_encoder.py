@@ -3,8 +3,6 @@
 N items, … any leading dims, G tags an item, Di image width, Dt text width.
 """
 
-from __future__ import annotations
-
 from typing import cast
 
 import torch

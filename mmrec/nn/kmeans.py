@@ -3,8 +3,6 @@
 N rows, X width, K clusters.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -3,8 +3,6 @@
 B rows, D width.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

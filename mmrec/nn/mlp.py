@@ -1,7 +1,5 @@
 """A stack of Linear → activation → dropout."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import cast
 

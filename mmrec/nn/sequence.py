@@ -7,8 +7,6 @@ left padding gives the same output.
 B rows, L history, D item width, T tokens.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Protocol, cast, runtime_checkable

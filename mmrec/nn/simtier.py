@@ -3,8 +3,6 @@
 B rows, L history, W width.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -3,8 +3,6 @@
 B rows, L history, T tokens (B · L, or the number of real items), W width.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -3,8 +3,6 @@
 B rows, L history, D item width, W token width (2 · D, or `width`), T tokens, H heads.
 """
 
-from __future__ import annotations
-
 from typing import cast
 
 import torch

@@ -3,8 +3,6 @@
 B rows.
 """
 
-from __future__ import annotations
-
 from typing import cast
 
 import torch

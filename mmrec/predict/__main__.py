@@ -1,7 +1,5 @@
 """`python -m mmrec.predict`: a trained ranker's prediction file, from its checkpoint alone."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

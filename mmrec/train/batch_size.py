@@ -1,7 +1,5 @@
 """Batch size none: the largest batch whose training step fits into memory, found by trying."""
 
-from __future__ import annotations
-
 import gc
 import json
 from collections.abc import Callable

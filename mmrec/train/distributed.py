@@ -4,8 +4,6 @@ Started by `torchrun`, each rank reads its slice of every global batch (the load
 world_size); nothing here starts processes.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable, Iterator

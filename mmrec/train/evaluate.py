@@ -1,7 +1,5 @@
 """Scores of a whole loader, gathered over ranks, and the metrics of them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """What training needs of a loader."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 

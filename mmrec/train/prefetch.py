@@ -1,7 +1,5 @@
 """Batches on the device one ahead of the step, copied on a stream of their own."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
 

@@ -1,7 +1,5 @@
 """The training loop: epochs, evaluations, early stopping, checkpoints, resuming after a stop."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Iterator, Mapping

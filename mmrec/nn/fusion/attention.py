@@ -1,7 +1,5 @@
 """Attention-weighted sum of projections: the fusion of the pipeline's default."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

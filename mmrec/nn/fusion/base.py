@@ -3,8 +3,6 @@
 … any leading dims, Di image width, Dt text width, D out_dim.
 """
 
-from __future__ import annotations
-
 from typing import Protocol, runtime_checkable
 
 import torch

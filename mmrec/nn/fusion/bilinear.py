@@ -1,7 +1,5 @@
 """Products of image and text: low-rank, and with a small core tensor."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """Concatenation and one linear map: the baseline that the others must beat."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """Modality tokens that look at one another."""
 
-from __future__ import annotations
-
 import math
 
 import torch

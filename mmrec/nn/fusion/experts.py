@@ -1,7 +1,5 @@
 """A mixture of experts over both modalities."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

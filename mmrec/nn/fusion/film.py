@@ -1,7 +1,5 @@
 """Feature-wise modulation: the target's content read in the light of its context."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """Gates: a gated multimodal unit, and squeeze-and-excitation."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

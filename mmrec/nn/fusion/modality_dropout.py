@@ -1,7 +1,5 @@
 """Modality dropout: train with one of two modalities missing, so as not to lean on either."""
 
-from __future__ import annotations
-
 from typing import cast
 
 import torch

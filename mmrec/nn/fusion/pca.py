@@ -3,8 +3,6 @@
 N items, X width of an input.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

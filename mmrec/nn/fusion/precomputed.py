@@ -1,7 +1,5 @@
 """Vectors that are ready: a frozen content vector an item passes through."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """Sum and mean of normalised projections."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

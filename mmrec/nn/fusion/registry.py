@@ -1,7 +1,5 @@
 """Names of fusions, for command lines and benchmarks. Modules take the object, never a name."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from mmrec.nn.fusion.base import Fusion

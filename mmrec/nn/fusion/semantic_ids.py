@@ -3,8 +3,6 @@
 N items, X = Di + Dt, V levels, K codes a level.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -5,8 +5,6 @@ the size and SHA-256 of the tensors, so it is the commit: without it the tensors
 killed save. Nothing is ever unpickled. A checkpoint does not know how many ranks made it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

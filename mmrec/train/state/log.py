@@ -1,7 +1,5 @@
 """What a run says: `log.jsonl`, TensorBoard where asked for."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The checkpoints of one run: which are kept, and whose they are."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

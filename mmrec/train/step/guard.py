@@ -1,7 +1,5 @@
 """Steps that went wrong: found on the device, judged by the host now and then."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Adam over parameter groups: embedding tables, dense weights, and what a pattern names."""
 
-from __future__ import annotations
-
 from fnmatch import fnmatchcase
 from typing import Any
 

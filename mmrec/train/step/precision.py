@@ -1,7 +1,5 @@
 """Mixed precision: autocast, and float16's loss scale kept wholly on the device."""
 
-from __future__ import annotations
-
 from contextlib import AbstractContextManager, nullcontext
 
 import torch

@@ -1,7 +1,5 @@
 """Activation checkpointing: memory for time, chosen by module names."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase

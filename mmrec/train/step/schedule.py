@@ -1,7 +1,5 @@
 """Learning-rate schedules: a factor on every group's base rate."""
 
-from __future__ import annotations
-
 import math
 
 from mmrec.config import TrainConfig

@@ -1,7 +1,5 @@
 """One optimizer step: forward, backward, clip, guard, update; the host waits for none of it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
