@@ -1,10 +1,11 @@
 """How to train: frozen values that JSON and TOML can hold."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
-from mmrec.errors import InputError
+from mmrec.errors import require
+from mmrec.io.plain import to_plain
 
 MONITORS = ("auc", "logloss")
 SCHEDULES = ("constant", "cosine", "plateau")
@@ -113,26 +114,30 @@ class TrainConfig:
             ("schedule", SCHEDULES),
             ("precision", PRECISIONS),
         ):
-            if getattr(self, name) not in allowed:
-                raise InputError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
+            require(
+                getattr(self, name) in allowed,
+                f"{name} must be one of {allowed}, got {getattr(self, name)!r}",
+            )
         for name in ("epochs", "accumulate", "log_every", "keep_last", "max_bad_steps"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+            require(
+                getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}"
+            )
         for name in ("clip_norm", "evaluate_every", "save_every_steps", "patience"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise InputError(f"{name} must be positive or None, got {value}")
+            require(value is None or value > 0, f"{name} must be positive or None, got {value}")
         for name in ("learning_rate", "weight_decay", "warmup_steps"):
-            if getattr(self, name) < 0:
-                raise InputError(f"{name} must not be negative, got {getattr(self, name)}")
-        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            raise InputError(f"ema_decay must lie between 0 and 1, got {self.ema_decay}")
+            require(
+                getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}"
+            )
+        require(
+            self.ema_decay is None or 0 < self.ema_decay < 1,
+            f"ema_decay must lie between 0 and 1, got {self.ema_decay}",
+        )
         for pattern, options in self.groups.items():
-            if unknown := set(options) - {"learning_rate", "weight_decay"}:
-                raise InputError(f"group {pattern!r} has unknown settings {sorted(unknown)}")
+            unknown = sorted(set(options) - {"learning_rate", "weight_decay"})
+            require(not unknown, f"group {pattern!r} has unknown settings {unknown}")
 
     def binding(self) -> dict[str, Any]:
         """The settings that a resumed run must share with what it resumes."""
         free = _FREE - {"epochs"} if self.schedule == "cosine" else _FREE
-        values = asdict(self) | {"groups": {k: dict(v) for k, v in self.groups.items()}}
-        return {f.name: values[f.name] for f in fields(self) if f.name not in free}
+        return {name: value for name, value in to_plain(self).items() if name not in free}

@@ -1,4 +1,4 @@
-"""The one exception for mistakes that a user can mend."""
+"""The one exception for mistakes that a user can mend, and the one way to check for them."""
 
 
 class InputError(ValueError):
@@ -11,3 +11,17 @@ class InputError(ValueError):
 
 class FailedElsewhere(InputError):
     """Another rank has failed and says why; this one leaves in silence (`mmrec.cli.run`)."""
+
+
+def require(good: object, sentence: str) -> None:
+    """Raise `InputError` with this sentence unless `good` is true.
+
+    For arguments and files, checked once; not for what is checked at every batch, since the
+    sentence is put together either way.
+
+    >>> require(3 > 4, "depth must be above 4, got 3")
+    Traceback (most recent call last):
+    mmrec.errors.InputError: depth must be above 4, got 3
+    """
+    if not good:
+        raise InputError(sentence)

@@ -14,7 +14,7 @@ ALLOWED = {
     "errors": set(),
     "batch": set(),
     "cli": {"errors"},
-    "config": {"errors"},
+    "config": {"errors", "io"},
     "io": {"errors"},
     "metrics": {"errors"},
     "stream": {"errors", "io", "cli"},

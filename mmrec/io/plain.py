@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from mmrec.errors import InputError
+from mmrec.errors import InputError, require
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -27,19 +27,15 @@ class DataclassInstance(Protocol):
 D = TypeVar("D", bound=DataclassInstance)
 
 
-def to_plain(value: DataclassInstance) -> dict[str, Any]:
-    """Dicts, lists, numbers and strings, as JSON and TOML hold them."""
-    return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-
-
-def _plain(value: Any) -> Any:
+def to_plain(value: Any) -> Any:
+    """Dicts, lists, numbers and strings, as JSON and TOML hold them: a dict of a dataclass."""
     if hasattr(value, "to_plain"):
         return value.to_plain()
     if dataclasses.is_dataclass(value):
-        return to_plain(value)  # type: ignore[arg-type]  # no class is a setting
+        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {name: _plain(part) for name, part in value.items()}
-    return [_plain(part) for part in value] if isinstance(value, tuple | list) else value
+        return {name: to_plain(part) for name, part in value.items()}
+    return [to_plain(part) for part in value] if isinstance(value, tuple | list) else value
 
 
 def from_plain(kind: type[D], values: Any, *, where: str = "") -> D:
@@ -59,8 +55,7 @@ def from_plain(kind: type[D], values: Any, *, where: str = "") -> D:
     if own is not None:
         return own(values, where)
     place = where or kind.__name__
-    if not isinstance(values, Mapping):
-        raise InputError(f"{place} must be a table of settings, got {values!r}")
+    require(isinstance(values, Mapping), f"{place} must be a table of settings, got {values!r}")
     hints = get_type_hints(kind)
     known = [f.name for f in dataclasses.fields(kind)]
     if unknown := [name for name in values if name not in known]:
@@ -87,10 +82,10 @@ def _checked(kind: Any, value: Any, where: str) -> Any:
         if isinstance(value, kind):  # type: ignore[arg-type]  # a class, by the type hint
             return value
         return from_plain(kind, value, where=where)  # type: ignore[arg-type]
-    if origin is tuple and isinstance(value, list | tuple):
-        each = inner[:1] * len(value) if inner[1:] == (...,) else inner
+    if origin in (tuple, list) and isinstance(value, list | tuple):
+        each = inner[:1] * len(value) if origin is list or inner[1:] == (...,) else inner
         if len(each) == len(value):
-            return tuple(_checked(k, v, where) for k, v in zip(each, value, strict=True))
+            return origin(_checked(k, v, where) for k, v in zip(each, value, strict=True))
     elif origin is not None and issubclass(origin, Mapping) and isinstance(value, Mapping):
         return {name: _checked(inner[1], part, f"{where}.{name}") for name, part in value.items()}
     elif kind is float and type(value) is int:
@@ -131,8 +126,7 @@ def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
     settings = {}
     for text in texts:
         name, equals, value = text.partition("=")
-        if not equals or not name.strip():
-            raise InputError(f"a setting reads NAME=VALUE, got {text!r}")
+        require(equals and name.strip(), f"a setting reads NAME=VALUE, got {text!r}")
         try:
             settings[name.strip()] = tomllib.loads(f"value = {value}")["value"]
         except ValueError:
