@@ -3,14 +3,15 @@
 import gc
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mmrec.batch import Batch
 from mmrec.config import TrainConfig
-from mmrec.errors import InputError
+from mmrec.errors import require
 from mmrec.io.files import write_json
 from mmrec.train.distributed import alone, current_world
 from mmrec.train.step.precision import resolve_device
@@ -42,11 +43,10 @@ def largest_batch_size(
     Raises:
         InputError: not even `start` rows fit, or the sample is empty.
     """
-    if len(sample) == 0 or start < 1 or limit < start:
-        raise InputError(
-            "the search needs rows and 1 <= start <= limit, "
-            f"got {len(sample)} rows, {start}, {limit}"
-        )
+    require(
+        len(sample) > 0 and 1 <= start <= limit,
+        f"the search needs rows and 1 <= start <= limit, got {len(sample)} rows, {start}, {limit}",
+    )
     device = resolve_device(config.device)
     was_training = model.training
     state = model.state_dict()  # without the item table, which no step changes
@@ -56,14 +56,12 @@ def largest_batch_size(
         while size <= limit and _fits(model, _filled(sample, size), config, device, loss):
             fits, size = size, size * 2
     model.train(was_training)
-    buffers = dict(model.named_buffers())
-    for name, value in kept.items():
-        buffers[name].copy_(value)
-    if not fits:
-        raise InputError(
-            f"a training step of {start} rows runs out of memory on {device}: take a smaller "
-            "recipe or bfloat16"
-        )
+    model.load_state_dict(kept, strict=False)
+    require(
+        fits,
+        f"a training step of {start} rows runs out of memory on {device}: take a smaller "
+        "recipe or bfloat16",
+    )
     refused = size <= limit
     return max(start, fits // 2) if refused else fits
 
@@ -106,19 +104,9 @@ def settled_batch_size(
 
 def _filled(sample: Batch, size: int) -> Batch:
     """`size` rows of the sample, without padding in their histories: the worst that can come."""
-
-    def repeated(value: Tensor) -> Tensor:
-        times = -(-size // len(value))
-        return value.repeat(times, *[1] * (value.ndim - 1))[:size]
-
-    return Batch(
-        user=repeated(sample.user),
-        history=repeated(sample.history).clamp(min=1),
-        target=repeated(sample.target),
-        context=repeated(sample.context),
-        label=None if sample.label is None else repeated(sample.label),
-        row=repeated(sample.row),
-    )
+    row = torch.arange(size) % len(sample)
+    filled = sample.map(lambda tensor: tensor[row.to(tensor.device)])
+    return replace(filled, history=filled.history.clamp(min=1))
 
 
 def _fits(

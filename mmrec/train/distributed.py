@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from mmrec.errors import FailedElsewhere, InputError
+from mmrec.errors import FailedElsewhere, require
 
 T = TypeVar("T")
 # Seconds before the other ranks follow one that fails: torchrun ends all of them as soon as any
@@ -84,11 +84,11 @@ def process_group(device: str = "auto", *, timeout: timedelta | None = None) -> 
     cuda = device != "cpu" and torch.cuda.is_available()
     if cuda:
         local = int(os.environ.get("LOCAL_RANK", 0))
-        if local >= torch.cuda.device_count():
-            raise InputError(
-                f"each local rank needs a GPU, got {torch.cuda.device_count()} GPUs "
-                f"for local rank {local}; lower torchrun --nproc-per-node or use the CPU"
-            )
+        require(
+            local < torch.cuda.device_count(),
+            f"each local rank needs a GPU, got {torch.cuda.device_count()} GPUs "
+            f"for local rank {local}; lower torchrun --nproc-per-node or use the CPU",
+        )
         torch.cuda.set_device(local)
     dist.init_process_group("nccl" if cuda else "gloo", timeout=timeout)
     try:
@@ -134,43 +134,22 @@ def from_first(make: Callable[[], T]) -> T:
     return cast(T, values[0])
 
 
-def sum_over_ranks(tensor: Tensor) -> Tensor:
-    """Summed in place over all ranks; returned for convenience."""
+def sum_over_ranks(tensor: Tensor) -> None:
+    """Sum in place over all ranks."""
     if current_world().size > 1:
         dist.all_reduce(tensor)
-    return tensor
 
 
-def any_rank(flags: list[bool], device: torch.device) -> list[bool]:
+def any_rank(*flags: bool) -> list[bool]:
     """Each flag: is it up on any rank? Waits for all of them."""
-    if current_world().size == 1:
-        return flags
-    return [bool(v) for v in sum_over_ranks(torch.tensor(flags, dtype=torch.int32, device=device))]
+    return [any(ranks) for ranks in zip(*gather_objects(flags), strict=True)]
 
 
-def gather_rows(tensor: Tensor) -> Tensor:
-    """All ranks' tensors, of any lengths, one after another along the first axis, on every rank."""
-    world = current_world()
-    if world.size == 1:
-        return tensor
-    lengths = torch.zeros(world.size, dtype=torch.int64, device=tensor.device)
-    lengths[world.rank] = tensor.shape[0]
-    dist.all_reduce(lengths)
-    sizes = [int(n) for n in lengths]
-    padded = tensor.new_zeros((max(sizes), *tensor.shape[1:]))
-    padded[: tensor.shape[0]] = tensor
-    parts = [torch.empty_like(padded) for _ in sizes]
-    dist.all_gather(parts, padded)
-    return torch.cat([part[:n] for part, n in zip(parts, sizes, strict=True)])
-
-
-def gather_objects(value: Any) -> list[Any]:
-    """One small Python value from every rank, by rank. Only between our own processes."""
-    world = current_world()
-    if world.size == 1:
-        return [value]
-    values: list[Any] = [None] * world.size
-    dist.all_gather_object(values, value)
+def gather_objects(value: T) -> list[T]:
+    """The value of every rank, by rank. Only between our own processes."""
+    values = [value] * current_world().size
+    if len(values) > 1:
+        dist.all_gather_object(values, value)
     return values
 
 

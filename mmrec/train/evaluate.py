@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mmrec.batch import Batch
-from mmrec.errors import InputError
+from mmrec.errors import InputError, require
 from mmrec.metrics.auc import auc
 from mmrec.metrics.calibration import logloss_of_logits
-from mmrec.train.distributed import gather_rows
+from mmrec.train.distributed import gather_objects
 from mmrec.train.loaders import BatchLoader, rewound
 from mmrec.train.prefetch import on_device
 from mmrec.train.step.precision import autocast, resolve_device, resolve_precision
@@ -38,9 +38,8 @@ class Scores:
     @property
     def probability(self) -> NDArray[np.float64]:
         """sigmoid(logit) in float64, without overflow."""
-        logit = self.logit.astype(np.float64)
-        small = np.exp(-np.abs(logit))
-        return np.where(logit >= 0, 1.0, small) / (1.0 + small)
+        probability: NDArray[np.float64] = torch.from_numpy(self.logit).double().sigmoid().numpy()
+        return probability
 
     def metrics(self) -> dict[str, float]:
         """AUC and logloss.
@@ -65,7 +64,7 @@ def score(
     *,
     device: str | torch.device = "auto",
     precision: str = "auto",
-    each_batch: Callable[[int], None] | None = None,
+    each_batch: Callable[[int], object] | None = None,
 ) -> Scores:
     """Run `model` in evaluation mode over one pass of `loader`.
 
@@ -78,9 +77,9 @@ def score(
     Raises:
         InputError: the loader gives nothing, a row twice, or the model's output is not (B,).
     """
-    device = resolve_device(device) if isinstance(device, str) else device
+    device = resolve_device(device)
     dtype = resolve_precision(precision, device)
-    parts: list[tuple[Tensor, Tensor, Tensor, Tensor | None]] = []
+    parts: list[tuple[Tensor, ...]] = []
     was_training = model.training
     model.to(device).eval()
     try:
@@ -91,14 +90,15 @@ def score(
                 with autocast(device, dtype):
                     logit = model(batch)
                 check_logits(logit, batch)
+                label = logit[:0] if batch.label is None else batch.label
                 # Copies: what a loader's workers send holds an open file each until it is freed.
-                label = None if batch.label is None else batch.label.clone()
-                parts.append((batch.row.clone(), batch.user.clone(), logit.float(), label))
+                parts.append((batch.row.clone(), batch.user.clone(), label.clone(), logit.float()))
                 if each_batch is not None:
                     each_batch(len(batch))
     finally:
         model.train(was_training)
-    return _gathered(parts, device)
+    mine = [torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)]
+    return _joined([columns for columns in gather_objects(mine) if columns])
 
 
 def check_logits(logit: Tensor, batch: Batch) -> None:
@@ -109,27 +109,14 @@ def check_logits(logit: Tensor, batch: Batch) -> None:
         )
 
 
-def _gathered(
-    parts: list[tuple[Tensor, Tensor, Tensor, Tensor | None]], device: torch.device
-) -> Scores:
-    def whole(tensors: list[Tensor], dtype: torch.dtype) -> NDArray[Any]:
-        joined = torch.cat(tensors) if tensors else torch.empty(0, dtype=dtype, device=device)
-        return gather_rows(joined).cpu().numpy()
-
-    row = whole([part[0] for part in parts], torch.int64)
-    user = whole([part[1] for part in parts], torch.int64)
-    logit = whole([part[2] for part in parts], torch.float32)
-    label = whole([part[3] for part in parts if part[3] is not None], torch.float32)
-    if len(row) == 0:
-        raise InputError("the loader gives no rows to score")
+def _joined(ranks: list[list[NDArray[Any]]]) -> Scores:
+    """Row, user, label and logit of every rank that had rows, as one; by row number."""
+    require(ranks, "the loader gives no rows to score")
+    row, user, label, logit = (np.concatenate(column) for column in zip(*ranks, strict=True))
     order = np.argsort(row, kind="stable")
     row = row[order]
-    doubled = np.flatnonzero(row[1:] == row[:-1])
+    doubled = row[1:][row[1:] == row[:-1]]
     if len(doubled):
-        raise InputError(f"every row must come once, row {row[doubled[0]]} came more than once")
-    return Scores(
-        row=row,
-        user=user[order],
-        label=label[order] if len(label) == len(row) else None,
-        logit=logit[order],
-    )
+        raise InputError(f"every row must come once, row {doubled[0]} came more than once")
+    labels = label[order] if len(label) == len(row) else None
+    return Scores(row=row, user=user[order], label=labels, logit=logit[order])

@@ -16,6 +16,7 @@ from toy_training import ToyLoader, ToyModel, assert_same_state, state_of, toy_c
 from mmrec import InputError
 from mmrec.cli import run
 from mmrec.train import fit, load_checkpoint, load_weights, save_checkpoint
+from mmrec.train.state import checkpoint
 
 
 def save(directory: Path, step: int, value: float = 1.0) -> Path:
@@ -101,6 +102,37 @@ def test_all_damaged_is_an_error_not_a_fresh_start(tmp_path: Path) -> None:
         flip(save(tmp_path, step).with_suffix(".safetensors"), 40)
     with pytest.raises(InputError, match=r"every checkpoint in .* is damaged"):
         load_checkpoint(tmp_path, "last")
+
+
+@pytest.mark.parametrize("written", [1, 3])
+def test_another_format_is_refused_in_one_sentence_that_says_what_to_do(
+    tmp_path: Path,
+    written: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    monkeypatch.setattr(checkpoint, "FORMAT", written)
+    run_fit(out)
+    monkeypatch.undo()
+    sentence = rf"was written by another version of mmrec \(format {written}, this reads 2\): train"
+    for what in ("last", "best"):
+        with pytest.raises(InputError, match=sentence):
+            load_checkpoint(out, what)
+    with pytest.raises(InputError, match=sentence) as refused:
+        run_fit(out)
+    assert "\n" not in str(refused.value)
+    assert "damaged" not in str(refused.value) + capsys.readouterr().err
+    fit(
+        ToyModel(),
+        ToyLoader(),
+        ToyLoader(101, data_seed=2, shuffle=False),
+        config=toy_config(epochs=1),
+        out=out,
+        recipe={},
+        restart=True,
+    )
+    assert load_checkpoint(out, "last").step == 13
 
 
 class Payload:

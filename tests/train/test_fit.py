@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from dataclasses import replace
@@ -25,6 +26,7 @@ from toy_training import (
 
 from mmrec import Batch, InputError
 from mmrec.train import FitResult, Interrupted, TrainConfig, fit, load_checkpoint, read_log, score
+from mmrec.train.step.stepper import HasAuxiliary, click_loss
 
 
 def train(
@@ -166,7 +168,7 @@ def test_stops_early_and_keeps_the_best(tmp_path: Path, monitor: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_checkpoints_and_the_same_call_goes_on(
+def test_a_signal_checkpoints_and_the_same_call_resumes(
     tmp_path: Path, number: signal.Signals, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = toy_config()
@@ -221,14 +223,22 @@ def test_ctrl_c_that_also_ends_the_loaders_workers(tmp_path: Path) -> None:
 def test_refuses_another_recipe_setting_or_data(tmp_path: Path) -> None:
     train(tmp_path)
     loaders = ToyLoader(), ToyLoader(101, data_seed=2, shuffle=False)
-    with pytest.raises(InputError, match=r"another recipe: kind was 'toy' and is 'other'; put"):
+    with pytest.raises(
+        InputError, match=r"another recipe: recipe.kind was 'toy' and is 'other'; put"
+    ):
         fit(ToyModel(), *loaders, config=toy_config(), out=tmp_path, recipe={"kind": "other"})
-    with pytest.raises(InputError, match=r"another setting: learning_rate was 0.01 and is 0.02;"):
+    with pytest.raises(
+        InputError, match=r"another setting: setting.learning_rate was 0.01 and is 0.02;"
+    ):
         train(tmp_path, toy_config(learning_rate=0.02))
-    with pytest.raises(InputError, match=r"another training data: n was 203 and is 204;"):
+    with pytest.raises(
+        InputError, match=r"another training data: training data.n was 203 and is 204;"
+    ):
         train(tmp_path, n=204)
     nested = {"kind": "toy", "sizes": {"mlp": [8], "head": 4}}
-    with pytest.raises(InputError, match=r"sizes.mlp was 'absent' and is \[8\], sizes.head was"):
+    with pytest.raises(
+        InputError, match=r"recipe.sizes.mlp was 'absent' and is \[8\], recipe.sizes"
+    ):
         fit(ToyModel(), *loaders, config=toy_config(), out=tmp_path, recipe=nested)
     with pytest.raises(InputError, match="does not fit this model"):
         train(tmp_path, model=ToyModel(width=11))
@@ -256,8 +266,37 @@ def test_logged_loss_is_the_mean_over_rows(tmp_path: Path) -> None:
     assert read_log(tmp_path)[0]["loss"] == pytest.approx(scores["logloss"], rel=1e-6)
 
 
+def test_click_loss_is_the_formula_of_each_row() -> None:
+    batch = replace(next(iter(ToyLoader(4))), label=torch.tensor([1.0, 1.0, 0.0, 0.0]))
+    logits = torch.tensor([3.0, -20.0, 0.1, 9.0])
+    slow = []
+    for logit, label in zip(logits.tolist(), batch.label.tolist(), strict=True):
+        click = 1 / (1 + math.exp(-logit))
+        slow.append(-(label * math.log(click) + (1 - label) * math.log(1 - click)))
+    assert click_loss(logits, batch).tolist() == pytest.approx(slow, rel=1e-5)
+
+
+def test_the_loss_sees_float32_logits_whatever_the_precision(tmp_path: Path) -> None:
+    seen = set()
+
+    def loss(logit: torch.Tensor, batch: Batch) -> torch.Tensor:
+        seen.add((logit.dtype, torch.is_autocast_enabled("cpu")))
+        return click_loss(logit, batch)
+
+    fit(
+        ToyModel(),
+        ToyLoader(),
+        ToyLoader(101, data_seed=2, shuffle=False),
+        config=toy_config(epochs=1, precision="bfloat16"),
+        out=tmp_path,
+        recipe={},
+        loss=loss,
+    )
+    assert seen == {(torch.float32, False)}
+
+
 class Pulled(ToyModel):
-    """Holds an auxiliary loss, as a ranker with alignment does."""
+    """Leaves an auxiliary loss, as a ranker with alignment does."""
 
     def forward(self, batch: Batch) -> torch.Tensor:
         logit = super().forward(batch)
@@ -268,6 +307,8 @@ class Pulled(ToyModel):
 def test_an_auxiliary_loss_joins_the_mean_loss(tmp_path: Path) -> None:
     model, plain = Pulled(dropout=0.0), ToyModel(dropout=0.0)
     train(tmp_path, toy_config(epochs=1, clip_norm=None, learning_rate=1e-3), model, n=13)
+    assert isinstance(model, HasAuxiliary)
+    assert not isinstance(plain, HasAuxiliary)
     optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-3, weight_decay=0.0)
     batch = next(iter(ToyLoader(13)))
     loss = F.binary_cross_entropy_with_logits(plain(batch), batch.label)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from toy_training import ToyModel, toy_config
 
+from mmrec.train.state.progress import Progress
 from mmrec.train.step.ema import EMA
 from mmrec.train.step.optimizer import (
     load_optimizer_tensors,
@@ -16,7 +17,7 @@ from mmrec.train.step.optimizer import (
     parameter_groups,
     set_learning_rates,
 )
-from mmrec.train.step.schedule import Schedule
+from mmrec.train.step.schedule import rate_factor
 
 
 def test_tables_dense_weights_biases_and_patterns_have_their_own_settings() -> None:
@@ -72,22 +73,22 @@ def test_state_moves_between_groupings_by_name() -> None:
 
 def test_cosine_and_warm_up_are_their_formulas() -> None:
     config = toy_config(schedule="cosine", warmup_steps=10, final_lr_share=0.1)
-    schedule = Schedule(config, total_steps=110)
     for step in range(10):
-        assert schedule.factor(step) == pytest.approx((step + 1) / 10)
+        assert rate_factor(config, step, total_steps=110) == pytest.approx((step + 1) / 10)
     for step in range(10, 111):
         shape = 0.5 * (1 + math.cos(math.pi * (step - 10) / 100))
-        assert schedule.factor(step) == pytest.approx(0.1 + 0.9 * shape)
-    assert schedule.factor(500) == pytest.approx(0.1)
+        assert rate_factor(config, step, total_steps=110) == pytest.approx(0.1 + 0.9 * shape)
+    assert rate_factor(config, 500, total_steps=110) == pytest.approx(0.1)
 
 
 def test_plateau_waits_then_lowers() -> None:
     config = toy_config(schedule="plateau", plateau_factor=0.5, plateau_patience=1)
-    schedule = Schedule(config, total_steps=1)
-    factors = []
-    for improved in (True, False, False, False, True, False, False):
-        schedule.observe(improved=improved)
-        factors.append(schedule.factor(0))
+    progress = Progress()
+    factors, improved = [], []
+    for auc in (0.5, 0.5, 0.4, 0.3, 0.6, 0.6, 0.2):
+        improved.append(progress.note({"auc": auc}, config))
+        factors.append(rate_factor(config, 0, total_steps=1, plateau=progress.plateau))
+    assert improved == [True, False, False, False, True, False, False]
     assert factors == [1, 1, 0.5, 0.5, 0.5, 0.5, 0.25]
 
 

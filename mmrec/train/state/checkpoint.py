@@ -14,18 +14,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
+import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from mmrec.errors import InputError
+from mmrec.errors import InputError, require
 from mmrec.io.files import replacing, write_json
 from mmrec.io.identity import as_json
 
 Kind = Literal["last", "best"]
-FORMAT = 1
+FORMAT = 2
 _NAME = re.compile(r"(last|best)-(\d{10})\.json")
+
+
+class Damaged(InputError):
+    """A checkpoint that is not as it was written."""
 
 
 @dataclass(frozen=True)
@@ -98,32 +102,31 @@ def load_checkpoint(path: Path | str, which: Kind = "best") -> Checkpoint:
     one is named on stderr and the one before it is taken.
 
     Raises:
-        InputError: there is none, or every one of them is damaged.
+        InputError: there is none, every one of them is damaged, or another version wrote it.
     """
     path = Path(path)
-    if path.is_dir():
-        directory = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-        found = newest_checkpoint(directory, which)
-        if found is None:
-            raise InputError(f"no {which} checkpoint in {directory}")
-        return found
-    if not path.is_file():
-        raise InputError(f"no checkpoint at {path}")
-    return _read(path)
+    if not path.is_dir():
+        require(path.is_file(), f"no checkpoint at {path}")
+        return _read(path)
+    directory = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    found = newest_checkpoint(directory, which)
+    if found is None:
+        raise InputError(f"no {which} checkpoint in {directory}")
+    return found
 
 
 def newest_checkpoint(directory: Path, kind: Kind) -> Checkpoint | None:
     """The newest complete checkpoint, None where there is none at all.
 
     Raises:
-        InputError: there are some and all are damaged.
+        InputError: there are some and all are damaged, or another version wrote the newest.
     """
     damage = []
     for path in checkpoint_files(directory, kind):
         try:
             return _read(path)
-        except InputError as error:
-            damage.append(str(error))
+        except Damaged as error:
+            damage.append(error)
             print(f"passed over: {error}", file=sys.stderr)
     if damage:
         raise InputError(f"every checkpoint in {directory} is damaged; the newest: {damage[0]}")
@@ -166,24 +169,24 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
 def _read(path: Path) -> Checkpoint:
     try:
         content = json.loads(path.read_text())
-        seal = content["tensors"]
-        if content["format"] != FORMAT:
-            raise InputError(
-                f"checkpoint {path} has format {content['format']}, this reads {FORMAT}"
-            )
-        if content.pop("seal") != _seal(content):
-            raise InputError(f"checkpoint {path} is damaged: its own checksum does not match")
+        written, seal = content["format"], content.pop("seal")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"checkpoint {path} is damaged: {error!r}") from error
+        raise Damaged(f"checkpoint {path} is damaged: {error!r}") from error
+    require(
+        written == FORMAT,
+        f"checkpoint {path} was written by another version of mmrec (format {written}, this "
+        f"reads {FORMAT}): train again with this version, or predict with the one that wrote it",
+    )
+    if seal != _seal(content):
+        raise Damaged(f"checkpoint {path} is damaged: its own checksum does not match")
     weights = path.with_suffix(".safetensors")
+    kept = content["tensors"]
     try:
-        if weights.stat().st_size != seal["bytes"] or _digest(weights) != seal["sha256"]:
-            raise InputError(f"checkpoint {weights} is damaged: its checksum does not match")
+        if weights.stat().st_size != kept["bytes"] or _digest(weights) != kept["sha256"]:
+            raise Damaged(f"checkpoint {weights} is damaged: its checksum does not match")
         tensors = load_file(weights)
     except (OSError, SafetensorError) as error:
-        raise InputError(f"checkpoint {weights} is damaged: {error}") from error
+        raise Damaged(f"checkpoint {weights} is damaged: {error}") from error
     return Checkpoint(path=path, step=content["step"], tensors=tensors, content=content)
 
 
@@ -202,23 +205,13 @@ def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as handle:
-        while block := handle.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
+    return hashlib.sha256(np.memmap(path, mode="r").data).hexdigest()
 
 
 def _seal(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def detached(model: nn.Module) -> dict[str, Tensor]:
-    """A model's persistent state by name, detached."""
-    return {name: value.detach() for name, value in model.state_dict().items()}
-
-
 def is_finite(tensors: Mapping[str, Tensor]) -> bool:
     """True where every floating tensor holds only finite numbers."""
-    flags = [torch.isfinite(t).all() for t in tensors.values() if t.is_floating_point()]
-    return bool(torch.stack([f.cpu() for f in flags]).all()) if flags else True
+    return all(bool(t.isfinite().all()) for t in tensors.values() if t.is_floating_point())

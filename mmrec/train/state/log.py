@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mmrec.errors import InputError
+from mmrec.errors import InputError, require
 from mmrec.io.files import replacing
 
 
@@ -51,8 +51,7 @@ class RunLog:
 def read_log(out: Path) -> list[dict[str, Any]]:
     """The events of a run, in order."""
     path = out / "log.jsonl"
-    if not path.exists():
-        raise InputError(f"no training log at {path}")
+    require(path.exists(), f"no training log at {path}")
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 

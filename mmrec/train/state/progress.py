@@ -1,12 +1,10 @@
 """Where a run stands: plain numbers that go into the checkpoint's JSON."""
 
-from __future__ import annotations
-
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmrec.errors import InputError
+from mmrec.config import TrainConfig
 
 
 @dataclass
@@ -41,7 +39,7 @@ class Progress:
         bad_steps, bad_in_a_row: skipped steps, all and lately.
         window, in_epoch: training loss since the last log line, and in this epoch.
         history: every evaluation.
-        schedule: the schedule's own state.
+        plateau: what the "plateau" schedule has come down to.
         log_lines: lines of `log.jsonl` that belong to this state.
         finished: why the run ended, None while it has not.
     """
@@ -57,21 +55,26 @@ class Progress:
     window: Sums = field(default_factory=Sums)
     in_epoch: Sums = field(default_factory=Sums)
     history: list[dict[str, Any]] = field(default_factory=list)
-    schedule: dict[str, float] = field(default_factory=dict)
+    plateau: float = 1.0
     log_lines: int = 0
     finished: str | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """As plain values."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, content: dict[str, Any]) -> Progress:
-        """The inverse of `to_json`."""
-        if set(content) != {f.name for f in fields(cls)}:
-            raise InputError("the checkpoint was written by another version of mmrec.train")
-        sums = {name: Sums(**content[name]) for name in ("window", "in_epoch")}
-        return cls(**{**content, **sums})
+    def note(self, found: dict[str, Any], config: TrainConfig) -> bool:
+        """Take in an evaluation; returns whether it is the best so far."""
+        sign = 1 if config.monitor == "auc" else -1
+        best = self.best
+        improved = best is None or sign * found[config.monitor] > sign * best[config.monitor]
+        self.evaluated = self.step
+        self.history.append(found)
+        if improved:
+            self.best, self.waited = found, 0
+            return True
+        self.waited += 1
+        if self.waited % (config.plateau_patience + 1) == 0:
+            self.plateau *= config.plateau_factor
+        if config.patience is not None and self.waited >= config.patience:
+            self.finished = "early stopping"
+        return False
 
 
 @dataclass(frozen=True)

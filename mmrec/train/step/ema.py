@@ -15,15 +15,15 @@ class EMA:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.names = [name for name, p in model.named_parameters() if p.requires_grad]
-        self.weights = [p for p in model.parameters() if p.requires_grad]
-        self.shadow = [p.detach().clone() for p in self.weights]
+        self.weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.shadow = {name: p.detach().clone() for name, p in self.weights.items()}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """After step number `step` (counted from 1)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self.shadow, list(self.weights), 1 - decay)
+        weights: list[Tensor] = list(self.weights.values())
+        torch._foreach_lerp_(list(self.shadow.values()), weights, 1 - decay)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -36,16 +36,12 @@ class EMA:
 
     @torch.no_grad()
     def _swap(self) -> None:
-        for weight, shadow in zip(self.weights, self.shadow, strict=True):
+        for name, weight in self.weights.items():
             kept = weight.detach().clone()
-            weight.copy_(shadow)
-            shadow.copy_(kept)
+            weight.copy_(self.shadow[name])
+            self.shadow[name].copy_(kept)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps."""
-        return dict(zip(self.names, self.shadow, strict=True))
-
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        """The inverse of `tensors`."""
-        for name, shadow in zip(self.names, self.shadow, strict=True):
-            shadow.copy_(tensors[name])
+    def load(self, shadow: dict[str, Tensor]) -> None:
+        """Take over what a checkpoint kept of `shadow`."""
+        for name, kept in self.shadow.items():
+            kept.copy_(shadow[name])

@@ -28,7 +28,7 @@ class StepRecord:
         rows: in the global batch.
         skipped: the weights were left as they were.
         norm: of the mean loss's gradient, before clipping.
-        row: this rank's row numbers.
+        row: this rank's row numbers, a tensor a batch.
     """
 
     loss: float
@@ -37,43 +37,28 @@ class StepRecord:
     norm: float
     row: list[Tensor]
 
-    def row_numbers(self) -> list[int]:
-        """As plain ints; only asked for when something is wrong."""
-        return [int(number) for part in self.row for number in part.tolist()]
-
 
 class StepRecords:
-    """A ring of the latest steps' outcomes, on the device until `take` brings them over.
+    """The latest steps' outcomes, on the device until `take` brings them over.
 
     Per step it costs a few tiny asynchronous copies; the host waits only in `take`.
     """
 
-    def __init__(self, capacity: int, device: torch.device) -> None:
-        self._values = torch.zeros(capacity, 4, dtype=torch.float64, device=device)
-        self._rows: list[list[Tensor]] = []
+    def __init__(self) -> None:
+        self._kept: list[tuple[Tensor, list[Tensor]]] = []
 
-    @property
-    def full(self) -> bool:
-        """Time to `take`."""
-        return len(self._rows) == len(self._values)
-
-    def add(
-        self, *, loss: Tensor, rows: Tensor, skipped: Tensor, norm: Tensor, row: list[Tensor]
-    ) -> None:
-        """Remember one step; all four are scalars on the device."""
-        values = torch.stack([v.double() for v in (loss, rows, skipped, norm)])
-        self._values[len(self._rows)].copy_(values)
-        self._rows.append(row)
+    def add(self, *values: Tensor, row: list[Tensor]) -> None:
+        """Remember one step: the scalars loss, rows, skipped and norm, on the device."""
+        self._kept.append((torch.stack([value.double() for value in values]), row))
 
     def take(self) -> list[StepRecord]:
         """All since the last call; this is where the host waits for the device."""
-        values = self._values[: len(self._rows)].tolist()
-        taken = [
+        kept, self._kept = self._kept, []
+        values = torch.stack([v for v, _ in kept]).tolist() if kept else []
+        return [
             StepRecord(loss, int(rows), bool(skipped), norm, row)
-            for (loss, rows, skipped, norm), row in zip(values, self._rows, strict=True)
+            for (loss, rows, skipped, norm), (_, row) in zip(values, kept, strict=True)
         ]
-        self._rows = []
-        return taken
 
 
 def healthy(loss: Tensor, rows: Tensor, norm: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mmrec.config import TrainConfig
-from mmrec.errors import InputError
+from mmrec.errors import require
 
 
 def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
@@ -28,9 +28,10 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, An
         if not parameter.requires_grad:
             continue
         rate, decay = config.learning_rate, config.weight_decay
-        if id(parameter) in tables:
-            rate = _or(config.embedding_learning_rate, rate)
-            decay = _or(config.embedding_weight_decay, decay)
+        if id(parameter) in tables and config.embedding_learning_rate is not None:
+            rate = config.embedding_learning_rate
+        if id(parameter) in tables and config.embedding_weight_decay is not None:
+            decay = config.embedding_weight_decay
         for pattern, options in config.groups.items():
             if fnmatchcase(name, pattern):
                 rate = options.get("learning_rate", rate)
@@ -45,10 +46,8 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, An
         )
         group["params"].append(parameter)
         group["names"].append(name)
-    if unused:
-        raise InputError(f"no parameter of the model matches {sorted(unused)}")
-    if not groups:
-        raise InputError("the model has no trainable parameter")
+    require(not unused, f"no parameter of the model matches {sorted(unused)}")
+    require(groups, "the model has no trainable parameter")
     return list(groups.values())
 
 
@@ -91,7 +90,3 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, 
         name, quantity = key.rsplit("/", 1)
         parameter = by_name[name]
         optimizer.state[parameter][quantity] = value.to(parameter.device)
-
-
-def _or(value: float | None, otherwise: float) -> float:
-    return otherwise if value is None else value

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-from mmrec.errors import InputError
+from mmrec.errors import InputError, require
 
 _TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -22,8 +22,10 @@ def resolve_device(name: str | torch.device) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise InputError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device {name} was asked for, but torch finds no CUDA device here")
+    require(
+        device.type != "cuda" or torch.cuda.is_available(),
+        f"device {name} was asked for, but torch finds no CUDA device here",
+    )
     return device
 
 
@@ -33,10 +35,11 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
         if device.type != "cuda":
             return torch.float32
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    if name not in _TYPES:
-        raise InputError(f"precision must be auto or one of {sorted(_TYPES)}, got {name!r}")
-    if name == "float16" and device.type != "cuda":
-        raise InputError(f"float16 training needs CUDA, got device {device}; try bfloat16")
+    require(name in _TYPES, f"precision must be auto or one of {sorted(_TYPES)}, got {name!r}")
+    require(
+        name != "float16" or device.type == "cuda",
+        f"float16 training needs CUDA, got device {device}; try bfloat16",
+    )
     return _TYPES[name]
 
 
@@ -59,17 +62,13 @@ class LossScale:
         self.patience = patience
         # The loss is summed over the batch, not averaged, so the usual 2**16 would overflow.
         self.scale = torch.tensor(2.0**10 if self.enabled else 1.0, device=device)
-        self.streak = torch.zeros((), device=device)
+        self.streak = torch.zeros((), dtype=torch.int32, device=device)
 
     def update(self, overflow: Tensor) -> None:
         """`overflow` is 1.0 where the step just taken was skipped, else 0.0."""
-        if not self.enabled:
-            return
-        self.streak = torch.where(overflow > 0, 0.0, self.streak + 1)
-        grow = self.streak >= self.patience
-        grown = torch.where(grow, self.scale * 2, self.scale)
-        self.scale = torch.where(overflow > 0, self.scale * 0.5, grown).clamp(2.0**-14, 2.0**24)
-        self.streak = torch.where(grow, 0.0, self.streak)
+        if self.enabled:
+            torch._amp_update_scale_(self.scale, self.streak, overflow, 2.0, 0.5, self.patience)
+            self.scale.clamp_(2.0**-14, 2.0**24)
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint keeps."""

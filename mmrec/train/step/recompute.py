@@ -8,7 +8,7 @@ from functools import partial
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from mmrec.errors import InputError
+from mmrec.errors import require
 
 
 def matching_modules(model: nn.Module, patterns: Sequence[str]) -> list[nn.Module]:
@@ -25,8 +25,7 @@ def matching_modules(model: nn.Module, patterns: Sequence[str]) -> list[nn.Modul
         inside = any(name.startswith(f"{outer}.") for outer in found)
         if name and matched and not inside:
             found[name] = module
-    if unused:
-        raise InputError(f"no module of the model matches {sorted(unused)}")
+    require(not unused, f"no module of the model matches {sorted(unused)}")
     return list(found.values())
 
 

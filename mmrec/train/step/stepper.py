@@ -1,8 +1,7 @@
 """One optimizer step: forward, backward, clip, guard, update; the host waits for none of it."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +27,17 @@ from mmrec.train.step.recompute import matching_modules, recomputing
 RowLoss = Callable[[Tensor, Batch], Tensor]
 
 
+@runtime_checkable
+class HasAuxiliary(Protocol):
+    """A model whose forward leaves a loss of its own: a scalar tensor, a mean over the batch.
+
+    It is added to the mean loss of the rows; None adds nothing. The logged loss is that of the
+    rows alone.
+    """
+
+    auxiliary: Tensor | None
+
+
 def click_loss(logit: Tensor, batch: Batch) -> Tensor:
     """(B,) binary cross-entropy of float32 logits.
 
@@ -46,9 +56,7 @@ class Stepper:
     into ranks and accumulated batches: losses are summed in the backward pass and the division
     by the number of rows, the loss scale and the clipping factor are one number, applied by the
     fused optimizer kernel. The same kernel leaves everything as it is where the guard says so.
-
-    A model may hold `auxiliary`: a scalar tensor that its latest forward adds to the mean loss,
-    or None. The logged loss is that of the clicks alone.
+    The loss of a model that `HasAuxiliary` is added.
     """
 
     def __init__(
@@ -61,7 +69,7 @@ class Stepper:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.scale = LossScale(self.dtype, device)
         self.ema = EMA(model, config.ema_decay) if config.ema_decay is not None else None
-        self.records = StepRecords(config.log_every, device)
+        self.records = StepRecords()
         self._recomputed = matching_modules(model, config.speed.recompute)
         compiled: nn.Module = torch.compile(model) if config.compile else model  # type: ignore[assignment]
         self._forward = parallel(compiled, device)
@@ -74,7 +82,12 @@ class Stepper:
         Randomness (dropout) depends on (seed, step, rank) alone, so a resumed run needs no
         generator states and no loader can disturb them.
         """
-        self._seed(_mixed(self.config.seed, step, self._world.rank))
+        # `torch.manual_seed` for the devices in use; it would queue one for every other kind.
+        seed = _mixed(self.config.seed, step, self._world.rank)
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+
         total = torch.zeros(2, dtype=torch.float32, device=self.device)  # summed loss, rows
         for position, (batch, _) in enumerate(group):
             last = position == len(group) - 1
@@ -93,15 +106,7 @@ class Stepper:
         self.scale.update(skipped)
         if self.ema is not None:
             self.ema.update(step + 1)
-        self.records.add(
-            loss=loss, rows=rows, skipped=skipped, norm=norm, row=[row.clone() for _, row in group]
-        )
-
-    def _seed(self, seed: int) -> None:
-        """`torch.manual_seed` for the devices in use; it would queue one for every other kind."""
-        torch.default_generator.manual_seed(seed)
-        if self.device.type == "cuda":
-            torch.cuda.manual_seed(seed)
+        self.records.add(loss, rows, skipped, norm, row=[row.clone() for _, row in group])
 
     def _backward(self, batch: Batch, *, synchronise: bool) -> Tensor:
         """Add the gradient of the batch's summed loss; returns that loss, detached."""
@@ -112,18 +117,16 @@ class Stepper:
             batch, weight = self._spare, 0.0
         elif self._world.size > 1:
             self._spare = batch
-        quiet: AbstractContextManager[None] = nullcontext()
-        if not synchronise and isinstance(self._forward, nn.parallel.DistributedDataParallel):
-            quiet = self._forward.no_sync()
-        with quiet:
-            with autocast(self.device, self.dtype), recomputing(self._recomputed):
-                logit = self._forward(batch)
-            check_logits(logit, batch)
-            loss = self.loss(logit.float(), batch).sum() * weight
-            extra: Tensor | None = getattr(self.model, "auxiliary", None)
-            # A mean over the batch by contract: times its rows it joins the sum.
-            total = loss if extra is None else loss + extra.float() * (weight * len(batch))
-            (total * self.scale.scale).backward()  # type: ignore[no-untyped-call]
+        if isinstance(self._forward, nn.parallel.DistributedDataParallel):
+            self._forward.require_backward_grad_sync = synchronise
+        with autocast(self.device, self.dtype), recomputing(self._recomputed):
+            logit = self._forward(batch)
+        check_logits(logit, batch)
+        loss = self.loss(logit.float(), batch).sum() * weight
+        extra = self.model.auxiliary if isinstance(self.model, HasAuxiliary) else None
+        # A mean over the batch by contract: times its rows it joins the sum.
+        total = loss if extra is None else loss + extra.float() * (weight * len(batch))
+        (total * self.scale.scale).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
     def _update(self, divisor: Tensor, skipped: Tensor, factor: float) -> None:
@@ -140,7 +143,7 @@ class Stepper:
             "model": self.model.state_dict(),
             "optimizer": optimizer_tensors(self.optimizer),
             "scaler": self.scale.tensors() if self.scale.enabled else {},
-            "ema": self.ema.tensors() if self.ema is not None else {},
+            "ema": self.ema.shadow if self.ema is not None else {},
         }
         return {f"{part}/{k}": v for part, values in parts.items() for k, v in values.items()}
 
