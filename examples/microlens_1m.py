@@ -26,7 +26,7 @@ from mmrec.data.counts import ClickCounts, count_clicks, read_pairs
 from mmrec.datasets.synthetic import SyntheticConfig, make_synthetic, write_captioned_covers
 from mmrec.embed import OpenClipEncoder, embed_items, train_tiny_clip
 from mmrec.io.files import remove, write_json
-from mmrec.io.plain import parse_settings
+from mmrec.io.plain import parse_settings, to_plain
 from mmrec.models import Ranker, check_parts
 from mmrec.models.pretrain import pretrained_vectors
 from mmrec.predict import write_submission
@@ -92,7 +92,7 @@ class Pipeline:
             with stage("diagnose"):
                 # A rank draws donors from its own rows.
                 found = diagnose(ranker, self.loader("valid"), progress=False, **self.how)
-                from_first(lambda: write_json(out / "diagnosis.json", found.to_json()))
+                from_first(lambda: write_json(out / "diagnosis.json", to_plain(found)))
                 print(f"what the ranker's AUC on valid rests on: {found.table()}")
         plain: Scores | None = None
         if not args.no_ablation:
@@ -103,7 +103,7 @@ class Pipeline:
 
         def report() -> None:
             figures, lines = summarise(self.data, self.counts, ranker, best, plain)
-            figures |= {"recipe": self.recipe.to_dict(), "seconds": stage.seconds, "files": files}
+            figures |= {"recipe": to_plain(self.recipe), "seconds": stage.seconds, "files": files}
             write_json(out / "metrics.json", figures)
             spent = {f"seconds, {name}": f"{value:.1f}" for name, value in stage.seconds.items()}
             print("\nsynthetic data, tiny encoder" if args.data is None else "")

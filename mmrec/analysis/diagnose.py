@@ -2,32 +2,65 @@
 
 An input is spoiled, everything else is left as it is, and the same rows are scored again: what
 AUC is lost was carried by that input. This is permutation importance (Breiman 2001) with paired
-intervals over users. A loss whose interval covers zero says: the model does as well without.
+intervals over users. A loss whose interval holds zero is unclear: the model may do as well without.
 
 B rows, L history, N items, P rows of the donors' pool.
 """
 
-from __future__ import annotations
-
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
-from typing import Any, cast
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from mmrec.batch import Batch
-from mmrec.errors import InputError
-from mmrec.metrics.intervals import Interval, interval, paired_difference
+from mmrec.errors import InputError, require
+from mmrec.metrics.intervals import Interval, bootstrap
 from mmrec.train.evaluate import Scores, score
 from mmrec.train.loaders import BatchLoader, rewound
 from mmrec.train.step.precision import resolve_device
 
-POOL = 65_536  # rows that lend their history and context: 26 MB at L = 100
-CONTENT = {"image": ("image", "has_image"), "text": ("text", "has_text")}
+POOL = 65_536  # rows that lend their history and context: 52 MB at L = 100
+INPUTS = (
+    "history shuffled",
+    "history removed",
+    "content permuted",
+    "image permuted",
+    "text permuted",
+    "context permuted",
+    "ids removed",
+    "user permuted",
+)
+Spoiling = AbstractContextManager[None]
+
+
+@runtime_checkable
+class HasContent(Protocol):
+    """A module with frozen content of N items: image (N, Di), text (N, Dt), their presence (N,)."""
+
+    image: Tensor
+    text: Tensor
+    has_image: Tensor
+    has_text: Tensor
+
+
+@runtime_checkable
+class HasItemTables(Protocol):
+    """A module that offers its embeddings of N rows, one an item and row 0 padding."""
+
+    def item_tables(self) -> Sequence[nn.Embedding]: ...
+
+
+@runtime_checkable
+class HasKnownItems(HasItemTables, Protocol):
+    """One in which items outside `known` (N,) bool share a vector; None = all have their own."""
+
+    known: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -76,7 +109,7 @@ class Diagnosis:
         raise InputError(f"a contribution is one of {names}, got {name!r}")
 
     def table(self) -> str:
-        """As Markdown, a row an input."""
+        """As Markdown, a row an input; one whose interval holds zero is unclear."""
         lines = [
             f"AUC {_text(self.auc)} on {self.rows:,} rows of {self.users:,} users, "
             f"{self.level:.0%} intervals over users.",
@@ -85,13 +118,9 @@ class Diagnosis:
             "|---|---|---|---|",
         ]
         for c in self.contributions:
-            verdict = "yes" if c.measurable else "harms" if c.lost.high < 0 else "no"
+            verdict = "yes" if c.measurable else "harms" if c.lost.high < 0 else "unclear"
             lines.append(f"| {c.name} | {c.auc:.4f} | {_text(c.lost, sign='+')} | {verdict} |")
         return "\n".join(lines)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain dicts and numbers."""
-        return asdict(self)
 
 
 def _text(figure: Interval, sign: str = "") -> str:
@@ -104,7 +133,6 @@ def diagnose(
     *,
     device: str | torch.device = "auto",
     precision: str = "auto",
-    num_items: int | None = None,
     inputs: tuple[str, ...] | None = None,
     level: float = 0.95,
     replicates: int = 1000,
@@ -121,16 +149,14 @@ def diagnose(
       none, the average item's; likewise for biases of items;
     - user permuted: each row gets the id of another user.
 
-    Content and ids need a seam: among the model's modules, one with the buffers image, text,
-    has_image and has_text of N rows (`mmrec.nn.ItemEncoder` is one), and embeddings of N rows
-    with "item" in their name.
+    Content and ids need a seam: among the model's modules, one that `HasContent`, and one or more
+    that `HasItemTables` (`mmrec.nn.ItemEncoder` is both, `mmrec.models.Wide` the latter).
     A model without them is diagnosed on the other inputs. One permutation is drawn for each; the
     intervals tell the noise of users, not that of the draw.
 
     Args:
         model: `Batch -> logits (B,)`; weights and buffers are left as they were found.
         loader: labelled rows, best those of the validation split.
-        num_items: N; None takes the rows of the item table found in the model.
         inputs: some of `INPUTS`; None is all.
         level, replicates, seed: of the bootstrap over users (`mmrec.metrics.intervals`).
         progress: whether to show progress on stderr; None shows it on a terminal.
@@ -138,212 +164,155 @@ def diagnose(
     Raises:
         InputError: an unknown input, rows without labels, labels all alike, or a single user.
     """
-    unknown = [name for name in inputs or () if name not in INPUTS]
-    if unknown:
-        raise InputError(f"inputs must be among {', '.join(INPUTS)}, got {', '.join(unknown)}")
-    device = resolve_device(device) if isinstance(device, str) else device
-    model.to(device)
-    pool = _Pool.of(loader, seed=seed)
-    seams = _Seams(model, num_items, seed)
-    names = [n for n in INPUTS if (inputs is None or n in inputs) and seams.has(n)]
+    wanted = INPUTS if inputs is None else inputs
+    unknown = ", ".join(name for name in wanted if name not in INPUTS)
+    require(not unknown, f"inputs must be among {', '.join(INPUTS)}, got {unknown}")
+    device = resolve_device(device)
+    spoilings = _spoilings(model.to(device), loader, seed)
     hidden = not (sys.stderr.isatty() if progress is None else progress)
     with tqdm(desc="diagnose", unit=" rows", unit_scale=True, disable=hidden) as bar:
 
-        def scored(rows: int) -> None:
-            bar.update(rows)
+        def scores(spoiling: Spoiling) -> Scores:
+            with spoiling:
+                return score(
+                    model, loader, device=device, precision=precision, each_batch=bar.update
+                )
 
-        def scores(name: str | None) -> Scores:
-            pool.restart()
-            spoiled = _Spoiled(model, pool.changes().get(name or "", _same))
-            with seams.spoiled(name):
-                return score(spoiled, loader, device=device, precision=precision, each_batch=scored)
-
-        whole = scores(None)
+        whole = scores(nullcontext())
         if whole.label is None:
             raise InputError("a diagnosis needs labels, the loader gives none")
-        auc = interval(
-            "auc", whole.user, whole.label, whole.logit,
-            level=level, replicates=replicates, seed=seed,
-        )  # fmt: skip
+        resampled = partial(
+            bootstrap, "auc", whole.user, whole.label, replicates=replicates, seed=seed
+        )
+        sound = resampled(whole.logit)
         contributions = []
-        for name in names:
-            other = scores(name)
-            lost = paired_difference(
-                "auc", whole.user, whole.label, whole.logit, other.logit,
-                level=level, replicates=replicates, seed=seed,
-            )  # fmt: skip
-            contributions.append(Contribution(name, auc.value - lost.value, lost))
+        for name in INPUTS:
+            if name in wanted and name in spoilings:
+                other = resampled(scores(spoilings[name]).logit)
+                lost = (sound - other).interval(level)
+                contributions.append(Contribution(name, other.value, lost))
     users = len(set(whole.user.tolist()))
+    auc = sound.interval(level)
     return Diagnosis(len(whole.row), users, auc, level, tuple(contributions))
 
 
-def _same(batch: Batch) -> Batch:
-    return batch
+def _spoilings(model: nn.Module, loader: BatchLoader, seed: int) -> dict[str, Spoiling]:
+    """What can be spoiled: inside each, once, the model is without that input."""
+    pool = _pool(loader)
+    found: dict[str, Spoiling] = {
+        "history shuffled": _with_changed(model, _lending(pool, "history", seed)),
+        "history removed": _with_changed(model, _without_history),
+        "context permuted": _with_changed(model, _lending(pool, "context", seed)),
+        "user permuted": _with_changed(model, _lending(pool, "user", seed)),
+    }
+    modules = list(model.modules())
+    holders = [module for module in modules if isinstance(module, HasContent)]
+    generator = torch.Generator().manual_seed(seed)
+    image, text = ("image", "has_image"), ("text", "has_text")
+    if holders:
+        found["content permuted"] = _permuted(holders, image + text, generator)
+        found["image permuted"] = _permuted(holders, image, generator)
+        found["text permuted"] = _permuted(holders, text, generator)
+    tables = [t for m in modules if isinstance(m, HasItemTables) for t in m.item_tables()]
+    if tables:
+        known = [module for module in modules if isinstance(module, HasKnownItems)]
+        found["ids removed"] = _without_ids(tables, known)
+    return found
 
 
-class _Spoiled(nn.Module):
-    """The model behind a change of its batches."""
+def _pool(loader: BatchLoader) -> dict[str, Tensor]:
+    """Rows that lend their inputs to rows of other users, sorted by user: the first `POOL` or so.
 
-    def __init__(self, model: nn.Module, change: Callable[[Batch], Batch]) -> None:
-        super().__init__()
-        self.model, self.change = model, change
-
-    def forward(self, batch: Batch) -> Tensor:
-        logit: Tensor = self.model(self.change(batch))
-        return logit
-
-
-class _Pool:
-    """Rows that lend their inputs to rows of other users, sorted by user."""
-
-    def __init__(self, user: Tensor, history: Tensor, context: Tensor, seed: int) -> None:
-        order = torch.argsort(user, stable=True)
-        self.user, self.history, self.context = user[order], history[order], context[order]
-        if len(user) and bool(self.user[0] == self.user[-1]):
-            raise InputError("a diagnosis needs rows of two users or more, got one user's")
-        self.seed = seed
-        self.restart()
-
-    @classmethod
-    def of(cls, loader: BatchLoader, *, seed: int) -> _Pool:
-        """From the loader's first `POOL` rows; histories of different widths are flush right."""
-        users, histories, contexts, rows = [], [], [], 0
-        for batch in rewound(loader):
-            users.append(batch.user.cpu())
-            histories.append(batch.history.to("cpu", torch.int32))
-            contexts.append(batch.context.cpu())
-            rows += len(batch)
-            if rows >= POOL:
-                break
-        if not rows:
-            raise InputError("the loader gives no rows to score")
-        width = max(history.shape[1] for history in histories)
-        padded = [nn.functional.pad(h, (width - h.shape[1], 0)) for h in histories]
-        return cls(torch.cat(users), torch.cat(padded), torch.cat(contexts), seed)
-
-    def restart(self) -> None:
-        """Draw the same donors again."""
-        self.generator = torch.Generator().manual_seed(self.seed)
-
-    def donors(self, user: Tensor) -> Tensor:
-        """(B,) places in the pool, evenly among the rows that are not of the row's own user."""
-        user = user.cpu()
-        low = torch.searchsorted(self.user, user)
-        own = torch.searchsorted(self.user, user, right=True) - low
-        draw = torch.rand(len(user), generator=self.generator, dtype=torch.float64)
-        place = (draw * (len(self.user) - own)).long()
-        return torch.where(place >= low, place + own, place)
-
-    def changes(self) -> Mapping[str, Callable[[Batch], Batch]]:
-        """The spoilings that need nothing of the model."""
-
-        def history(batch: Batch) -> Batch:
-            lent = self.history[self.donors(batch.user)].long()
-            width = batch.history.shape[1]
-            lent = nn.functional.pad(lent, (max(0, width - lent.shape[1]), 0))
-            return replace(batch, history=lent[:, lent.shape[1] - width :].to(batch.user.device))
-
-        def nothing(batch: Batch) -> Batch:
-            return replace(batch, history=torch.zeros_like(batch.history))
-
-        def context(batch: Batch) -> Batch:
-            lent = self.context[self.donors(batch.user)]
-            return replace(batch, context=lent.to(batch.context.device))
-
-        def user(batch: Batch) -> Batch:
-            lent = self.user[self.donors(batch.user)]
-            return replace(batch, user=lent.to(batch.user.device))
-
-        return {
-            "history shuffled": history,
-            "history removed": nothing,
-            "context permuted": context,
-            "user permuted": user,
-        }
+    Histories of different widths are flush right.
+    """
+    batches, rows = [], 0
+    for batch in rewound(loader):
+        batches.append(batch)
+        rows += len(batch)
+        if rows >= POOL:
+            break
+    require(rows, "the loader gives no rows to score")
+    width = max(batch.history.shape[1] for batch in batches)
+    pool = {
+        "user": torch.cat([batch.user for batch in batches]).cpu(),
+        "history": torch.cat([_of_width(batch.history, width) for batch in batches]).cpu(),
+        "context": torch.cat([batch.context for batch in batches]).cpu(),
+    }
+    order = torch.argsort(pool["user"], stable=True)
+    pool = {name: column[order] for name, column in pool.items()}
+    require(
+        pool["user"][0] != pool["user"][-1],
+        "a diagnosis needs rows of two users or more, got one user's",
+    )
+    return pool
 
 
-class _Seams:
-    """Where a model keeps content and ids of items."""
-
-    def __init__(self, model: nn.Module, num_items: int | None, seed: int) -> None:
-        wanted = [name for pair in CONTENT.values() for name in pair]
-        self.tables = [
-            module
-            for module in model.modules()
-            if all(isinstance(getattr(module, name, None), Tensor) for name in wanted)
-        ]
-        rows = len(cast(Tensor, self.tables[0].image)) if self.tables else 0
-        self.num_items = num_items or rows
-        self.embeddings = [
-            module
-            for name, module in model.named_modules()
-            if isinstance(module, nn.Embedding) and module.num_embeddings == self.num_items > 0
-            if "item" in name  # as many users as items there may be too
-        ]
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def has(self, name: str) -> bool:
-        """Whether this input can be spoiled."""
-        if name.startswith(("content", *CONTENT)):
-            return bool(self.tables)
-        return bool(self.embeddings) if name == "ids removed" else True
-
-    def spoiled(self, name: str | None) -> AbstractContextManager[None]:
-        """The model's own tensors changed for as long as the block runs."""
-        if name == "ids removed":
-            return self._without_ids()
-        for part, buffers in CONTENT.items():
-            if name == f"{part} permuted":
-                return self._permuted(buffers)
-        if name == "content permuted":
-            return self._permuted(CONTENT["image"] + CONTENT["text"])
-        return nullcontext()
-
-    @contextmanager
-    def _permuted(self, buffers: tuple[str, ...]) -> Iterator[None]:
-        order = 1 + torch.randperm(self.num_items - 1, generator=self.generator)
-        order = torch.cat([torch.zeros(1, dtype=torch.int64), order])  # padding stays
-        before = [(t, name, getattr(t, name)) for t in self.tables for name in buffers]
-        try:
-            for table, name, tensor in before:
-                setattr(table, name, tensor[order.to(tensor.device)])
-            yield
-        finally:
-            for table, name, tensor in before:
-                setattr(table, name, tensor)
-
-    @contextmanager
-    def _without_ids(self) -> Iterator[None]:
-        weights = [(e, e.weight.detach().clone()) for e in self.embeddings]
-        known = [
-            (table, mask)
-            for table in self.tables
-            if isinstance(mask := getattr(table, "known", None), Tensor)
-        ]
-        try:
-            with torch.no_grad():
-                for embedding, weight in weights:
-                    embedding.weight[1:] = weight[1:].mean(dim=0)
-                for table, mask in known:
-                    nobody = torch.zeros_like(mask)
-                    nobody[0] = mask[0]
-                    table.known = nobody
-            yield
-        finally:
-            with torch.no_grad():
-                for embedding, weight in weights:
-                    embedding.weight.copy_(weight)
-            for table, mask in known:
-                table.known = mask
+def _of_width(history: Tensor, width: int) -> Tensor:
+    """(B, L) -> (B, width), padded or cut at the left."""
+    return nn.functional.pad(history, (width - history.shape[1], 0))
 
 
-INPUTS = (
-    "history shuffled",
-    "history removed",
-    "content permuted",
-    "image permuted",
-    "text permuted",
-    "context permuted",
-    "ids removed",
-    "user permuted",
-)
+def _lending(pool: Mapping[str, Tensor], name: str, seed: int) -> Callable[[Batch], Batch]:
+    """Each row gets this input of a row of the pool, drawn evenly from those of other users."""
+    generator = torch.Generator().manual_seed(seed)  # the same donors for every input
+
+    def change(batch: Batch) -> Batch:
+        user = batch.user.cpu()
+        low = torch.searchsorted(pool["user"], user)
+        own = torch.searchsorted(pool["user"], user, right=True) - low
+        draw = torch.rand(len(user), generator=generator, dtype=torch.float64)
+        place = (draw * (len(pool["user"]) - own)).long()
+        lent = pool[name][torch.where(place >= low, place + own, place)]
+        if name == "history":
+            lent = _of_width(lent, batch.history.shape[1])
+        return replace(batch, **{name: lent.to(batch.user.device)})
+
+    return change
+
+
+def _without_history(batch: Batch) -> Batch:
+    return replace(batch, history=torch.zeros_like(batch.history))
+
+
+@contextmanager
+def _with_changed(model: nn.Module, change: Callable[[Batch], Batch]) -> Iterator[None]:
+    """The model reads changed batches."""
+    with model.register_forward_pre_hook(lambda _, batches: (change(*batches),)):
+        yield
+
+
+@contextmanager
+def _permuted(
+    holders: Sequence[HasContent], buffers: Sequence[str], generator: torch.Generator
+) -> Iterator[None]:
+    """Items swap what stands in these buffers."""
+    before = [(holder, name, getattr(holder, name)) for holder in holders for name in buffers]
+    order = 1 + torch.randperm(len(before[0][2]) - 1, generator=generator)
+    order = nn.functional.pad(order, (1, 0))  # padding stays
+    try:
+        for holder, name, tensor in before:
+            setattr(holder, name, tensor[order.to(tensor.device)])
+        yield
+    finally:
+        for holder, name, tensor in before:
+            setattr(holder, name, tensor)
+
+
+@contextmanager
+def _without_ids(tables: Sequence[nn.Embedding], known: Sequence[HasKnownItems]) -> Iterator[None]:
+    """No item is known, and all have the average item's vector in tables that need one."""
+    weights = [table.weight.detach().clone() for table in tables]
+    masks = [(module, module.known) for module in known if module.known is not None]
+    try:
+        with torch.no_grad():
+            for table in tables:
+                table.weight[1:] = table.weight[1:].mean(dim=0)
+        for module, mask in masks:
+            module.known = mask & (torch.arange(len(mask), device=mask.device) == 0)
+        yield
+    finally:
+        with torch.no_grad():
+            for table, weight in zip(tables, weights, strict=True):
+                table.weight.copy_(weight)
+        for module, mask in masks:
+            module.known = mask

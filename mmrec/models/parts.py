@@ -39,6 +39,10 @@ class Wide(nn.Module):
         for weight in self.parameters():
             nn.init.zeros_(weight)
 
+    def item_tables(self) -> list[nn.Embedding]:
+        """The embeddings that hold a row an item (see `mmrec.analysis.HasItemTables`)."""
+        return [self.item]
+
     def forward(self, target: Tensor, place: Tensor | None = None) -> Tensor:
         bias = cast(Tensor, self.item(target))
         if self.user is not None:

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from mmrec.errors import InputError
+from mmrec.errors import InputError, require
 from mmrec.nn.checks import not_negative, probability
 from mmrec.nn.fusion.base import EstimatedFusion, Fusion
 from mmrec.nn.fusion.modality_dropout import drop_modality
@@ -71,8 +71,10 @@ class ItemEncoder(nn.Module):
         not_negative(id_dim=id_dim, tag_dim=tag_dim)
         probability(id_dropout=id_dropout, modality_dropout=modality_dropout)
         _check_table(tags, image, text, has_image, has_text, known)
-        if (id_dropout > 0 or known is not None) and not (unknown and id_dim):
-            raise InputError("id_dropout and known need unknown=True and an id_dim of at least 1")
+        require(
+            (unknown and id_dim) or (id_dropout == 0 and known is None),
+            "id_dropout and known need unknown=True and an id_dim of at least 1",
+        )
         self.num_items = len(tags)
         self.id_dropout, self.modality_dropout = id_dropout, modality_dropout
         self.content_dim = 0 if fusion is None else fusion.out_dim
@@ -88,11 +90,9 @@ class ItemEncoder(nn.Module):
 
         self.ids = nn.Embedding(self.num_items, id_dim, padding_idx=0) if id_dim else None
         self.unknown = nn.Parameter(torch.randn(id_dim) * EMBEDDING_STD) if unknown else None
-        if unknown:
-            everything = torch.ones(self.num_items, dtype=torch.bool)
-            self.register_buffer("known", everything if known is None else known.cpu().clone())
-        else:
-            self.known = None
+        if unknown and known is None:
+            known = torch.ones(self.num_items, dtype=torch.bool)
+        self.register_buffer("known", None if known is None else known.cpu().clone())
         size = int(tags.max()) + 1 if num_tags is None else num_tags
         self.tag = (
             nn.EmbeddingBag(max(size, 1), tag_dim, mode="mean", padding_idx=0) if tag_dim else None
@@ -106,6 +106,10 @@ class ItemEncoder(nn.Module):
         self.fusion = cast("nn.Module | None", fusion)
         if estimate and isinstance(fusion, EstimatedFusion) and not fusion.estimated:
             fusion.estimate(*self.features(torch.arange(1, self.num_items)))
+
+    def item_tables(self) -> list[nn.Embedding]:
+        """The embeddings that hold a row an item (see `mmrec.analysis.HasItemTables`)."""
+        return [] if self.ids is None else [self.ids]
 
     def forward(self, ids: Tensor) -> Tensor:
         parts = []
@@ -189,8 +193,8 @@ def _check_table(
     if known is not None:
         expected["known"] = (known, 1)
     for name, (table, ndim) in expected.items():
-        if table.ndim != ndim or len(table) != rows:
-            raise InputError(
-                f"{name} must have {ndim} dims and one row for each of the {rows} items, "
-                f"got shape {tuple(table.shape)}"
-            )
+        require(
+            table.ndim == ndim and len(table) == rows,
+            f"{name} must have {ndim} dims and one row for each of the {rows} items, "
+            f"got shape {tuple(table.shape)}",
+        )

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from mmrec import Batch, InputError
-from mmrec.analysis.diagnose import INPUTS, Diagnosis, diagnose
+from mmrec.analysis.diagnose import INPUTS, Diagnosis, HasItemTables, diagnose
+from mmrec.io.plain import to_plain
 from mmrec.models import (
     ContextRecipe,
     HistoryRecipe,
@@ -188,7 +189,7 @@ def test_the_report_reads_and_writes(diagnoses: dict[str, Diagnosis]) -> None:
     table = diagnoses["sound"].table()
     assert table.count("\n") == 3 + len(INPUTS)
     assert "| history shuffled |" in table
-    assert json.loads(json.dumps(diagnoses["sound"].to_json()))["rows"] == 2000
+    assert json.loads(json.dumps(to_plain(diagnoses["sound"])))["rows"] == 2000
     with pytest.raises(InputError, match="history shuffled"):
         diagnoses["sound"]["weather"]
 
@@ -219,6 +220,47 @@ def test_a_model_without_seams_is_diagnosed_by_its_batches(kind: Tensor) -> None
     assert found["history shuffled"].measurable
     assert found["context permuted"].measurable
     assert found["user permuted"].lost.value == 0
+
+
+class Popular(nn.Module):
+    """A ranker of one's own: an appeal an item, beside a table that is no item's."""
+
+    def __init__(self, kind: Tensor) -> None:
+        super().__init__()
+        self.appeal, self.other = nn.Embedding(ITEMS, 1), nn.Embedding(ITEMS, 1)
+        with torch.no_grad():
+            self.appeal.weight.copy_((kind == 1).float().unsqueeze(1))
+
+    def forward(self, batch: Batch) -> Tensor:
+        out: Tensor = self.appeal(batch.target) + self.other(batch.history[:, -1])
+        return out.squeeze(1)
+
+
+class Offering(Popular):
+    """The same, that says which table holds the items."""
+
+    def item_tables(self) -> list[nn.Embedding]:
+        return [self.appeal]
+
+
+def test_a_model_of_ones_own_offers_its_tables_of_items(kind: Tensor) -> None:
+    """Whatever they are called; a table that is not offered is left alone."""
+    data = rows(1500, kind, seed=6)
+    clicked = (kind[data.batch.target] == 1).float()
+    data = Rows(replace(data.batch, label=clicked))
+    hidden, model = Popular(kind), Offering(kind)
+    assert not isinstance(hidden, HasItemTables)
+    assert isinstance(model, HasItemTables)
+    with torch.no_grad():
+        model.other.weight.zero_()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    names = {c.name for c in diagnose(hidden, data, device="cpu", replicates=20).contributions}
+    found = diagnose(model, data, device="cpu", replicates=100)
+    assert {c.name for c in found.contributions} == names | {"ids removed"}
+    assert found["ids removed"].auc == 0.5
+    assert found["ids removed"].measurable
+    assert "| history shuffled | 1.0000 | +0.0000 [+0.0000, +0.0000] | unclear |" in found.table()
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
 def test_donors_are_rows_of_other_users(kind: Tensor) -> None:
