@@ -15,12 +15,13 @@ import microlens_1m
 import torch
 
 from mmrec.cli import run
+from mmrec.io.plain import to_plain
 from mmrec.models import Recipe, recipes
 from mmrec.train import batch_size
 
 
 def still() -> Recipe:
-    encoder = recipes.small().to_dict()["history"]["encoder"]
+    encoder = to_plain(recipes.small().history.encoder)
     encoder["encoders"][0]["dropout"] = 0.0
     return recipes.small().changed(
         {

@@ -5,14 +5,7 @@ and `build.py` (names become modules). `parts.py` holds two small parts, `pretra
 fusion before there is a ranker.
 """
 
-from mmrec.models.build import (
-    CROSSES,
-    SEQUENCES,
-    build_interaction,
-    build_ranker,
-    check_parts,
-    ranker_from_state,
-)
+from mmrec.models.build import CROSSES, SEQUENCES, build_interaction, build_ranker, check_parts
 from mmrec.models.parts import ContentAlignment, Wide
 from mmrec.models.ranker import Ranker
 from mmrec.models.recipe import (
@@ -41,7 +34,6 @@ __all__ = [
     "check_parts",
     "get_recipe",
     "light",
-    "ranker_from_state",
     "reference",
     "reference_fused",
     "small",

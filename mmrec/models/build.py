@@ -1,6 +1,6 @@
 """From a recipe to a ranker: names become modules here, and nowhere deeper."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -103,17 +103,17 @@ def build_ranker(
     """A ranker with fresh weights.
 
     Args:
-        known_users: user ids of the training rows. None = users are told apart by their
-            histories alone: no user vectors, and `wide` has item biases only.
+        known_users: user ids of the training rows, of a trained ranker `state[Ranker.KNOWN_USERS]`.
+            None = users are told apart by their histories alone: no user vectors, and `wide` has
+            item biases only.
         known_items: (N,) bool, items that the training rows show (as target or in a history).
         estimate: see `ItemEncoder`.
     """
     context, history, speed = recipe.context, recipe.history, recipe.training.speed
     encoder = build_items(recipe, items, known_items=known_items, estimate=estimate)
-    index = None
+    index = users = wide = alignment = None
     if known_users is not None and (context.user_dim or context.wide):
         index = UserIndex(known=known_users)
-    users = wide = alignment = None
     if index is not None and context.user_dim:
         users = UserEncoder(
             num_users=len(index), dim=context.user_dim, dropout=context.user_dropout
@@ -139,13 +139,6 @@ def build_ranker(
         newest=history.newest,
         deduplicate=speed.deduplicate,
     )
-
-
-def ranker_from_state(recipe: Recipe, items: ItemTableLike, state: Mapping[str, Tensor]) -> Ranker:
-    """A ranker with the weights of `state`, which also holds who its known users are."""
-    ranker = build_ranker(recipe, items, known_users=state.get(Ranker.KNOWN_USERS), estimate=False)
-    ranker.load_state_dict(dict(state))
-    return ranker
 
 
 def build_items(
@@ -190,7 +183,6 @@ def build_interaction(recipe: InteractionRecipe, in_dim: int) -> CrossAndDeep:
     """Crosses beside an MLP, behind the recipe's bottleneck."""
     width = in_dim if recipe.bottleneck is None else recipe.bottleneck
     cross = None if recipe.cross is None else CROSSES.build(recipe.cross, dim=width)
-    deep = None
-    if recipe.mlp:
-        deep = MLP(in_dim=width, hidden=recipe.mlp, dropout=recipe.dropout)
+    dropout = recipe.dropout
+    deep = MLP(in_dim=width, hidden=recipe.mlp, dropout=dropout) if recipe.mlp else None
     return CrossAndDeep(in_dim=in_dim, cross=cross, deep=deep, bottleneck=recipe.bottleneck)

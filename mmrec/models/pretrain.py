@@ -4,7 +4,7 @@ B rows, L history, D content width.
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from mmrec.errors import InputError
+from mmrec.errors import InputError, require
 from mmrec.io.files import replacing, write_json
 from mmrec.io.identity import require_same
 from mmrec.models.build import ItemTableLike, build_items
@@ -42,7 +42,6 @@ def pretrain_fusion(
     window: int = 3,
     modality_weight: float = 0.5,
     seed: int = 0,
-    on_epoch: Callable[[int, float], None] | None = None,
 ) -> PretrainResult:
     """Train `items.fusion` in place, by
 
@@ -58,7 +57,6 @@ def pretrain_fusion(
         items: holds the features and the fusion; its ids and tags are not touched.
         histories: batches (B, L) int64, left-padded with 0; iterated once an epoch. Rows with
             fewer than two items are passed over. Give train rows only.
-        on_epoch: called with the epoch, counted from 1, and its loss.
 
     Same arguments, same result, whatever random numbers were drawn before.
 
@@ -68,18 +66,17 @@ def pretrain_fusion(
     if items.fusion is None:
         raise InputError("pretraining needs an item encoder with a fusion, this one has none")
     parameters = [p for p in items.fusion.parameters() if p.requires_grad]
-    if not parameters:
-        raise InputError("pretraining needs a fusion with parameters, this one has none")
+    require(parameters, "pretraining needs a fusion with parameters, this one has none")
     device = items.tags.device
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
     draw = torch.Generator().manual_seed(seed)
-    losses: list[tuple[float, float, int]] = []
+    epoch_means: list[tuple[float, float, int]] = []
     before = items.training
     items.train()
     try:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            for epoch in range(1, epochs + 1):
+            for _ in range(epochs):
                 totals = torch.zeros(3, dtype=torch.float64, device=device)
                 for history in histories:
                     pairs = neighbours(history.cpu(), window=window, generator=draw).to(device)
@@ -91,20 +88,14 @@ def pretrain_fusion(
                     torch.autograd.backward(loss)
                     nn.utils.clip_grad_norm_(parameters, 1.0)
                     optimizer.step()
-                    step = torch.stack(
-                        [together.detach(), modalities.detach(), torch.ones_like(together)]
-                    )
-                    totals += step.double() * len(pairs)
-                shown = int(totals[2])
-                if shown == 0:
-                    raise InputError("pretraining needs histories of two items or more, got none")
-                losses.append((float(totals[0]) / shown, float(totals[1]) / shown, shown))
-                if on_epoch is not None:
-                    on_epoch(epoch, losses[-1][0] + modality_weight * losses[-1][1])
+                    step = torch.stack([together, modalities, torch.ones_like(together)])
+                    totals += step.detach().double() * len(pairs)
+                first, second, shown = totals.tolist()
+                require(shown, "pretraining needs histories of two items or more, got none")
+                epoch_means.append((first / shown, second / shown, int(shown)))
     finally:
         items.train(before)
-    together_means, modality_means, shown_pairs = zip(*losses, strict=True)
-    return PretrainResult(together_means, modality_means, shown_pairs)
+    return PretrainResult(*zip(*epoch_means, strict=True))
 
 
 def pretrained_vectors(
@@ -148,8 +139,7 @@ def neighbours(history: Tensor, *, window: int, generator: torch.Generator) -> T
 
     The distance and then the place are drawn evenly by `generator`.
     """
-    if window < 1:
-        raise InputError(f"window must be at least 1, got {window}")
+    require(window >= 1, f"window must be at least 1, got {window}")
     history = history[(history != 0).sum(1) >= 2]
     rows, length = history.shape
     count = (history != 0).sum(1)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mmrec.batch import Batch
-from mmrec.errors import InputError
+from mmrec.errors import InputError, require
 from mmrec.models.parts import ContentAlignment, Wide
 from mmrec.nn.checks import not_negative, positive
 from mmrec.nn.fusion.base import ConditionedFusion
@@ -74,8 +74,9 @@ class Ranker(nn.Module):
         super().__init__()
         not_negative(context_dim=context_dim)
         positive(newest=1 if newest is None else newest)
-        if user_index is None and users is not None:
-            raise InputError("vectors of users need a user_index, got none")
+        require(
+            users is None or user_index is not None, "vectors of users need a user_index, got none"
+        )
         self.newest, self.deduplicate = newest, deduplicate
         self.items, self.user_index, self.users = items, user_index, users
         self.wide, self.tiers, self.alignment = wide, tiers, alignment
@@ -87,14 +88,14 @@ class Ranker(nn.Module):
         for parameter in self.context.parameters():
             nn.init.normal_(parameter, std=EMBEDDING_STD)
         context_width = len(sizes) * context_dim
+        optional = (users, tiers, tiers)  # tiers of images and of texts
         width = sequence.out_dim + items.out_dim + context_width
-        width += 0 if users is None else users.out_dim
-        width += 0 if tiers is None else 2 * tiers.out_dim
+        width += sum(part.out_dim for part in optional if part is not None)
         crossed = interaction(width)
-        if crossed.in_dim != width:
-            raise InputError(
-                f"interaction must take what the parts give, {width} wide, got {crossed.in_dim}"
-            )
+        require(
+            crossed.in_dim == width,
+            f"interaction must take what the parts give, {width} wide, got {crossed.in_dim}",
+        )
         self.interaction = cast(nn.Module, crossed)
         self.head = MLP(in_dim=crossed.out_dim, hidden=head, out_dim=1)
         self.conditioned = isinstance(items.fusion, ConditionedFusion)
@@ -131,12 +132,9 @@ class Ranker(nn.Module):
             self.auxiliary = self.alignment(self.items, batch.target, target)
         # The last layers in full precision: bfloat16 logits would tie rows that differ.
         with torch.autocast(device_type=crossed.device.type, enabled=False):
-            logit = cast(Tensor, self.head(crossed.to(self.head_dtype))).squeeze(-1)
+            own = next(self.head.parameters()).dtype
+            logit = cast(Tensor, self.head(crossed.to(own))).squeeze(-1)
             return logit if self.wide is None else logit + self.wide(batch.target, place)
-
-    @property
-    def head_dtype(self) -> torch.dtype:
-        return next(self.head.parameters()).dtype
 
     def _encode(self, history: Tensor, target: Tensor, *, compact: bool) -> tuple[Tensor, Tensor]:
         """(B, L) and (B,) -> (B, L, D) and (B, D), each item encoded once where that pays."""

@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any
 
 from mmrec.config import TrainConfig
-from mmrec.errors import InputError
-from mmrec.io.plain import changed, from_plain, to_plain
+from mmrec.errors import require
+from mmrec.io.plain import changed, to_plain
 from mmrec.nn.part import Part
 
 
@@ -38,8 +38,10 @@ class ItemsRecipe:
     alignment: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.pretrain_epochs < 0:
-            raise InputError(f"pretrain_epochs must be 0 or more, got {self.pretrain_epochs}")
+        require(
+            self.pretrain_epochs >= 0,
+            f"pretrain_epochs must be 0 or more, got {self.pretrain_epochs}",
+        )
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,8 @@ class ContextRecipe:
 class Recipe:
     """A ranker and its training. A variant: `recipe.changed({"items.fusion": "gmu"})`.
 
+    As plain data for JSON, and back: `mmrec.io.plain.to_plain` and `from_plain`.
+
     Attributes:
         batch_size: rows of a global batch; None = the largest that the device takes.
     """
@@ -111,8 +115,10 @@ class Recipe:
     batch_size: int | None = 512
 
     def __post_init__(self) -> None:
-        if self.batch_size is not None and self.batch_size < 1:
-            raise InputError(f"batch_size must be 1 or more, got {self.batch_size}")
+        require(
+            self.batch_size is None or self.batch_size >= 1,
+            f"batch_size must be 1 or more, got {self.batch_size}",
+        )
 
     def changed(self, settings: Mapping[str, Any]) -> Recipe:
         """A copy with other values under dotted names; see `mmrec.io.plain.changed`."""
@@ -138,14 +144,5 @@ class Recipe:
 
         The training's settings are compared by `fit` itself, those of speed not at all.
         """
-        plain = to_plain(self)
-        return {name: plain[name] for name in ("items", "history", "interaction", "context")}
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain lists, dicts, numbers and strings, for JSON."""
-        return to_plain(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
-        """Back from `to_dict` or `binding`; raises `InputError` for names that no recipe has."""
-        return from_plain(cls, values)
+        names = ("items", "history", "interaction", "context")
+        return {name: to_plain(getattr(self, name)) for name in names}

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mmrec.config import TrainConfig
-from mmrec.errors import InputError
+from mmrec.errors import require
 from mmrec.io.plain import read_toml
 from mmrec.models.recipe import (
     ContextRecipe,
@@ -117,10 +117,10 @@ def get_recipe(name: str) -> Recipe:
     """
     if name in RECIPES:
         return RECIPES[name]()
-    if not name.endswith(".toml"):
-        raise InputError(
-            f"recipe must be one of {', '.join(sorted(RECIPES))} or a .toml file, got {name!r}"
-        )
+    require(
+        name.endswith(".toml"),
+        f"recipe must be one of {', '.join(sorted(RECIPES))} or a .toml file, got {name!r}",
+    )
     settings = read_toml(Path(name))
     base = get_recipe(str(settings.pop("base", "small")))
     dotted: dict[str, object] = {}

@@ -10,7 +10,7 @@ from mmrec.nn.cross import CrossNetLowRank, CrossNetMix, CrossNetV2
 from mmrec.nn.fusion import FUSIONS, Fusion, TwoModalFusion, build_fusion
 from mmrec.nn.interaction import CrossAndDeep, Interaction
 from mmrec.nn.item_encoder import ItemEncoder
-from mmrec.nn.losses import alignment, bce_with_logits, info_nce
+from mmrec.nn.losses import alignment, info_nce
 from mmrec.nn.mlp import MLP
 from mmrec.nn.part import Part, Registry
 from mmrec.nn.sequence import (
@@ -50,7 +50,6 @@ __all__ = [
     "UserEncoder",
     "UserIndex",
     "alignment",
-    "bce_with_logits",
     "build_fusion",
     "info_nce",
 ]

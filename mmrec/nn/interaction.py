@@ -8,7 +8,7 @@ from typing import Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from mmrec.errors import InputError
+from mmrec.errors import require
 from mmrec.nn.checks import positive
 
 
@@ -56,15 +56,13 @@ class CrossAndDeep(nn.Module):
         super().__init__()
         positive(in_dim=in_dim)
         parts = [part for part in (cross, deep) if part is not None]
-        if not parts:
-            raise InputError("cross or deep must be given, got neither")
+        require(parts, "cross or deep must be given, got neither")
         width = in_dim if bottleneck is None else bottleneck
         for part in parts:
-            if part.in_dim != width:
-                raise InputError(
-                    f"{type(part).__name__} must take what comes in, {width} wide, "
-                    f"got {part.in_dim}"
-                )
+            require(
+                part.in_dim == width,
+                f"{type(part).__name__} must take what comes in, {width} wide, got {part.in_dim}",
+            )
         self.in_dim, self.out_dim = in_dim, sum(part.out_dim for part in parts)
         self.parts = nn.ModuleList(cast(nn.Module, part) for part in parts)
         self.squeeze = (

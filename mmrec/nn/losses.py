@@ -10,21 +10,6 @@ from torch import Tensor
 from mmrec.errors import InputError
 
 
-def bce_with_logits(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean binary cross-entropy of logits (B,) and labels (B,), a float32 scalar.
-
-    >>> round(bce_with_logits(torch.zeros(3), torch.tensor([0.0, 1.0, 1.0])).item(), 4)
-    0.6931
-    """
-    if logits.shape != labels.shape:
-        raise InputError(
-            "logits and labels must have one shape, "
-            f"got {tuple(logits.shape)} and {tuple(labels.shape)}"
-        )
-    with torch.autocast(device_type=logits.device.type, enabled=False):
-        return F.binary_cross_entropy_with_logits(_wide(logits), labels.to(_wide(logits).dtype))
-
-
 def info_nce(
     a: Tensor, b: Tensor, *, temperature: float | Tensor = 0.07, ids: Tensor | None = None
 ) -> Tensor:

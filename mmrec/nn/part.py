@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from mmrec.errors import InputError
+from mmrec.errors import require
 
 T = TypeVar("T")
 
@@ -41,8 +41,10 @@ class Part:
             InputError: neither a table with a name nor a string; `where` names the place.
         """
         options = {"name": values} if isinstance(values, str) else values
-        if not isinstance(options, Mapping) or not isinstance(options.get("name"), str):
-            raise InputError(f"{where} must be a name or a table with a name, got {values!r}")
+        require(
+            isinstance(options, Mapping) and isinstance(options.get("name"), str),
+            f"{where} must be a name or a table with a name, got {values!r}",
+        )
         return cls(options["name"], {k: v for k, v in options.items() if k != "name"})
 
 
@@ -64,20 +66,20 @@ class Registry(dict[str, Callable[..., T]]):
         Raises:
             InputError: no such name, or an option that this variant does not have.
         """
-        if part.name not in self:
-            raise InputError(
-                f"{self.kind} must be one of {', '.join(sorted(self))}, got {part.name!r}"
-            )
+        require(
+            part.name in self,
+            f"{self.kind} must be one of {', '.join(sorted(self))}, got {part.name!r}",
+        )
         parameters = inspect.signature(self[part.name]).parameters.values()
         own = {p.name for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD}
         takes_any = len(own) < len(parameters)
         own -= set(known)
         for option in part.options:
-            if option not in own and not takes_any:
-                raise InputError(
-                    f"{self.kind} {part.name!r} takes the options "
-                    f"{', '.join(sorted(own)) or 'none'}, got {option!r}"
-                )
+            require(
+                option in own or takes_any,
+                f"{self.kind} {part.name!r} takes the options "
+                f"{', '.join(sorted(own)) or 'none'}, got {option!r}",
+            )
         return own
 
     def build(self, part: Part, *, offered: Mapping[str, Any] | None = None, **known: Any) -> T:

@@ -14,7 +14,7 @@ from typing import Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from mmrec.errors import InputError
+from mmrec.errors import InputError, require
 from mmrec.nn.checks import positive
 from mmrec.nn.mlp import MLP
 from mmrec.nn.tokens import Tokens, compact_here
@@ -105,8 +105,10 @@ class ReluAttention(nn.Module):
         super().__init__()
         self.out_dim = width if width is not None else dim
         positive(dim=dim, heads=heads, width=self.out_dim)
-        if self.out_dim % heads:
-            raise InputError(f"width must be a multiple of heads, got {self.out_dim} and {heads}")
+        require(
+            self.out_dim % heads == 0,
+            f"width must be a multiple of heads, got {self.out_dim} and {heads}",
+        )
         self.dim, self.heads, self.compact = dim, heads, compact
         self.query = nn.Linear(dim, self.out_dim)
         self.key_value = nn.Linear(dim, 2 * self.out_dim)

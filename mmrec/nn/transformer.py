@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmrec.errors import InputError
+from mmrec.errors import require
 from mmrec.nn.checks import not_negative, positive, probability
 from mmrec.nn.sequence import without_padding
 from mmrec.nn.tokens import Tokens, compact_here
@@ -30,8 +30,9 @@ class TransformerLayer(nn.Module):
         super().__init__()
         positive(dim=dim, heads=heads, ff_dim=ff_dim)
         probability(dropout=dropout)
-        if dim % heads:
-            raise InputError(f"the token width must be a multiple of heads, got {dim} and {heads}")
+        require(
+            dim % heads == 0, f"the token width must be a multiple of heads, got {dim} and {heads}"
+        )
         self.heads, self.pre_norm = heads, pre_norm
         self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
         self.linear1, self.linear2 = nn.Linear(dim, ff_dim), nn.Linear(ff_dim, dim)
@@ -108,8 +109,7 @@ class TargetTransformer(nn.Module):
         super().__init__()
         positive(dim=dim, layers=layers)
         not_negative(last=last, positions=positions)
-        if not (last or pool):
-            raise InputError("last or pool must be on, else nothing goes out; got last=0, no pool")
+        require(last or pool, "last or pool must be on, else nothing goes out; got last=0, no pool")
         token = 2 * dim if width is None else width
         self.dim, self.last, self.compact = dim, last, compact
         self.out_dim = (last + int(pool)) * token

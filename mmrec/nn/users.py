@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from mmrec.errors import InputError
+from mmrec.errors import require
 from mmrec.nn.checks import positive, probability
 
 EMBEDDING_STD = 0.02
@@ -30,10 +30,10 @@ class UserIndex(nn.Module):
 
     def __init__(self, *, known: Tensor) -> None:
         super().__init__()
-        if known.numel() == 0:
-            raise InputError("known users must hold at least one id, got none")
-        if known.is_floating_point():
-            raise InputError(f"known users must be whole numbers, got {known.dtype}")
+        require(known.numel(), "known users must hold at least one id, got none")
+        require(
+            not known.is_floating_point(), f"known users must be whole numbers, got {known.dtype}"
+        )
         self.register_buffer("known", torch.unique(known.to(torch.int64)))
 
     def __len__(self) -> int:

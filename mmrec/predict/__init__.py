@@ -5,13 +5,11 @@
 needs nothing of the training but its checkpoint: the recipe is inside.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,17 +17,15 @@ from numpy.typing import ArrayLike, NDArray
 from torch import nn
 from tqdm import tqdm
 
-from mmrec.errors import InputError
+from mmrec.errors import InputError, require
 from mmrec.io.files import replacing
-from mmrec.models import Recipe, ranker_from_state
+from mmrec.io.plain import from_plain
+from mmrec.models import Ranker, Recipe, build_ranker
+from mmrec.models.build import ItemTableLike
 from mmrec.train.distributed import current_world
 from mmrec.train.evaluate import score
 from mmrec.train.loaders import BatchLoader
-from mmrec.train.state.checkpoint import load_checkpoint
-
-if TYPE_CHECKING:  # this file's own commands need them; who predicts with another model does not
-    from mmrec.data.items import ItemTable
-    from mmrec.models.ranker import Ranker
+from mmrec.train.state.checkpoint import load_checkpoint, load_weights
 
 CSV_NAME, ZIP_NAME = "prediction.csv", "prediction.zip"
 
@@ -57,11 +53,7 @@ def predict(
     """
     mine = None if num_rows is None else -(-num_rows // current_world().size)
     with tqdm(total=mine, desc="predict", unit="row", leave=False, disable=not progress) as bar:
-
-        def shown(rows: int) -> None:
-            bar.update(rows)
-
-        scores = score(model, loader, device=device, precision=precision, each_batch=shown)
+        scores = score(model, loader, device=device, precision=precision, each_batch=bar.update)
     rows = scores.row
     expected = len(rows) if num_rows is None else num_rows
     wrong = np.flatnonzero(rows != np.arange(len(rows)))
@@ -93,22 +85,23 @@ def write_submission(
         InputError: lengths differ, an id comes twice, a probability outside [0, 1].
     """
     names, values = np.asarray(ids), np.asarray(probabilities, dtype=np.float64)
-    if names.shape != values.shape or names.ndim != 1 or len(names) == 0:
-        raise InputError(
-            "ids and probabilities must be vectors of one length, "
-            f"got {names.shape}, {values.shape}"
-        )
+    require(
+        names.shape == values.shape and names.ndim == 1 and len(names) > 0,
+        f"ids and probabilities must be vectors of one length, got {names.shape}, {values.shape}",
+    )
     good = (values >= 0) & (values <= 1)
     if not good.all():
         at = int(np.argmin(good))
         raise InputError(f"probabilities must lie in [0, 1], got {values[at]} for ID {names[at]}")
     unique, counts = np.unique(names, return_counts=True)
-    if len(unique) != len(names):
-        raise InputError(
-            f"every ID must come once, {unique[np.argmax(counts)]} came {counts.max()} times"
-        )
-    if not column.strip() or column == "ID":
-        raise InputError(f"the prediction column needs a name other than ID, got {column!r}")
+    require(
+        len(unique) == len(names),
+        f"every ID must come once, {unique[np.argmax(counts)]} came {counts.max()} times",
+    )
+    require(
+        column.strip() and column != "ID",
+        f"the prediction column needs a name other than ID, got {column!r}",
+    )
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("ID", column))
@@ -132,7 +125,7 @@ def _write_zip(path: Path, content: bytes) -> None:
         archive.writestr(entry, content, compresslevel=6)
 
 
-def load_ranker(path: Path, items: ItemTable) -> Ranker:
+def load_ranker(path: Path, items: ItemTableLike) -> Ranker:
     """The best ranker of a training run, from its checkpoint alone.
 
     Args:
@@ -144,12 +137,11 @@ def load_ranker(path: Path, items: ItemTable) -> Ranker:
         InputError: no checkpoint, no such recipe in it, or another item table.
     """
     checkpoint = load_checkpoint(path)
+    known = checkpoint.part("model").get(Ranker.KNOWN_USERS)
     try:
-        recipe = Recipe.from_dict(checkpoint.recipe)
+        recipe = from_plain(Recipe, checkpoint.recipe)
     except InputError as error:
         raise InputError(f"{checkpoint.path} holds no recipe of a ranker: {error}") from error
-    try:
-        return ranker_from_state(recipe, items, checkpoint.part("model"))
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"{checkpoint.path} does not fit these items: {reason}") from error
+    ranker = build_ranker(recipe, items, known_users=known, estimate=False)
+    load_weights(ranker, checkpoint)
+    return ranker

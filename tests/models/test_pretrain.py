@@ -102,7 +102,9 @@ def test_what_cannot_be_trained_is_named() -> None:
     items = encoder()
     with pytest.raises(InputError, match="histories of two items or more, got none"):
         pretrain_fusion(items, [torch.tensor([[0, 3], [0, 0]])])
-    items.fusion = PrecomputedFusion(image_dim=IMAGE, learn_absent=False)
+    items.fusion = PrecomputedFusion(
+        image_dim=IMAGE, text_dim=TEXT, out_dim=IMAGE, learn_absent=False
+    )
     with pytest.raises(InputError, match="a fusion with parameters"):
         pretrain_fusion(items, histories())
     items.fusion = None

@@ -17,7 +17,6 @@ from mmrec.nn import (
     UserEncoder,
     UserIndex,
     alignment,
-    bce_with_logits,
     info_nce,
 )
 
@@ -65,21 +64,6 @@ def test_interaction_checks_its_parts() -> None:
         CrossAndDeep(in_dim=9, cross=CrossNetV2(dim=4, depth=1), deep=None)
     with pytest.raises(InputError, match="got neither"):
         CrossAndDeep(in_dim=9, cross=None, deep=None)
-
-
-def test_bce_is_the_formula_in_float32_under_autocast() -> None:
-    logits, labels = torch.tensor([3.0, -20.0, 0.1, 9.0]), torch.tensor([1.0, 1.0, 0.0, 0.0])
-    slow = 0.0
-    for logit, label in zip(logits.tolist(), labels.tolist(), strict=True):
-        click = 1 / (1 + math.exp(-logit))
-        slow -= label * math.log(click) + (1 - label) * math.log(1 - click)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = bce_with_logits(logits, labels)
-        half = bce_with_logits(logits.bfloat16(), labels)
-    assert loss.dtype == half.dtype == torch.float32
-    assert abs(loss.item() - slow / 4) < 1e-5
-    with pytest.raises(InputError, match=r"got \(4,\) and \(4, 1\)"):
-        bce_with_logits(logits, labels[:, None])
 
 
 def info_nce_loops(

@@ -1,5 +1,7 @@
 """Attention-weighted sum of projections: the fusion of the pipeline's default."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -30,5 +32,4 @@ class AttentionFusion(TwoModalFusion):
         projected = torch.stack([self.image(image), self.text(text)], dim=-2)  # (..., 2, D)
         projected = self.dropout(projected)
         weight = self.score(torch.tanh(self.key(projected))).softmax(dim=-2)  # (..., 2, 1)
-        fused: Tensor = self.norm((weight * projected).sum(dim=-2))
-        return fused
+        return cast(Tensor, self.norm((weight * projected).sum(dim=-2)))

@@ -3,7 +3,7 @@
 … any leading dims, Di image width, Dt text width, D out_dim.
 """
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,23 @@ class EstimatedFusion(Fusion, Protocol):
         """Image (N, Di), text (N, Dt), has_image (N,), has_text (N,)."""
 
 
+class Estimated(nn.Module):
+    """A part whose buffers `estimate` fills, or a checkpoint; before, one of them holds NaN.
+
+    `estimated` is looked up when they change, since at every use it would wait for the device.
+    """
+
+    estimated = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_load_state_dict_post_hook(Estimated.look)  # type: ignore[no-untyped-call]
+
+    def look(self, _: Any = None) -> None:
+        """Set `estimated`."""
+        self.estimated = all(bool(buffer.isfinite().all()) for buffer in self.buffers())
+
+
 class LearnedAbsent(nn.Module):
     """Puts a learned vector where a modality is absent: x_m if present, else a_m.
 
@@ -65,8 +82,8 @@ class LearnedAbsent(nn.Module):
         self, image: Tensor, text: Tensor, has_image: Tensor, has_text: Tensor
     ) -> tuple[Tensor, Tensor]:
         check_modalities(image, text, has_image, has_text)
-        _check_width("image", image, len(self.image))
-        _check_width("text", text, len(self.text))
+        check_width("image", image, len(self.image))
+        check_width("text", text, len(self.text))
         return fill(image, has_image, self.image), fill(text, has_text, self.text)
 
 
@@ -113,6 +130,7 @@ def check_modalities(image: Tensor, text: Tensor, has_image: Tensor, has_text: T
             )
 
 
-def _check_width(name: str, x: Tensor, width: int) -> None:
+def check_width(name: str, x: Tensor, width: int) -> None:
+    """Raise unless x is (..., width)."""
     if x.shape[-1] != width:
         raise InputError(f"{name} must be {width} wide, as the fusion was built, got {x.shape[-1]}")

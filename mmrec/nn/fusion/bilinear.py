@@ -1,6 +1,7 @@
 """Products of image and text: low-rank, and with a small core tensor."""
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -59,5 +60,4 @@ class BilinearFusion(TwoModalFusion):
         p = F.pad(self.image(image), (0, 1), value=1.0)
         q = F.pad(self.text(text), (0, 1), value=1.0)
         products = (p.unsqueeze(-1) * q.unsqueeze(-2)).flatten(-2)  # (..., (K + 1)²)
-        fused: Tensor = self.core(products)
-        return fused
+        return cast(Tensor, self.core(products))

@@ -1,6 +1,7 @@
 """Modality tokens that look at one another."""
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -43,8 +44,7 @@ class CrossAttentionFusion(TwoModalFusion):
         image = self.image(image).unflatten(-1, shape)  # (..., K, W)
         text = self.text(text).unflatten(-1, shape)
         both = torch.cat([self.image_to_text(image, text), self.text_to_image(text, image)], -2)
-        fused: Tensor = self.out(both.flatten(-2))
-        return fused
+        return cast(Tensor, self.out(both.flatten(-2)))
 
 
 class _Attention(nn.Module):
@@ -57,5 +57,4 @@ class _Attention(nn.Module):
 
     def forward(self, own: Tensor, other: Tensor) -> Tensor:
         score = self.query(own) @ self.key(other).transpose(-1, -2) / math.sqrt(own.shape[-1])
-        mixed: Tensor = self.norm(own + score.softmax(-1) @ self.value(other))
-        return mixed
+        return cast(Tensor, self.norm(own + score.softmax(-1) @ self.value(other)))

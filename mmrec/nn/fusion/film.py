@@ -1,14 +1,15 @@
 """Feature-wise modulation: the target's content read in the light of its context."""
 
-import torch
+from typing import cast
+
 from torch import Tensor, nn
 
 from mmrec.errors import InputError
 from mmrec.nn.checks import positive
-from mmrec.nn.fusion.base import TwoModalFusion
+from mmrec.nn.fusion.concat import ConcatFusion
 
 
-class FiLMFusion(TwoModalFusion):
+class FiLMFusion(ConcatFusion):
     """z = W [x_image; x_text] + b for every item; the target becomes y = (1 + γ) ⊙ z + β,
     [γ; β] = M context + m.
 
@@ -25,18 +26,12 @@ class FiLMFusion(TwoModalFusion):
         super().__init__(image_dim=image_dim, text_dim=text_dim, out_dim=out_dim)
         positive(context_dim=context_dim)
         self.context_dim = context_dim
-        self.linear = nn.Linear(image_dim + text_dim, out_dim)
         self.modulate = nn.Linear(context_dim, 2 * out_dim)
         nn.init.zeros_(self.modulate.bias)  # starts near y = z
-
-    def fuse(self, image: Tensor, text: Tensor) -> Tensor:
-        fused: Tensor = self.linear(torch.cat([image, text], dim=-1))
-        return fused
 
     def condition(self, fused: Tensor, context: Tensor) -> Tensor:
         """Fused (..., D) and context (..., C) -> (..., D)."""
         if context.shape[-1] != self.context_dim:
             raise InputError(f"context must be {self.context_dim} wide, got {context.shape[-1]}")
         gamma, beta = self.modulate(context).chunk(2, dim=-1)
-        modulated: Tensor = (1 + gamma) * fused + beta
-        return modulated
+        return cast(Tensor, (1 + gamma) * fused + beta)

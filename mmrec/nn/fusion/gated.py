@@ -1,5 +1,7 @@
 """Gates: a gated multimodal unit, and squeeze-and-excitation."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -47,5 +49,4 @@ class SENetFusion(TwoModalFusion):
     def fuse(self, image: Tensor, text: Tensor) -> Tensor:
         x = torch.cat([image, text], dim=-1)
         weight = 2 * torch.sigmoid(self.excite(self.squeeze(x).relu()))
-        fused: Tensor = self.linear(x * weight)
-        return fused
+        return cast(Tensor, self.linear(x * weight))

@@ -3,17 +3,17 @@
 N items, X width of an input.
 """
 
-from typing import Any
+from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmrec.errors import InputError
+from mmrec.errors import InputError, require
 from mmrec.nn.checks import positive
-from mmrec.nn.fusion.base import TwoModalFusion
+from mmrec.nn.fusion.base import Estimated, TwoModalFusion
 
 
-class PCA(nn.Module):
+class PCA(Estimated):
     """y = Pᵀ (x - μ) / σ_1, P the first `out_dim` eigenvectors of the covariance of the rows.
 
     σ_1, the deviation along the first, brings the values to the size of one without bending the
@@ -26,22 +26,19 @@ class PCA(nn.Module):
     def __init__(self, *, in_dim: int, out_dim: int) -> None:
         super().__init__()
         positive(in_dim=in_dim, out_dim=out_dim)
-        if out_dim > in_dim:
-            raise InputError(
-                f"there are no more components than dimensions, {in_dim}, got out_dim {out_dim}"
-            )
+        require(
+            out_dim <= in_dim,
+            f"there are no more components than dimensions, {in_dim}, got out_dim {out_dim}",
+        )
         self.out_dim = out_dim
         self.register_buffer("mean", torch.zeros(in_dim))
         self.register_buffer("components", torch.full((in_dim, out_dim), float("nan")))
-        self.estimated = False
-        self.register_load_state_dict_post_hook(_look_again)  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def estimate(self, x: Tensor) -> None:
         """Rows (N, X), in float64 inside; the largest entry of each eigenvector is positive."""
         rows = x.double()
-        if len(rows) < 2:
-            raise InputError(f"principal components need at least 2 rows, got {len(rows)}")
+        require(len(rows) >= 2, f"principal components need at least 2 rows, got {len(rows)}")
         mean = rows.mean(0)
         values, vectors = torch.linalg.eigh((rows - mean).T @ (rows - mean) / len(rows))
         vectors = vectors.flip(1)[:, : self.out_dim]
@@ -49,17 +46,12 @@ class PCA(nn.Module):
         scale = values[-1].clamp(min=1e-12).sqrt()
         self.mean.copy_(mean)
         self.components.copy_(vectors * peak.sign() / scale)
-        self.estimated = True
+        self.look()
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.estimated:
             raise InputError("components must be estimated before use: call estimate(...)")
         return (x - self.mean) @ self.components
-
-
-def _look_again(module: nn.Module, _: Any) -> None:
-    if isinstance(module, PCA):
-        module.estimated = bool(module.components.isfinite().all())
 
 
 class PCAFusion(TwoModalFusion):
@@ -83,8 +75,7 @@ class PCAFusion(TwoModalFusion):
         self.pca.estimate(torch.cat(both, dim=-1))
 
     def fuse(self, image: Tensor, text: Tensor) -> Tensor:
-        fused: Tensor = self.pca(torch.cat([image, text], dim=-1))
-        return fused
+        return cast(Tensor, self.pca(torch.cat([image, text], dim=-1)))
 
 
 class SeparatePCAFusion(TwoModalFusion):
@@ -98,8 +89,10 @@ class SeparatePCAFusion(TwoModalFusion):
     def __init__(self, *, image_dim: int, text_dim: int, out_dim: int = 128) -> None:
         super().__init__(image_dim=image_dim, text_dim=text_dim, out_dim=out_dim)
         of_text = min(max(out_dim // 2, out_dim - image_dim), text_dim)
-        if of_text < 1 or out_dim - of_text < 1:
-            raise InputError(f"out_dim must leave a dimension to each modality, got {out_dim}")
+        require(
+            1 <= of_text < out_dim,
+            f"out_dim must leave a dimension to each modality, got {out_dim}",
+        )
         self.image = PCA(in_dim=image_dim, out_dim=out_dim - of_text)
         self.text = PCA(in_dim=text_dim, out_dim=of_text)
 

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from mmrec.errors import InputError
+from mmrec.errors import require
 from mmrec.nn.checks import positive
-from mmrec.nn.fusion.base import ABSENT_STD, check_modalities, fill
+from mmrec.nn.fusion.base import ABSENT_STD, check_modalities, check_width, fill
 
 
 class PrecomputedFusion(nn.Module):
@@ -17,10 +17,16 @@ class PrecomputedFusion(nn.Module):
 
     absent: Tensor
 
-    def __init__(self, *, image_dim: int, learn_absent: bool = True) -> None:
+    def __init__(
+        self, *, image_dim: int, text_dim: int, out_dim: int, learn_absent: bool = True
+    ) -> None:
         super().__init__()
-        positive(image_dim=image_dim)
-        self.out_dim = image_dim
+        positive(image_dim=image_dim, text_dim=text_dim)
+        require(
+            out_dim == image_dim,
+            f"a precomputed fusion is as wide as its vectors, {image_dim}, got out_dim {out_dim}",
+        )
+        self.out_dim = out_dim
         if learn_absent:
             self.absent = nn.Parameter(torch.randn(image_dim) * ABSENT_STD)
         else:
@@ -28,19 +34,5 @@ class PrecomputedFusion(nn.Module):
 
     def forward(self, image: Tensor, text: Tensor, has_image: Tensor, has_text: Tensor) -> Tensor:
         check_modalities(image, text, has_image, has_text)
-        if image.shape[-1] != self.out_dim:
-            raise InputError(
-                f"image must be {self.out_dim} wide, as the fusion was built, got {image.shape[-1]}"
-            )
+        check_width("image", image, self.out_dim)
         return fill(image, has_image, self.absent)
-
-
-def precomputed(
-    *, image_dim: int, text_dim: int, out_dim: int, learn_absent: bool = True
-) -> PrecomputedFusion:
-    """A `PrecomputedFusion` by the arguments that all fusions have in common."""
-    if out_dim != image_dim:
-        raise InputError(
-            f"a precomputed fusion is as wide as its vectors, {image_dim}, got out_dim {out_dim}"
-        )
-    return PrecomputedFusion(image_dim=image_dim, learn_absent=learn_absent)

@@ -1,5 +1,7 @@
 """Sum and mean of normalised projections."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -22,8 +24,7 @@ class SumFusion(TwoModalFusion):
         self.text = nn.Sequential(nn.Linear(text_dim, out_dim), nn.LayerNorm(out_dim))
 
     def fuse(self, image: Tensor, text: Tensor) -> Tensor:
-        fused: Tensor = self.image(image) + self.text(text)
-        return fused
+        return cast(Tensor, self.image(image) + self.text(text))
 
 
 class MeanFusion(nn.Module):

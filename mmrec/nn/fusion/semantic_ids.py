@@ -3,21 +3,21 @@
 N items, X = Di + Dt, V levels, K codes a level.
 """
 
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from mmrec.errors import InputError
+from mmrec.errors import InputError, require
 from mmrec.nn.checks import positive
-from mmrec.nn.fusion.base import ABSENT_STD, check_modalities
+from mmrec.nn.fusion.base import ABSENT_STD, Estimated, check_modalities
 from mmrec.nn.fusion.concat import ConcatFusion
 from mmrec.nn.fusion.pca import mean_filled
 from mmrec.nn.kmeans import kmeans, nearest
 from mmrec.nn.users import EMBEDDING_STD
 
 
-class ResidualQuantizer(nn.Module):
+class ResidualQuantizer(Estimated):
     """c_v = argmin_k ‖r_v - C_vk‖, r_{v+1} = r_v - C_{v,c_v}, r_1 = x: (..., X) -> (..., V) int64.
 
     The codebooks C are k-means of the residuals, one level after the other (RQ-KMeans).
@@ -29,8 +29,6 @@ class ResidualQuantizer(nn.Module):
         super().__init__()
         positive(in_dim=in_dim, levels=levels, codes=codes)
         self.register_buffer("codebooks", torch.full((levels, codes, in_dim), float("nan")))
-        self.estimated = False
-        self.register_load_state_dict_post_hook(_look_again)  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def estimate(self, x: Tensor, *, seed: int = 0) -> None:
@@ -40,7 +38,7 @@ class ResidualQuantizer(nn.Module):
             centres = kmeans(residual, clusters=len(book), seed=seed + level)
             book.copy_(centres)
             residual = residual - centres[nearest(residual, centres)]
-        self.estimated = True
+        self.look()
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
@@ -55,11 +53,6 @@ class ResidualQuantizer(nn.Module):
                 residual = residual - book[code]
                 codes.append(code)
         return torch.stack(codes, dim=-1)
-
-
-def _look_again(module: nn.Module, _: Any) -> None:
-    if isinstance(module, ResidualQuantizer):
-        module.estimated = bool(module.codebooks.isfinite().all())
 
 
 class SemanticIdFusion(nn.Module):
@@ -123,8 +116,7 @@ class SemanticIdFusion(nn.Module):
             dim=-1,
         )
         x = (torch.cat([image, text], dim=-1) - self.mean) * self.scale
-        codes: Tensor = self.quantizer(x.masked_fill(~present, 0))
-        return codes
+        return cast(Tensor, self.quantizer(x.masked_fill(~present, 0)))
 
     def forward(self, image: Tensor, text: Tensor, has_image: Tensor, has_text: Tensor) -> Tensor:
         codes = self.codes(image, text, has_image, has_text)
@@ -153,8 +145,7 @@ class SemanticIdDenseFusion(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if out_dim < 2:
-            raise InputError(f"out_dim must be at least 2, half for each part, got {out_dim}")
+        require(out_dim >= 2, f"out_dim must be at least 2, half for each part, got {out_dim}")
         self.out_dim = out_dim
         self.ids = SemanticIdFusion(
             image_dim=image_dim,
