@@ -11,7 +11,7 @@ from mmrec.metrics.calibration import (
     logloss_of_logits,
     predicted_over_observed,
 )
-from mmrec.metrics.intervals import Interval, Replicates, bootstrap, interval, paired_difference
+from mmrec.metrics.intervals import Interval, Replicates, bootstrap
 
 __all__ = [
     "GroupAUC",
@@ -22,10 +22,8 @@ __all__ = [
     "calibration_curve",
     "calibration_error",
     "gauc",
-    "interval",
     "logloss",
     "logloss_of_logits",
-    "paired_difference",
     "predicted_over_observed",
     "user_aucs",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mmrec.errors import InputError
+from mmrec.errors import require
 from mmrec.metrics.inputs import Floats, Ints, checked
 
 
@@ -29,7 +29,12 @@ def auc(label: ArrayLike, score: ArrayLike) -> float:
     labels, scores = checked(label, score)
     order = np.argsort(scores, kind="stable")
     positives, negatives = class_counts(labels[order], tie_starts(scores[order]))
-    return auc_of_counts(positives, negatives)
+    clicks, others = float(positives.sum()), float(negatives.sum())
+    require(
+        clicks and others, f"AUC needs both classes, all {len(labels)} labels are {int(clicks > 0)}"
+    )
+    lower = np.cumsum(negatives) - negatives
+    return float(np.sum(positives * (lower + negatives / 2)) / clicks / others)
 
 
 @dataclass(frozen=True)
@@ -61,8 +66,7 @@ def gauc(user: ArrayLike, label: ArrayLike, score: ArrayLike) -> GroupAUC:
     """
     values, rows, defined = user_aucs(user, label, score)
     covered = int(rows[defined].sum())
-    if covered == 0:
-        raise InputError(f"gAUC needs a user with both classes, none of {len(rows)} users has both")
+    require(covered, f"gAUC needs a user with both classes, none of {len(rows)} users has both")
     mean = float(np.sum(values[defined] * rows[defined]) / covered)
     return GroupAUC(mean, float(np.mean(defined)), covered / int(rows.sum()))
 
@@ -73,8 +77,10 @@ def user_aucs(
     """By ascending user id: AUC (0 where undefined), rows, and whether it is defined."""
     labels, scores = checked(label, score)
     users = np.asarray(user)
-    if users.shape != labels.shape:
-        raise InputError(f"user and label must have one shape, got {users.shape}, {labels.shape}")
+    require(
+        users.shape == labels.shape,
+        f"user and label must have one shape, got {users.shape}, {labels.shape}",
+    )
     order = np.lexsort((scores, users))
     users, labels, scores = users[order], labels[order], scores[order]
     first_of_user = np.flatnonzero(np.r_[True, users[1:] != users[:-1]])
@@ -103,15 +109,3 @@ def class_counts(ordered_labels: Floats, starts: Ints) -> tuple[Floats, Floats]:
     sizes = np.diff(np.r_[starts, len(ordered_labels)])
     positives: Floats = np.add.reduceat(ordered_labels, starts)
     return positives, sizes - positives
-
-
-def auc_of_counts(positives: Floats, negatives: Floats) -> float:
-    """AUC from (weighted) clicks and non-clicks per distinct score, ascending."""
-    all_positives, all_negatives = float(positives.sum()), float(negatives.sum())
-    if all_positives == 0 or all_negatives == 0:
-        rows = all_positives + all_negatives
-        raise InputError(
-            f"AUC needs both classes, all {rows:.0f} labels are {int(all_positives > 0)}"
-        )
-    lower = np.cumsum(negatives) - negatives
-    return float(np.sum(positives * (lower + negatives / 2)) / all_positives / all_negatives)

@@ -6,7 +6,7 @@ n rows. `probability` lies in [0, 1].
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mmrec.errors import InputError
+from mmrec.errors import require
 from mmrec.metrics.auc import tie_starts
 from mmrec.metrics.inputs import Floats, Ints, checked, require_probability
 
@@ -64,8 +64,7 @@ def calibration_curve(
     """Mean prediction, click rate and rows of each equal-mass bin, by ascending prediction."""
     labels, probabilities = checked(label, probability)
     require_probability(probabilities)
-    if bins < 1:
-        raise InputError(f"bins must be at least 1, got {bins}")
+    require(bins >= 1, f"bins must be at least 1, got {bins}")
     order = np.argsort(probabilities, kind="stable")
     p, y = probabilities[order], labels[order]
     starts = tie_starts(p)
@@ -85,6 +84,5 @@ def predicted_over_observed(label: ArrayLike, probability: ArrayLike) -> float:
     labels, probabilities = checked(label, probability)
     require_probability(probabilities)
     clicks = float(labels.sum())
-    if clicks == 0:
-        raise InputError(f"predicted/observed needs a click, all {len(labels)} labels are 0")
+    require(clicks, f"predicted/observed needs a click, all {len(labels)} labels are 0")
     return float(probabilities.sum()) / clicks

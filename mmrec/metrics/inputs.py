@@ -6,7 +6,7 @@ Next: `auc.py`, `calibration.py`.
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mmrec.errors import InputError
+from mmrec.errors import InputError, require
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -16,12 +16,11 @@ def checked(label: ArrayLike, score: ArrayLike) -> tuple[Floats, Floats]:
     """Both as float64 vectors of one length; labels in {0, 1}, scores finite."""
     labels: Floats = np.asarray(label, dtype=np.float64)
     scores: Floats = np.asarray(score, dtype=np.float64)
-    if labels.shape != scores.shape or labels.ndim != 1:
-        raise InputError(
-            f"label and score must be vectors of one length, got {labels.shape}, {scores.shape}"
-        )
-    if len(labels) == 0:
-        raise InputError("metrics need at least one row, got none")
+    require(
+        labels.shape == scores.shape and labels.ndim == 1,
+        f"label and score must be vectors of one length, got {labels.shape}, {scores.shape}",
+    )
+    require(len(labels), "metrics need at least one row, got none")
     _require(np.isfinite(scores), scores, "scores must be finite")
     _require((labels == 0) | (labels == 1), labels, "labels must be 0 or 1")
     return labels, scores

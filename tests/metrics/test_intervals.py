@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from slow_variants import thorough
 
 from mmrec import InputError
-from mmrec.metrics import auc, gauc, interval, logloss_of_logits, paired_difference
-from mmrec.metrics.intervals import _statistic, _users
+from mmrec.metrics import Interval, auc, bootstrap, gauc, logloss_of_logits
+from mmrec.metrics.intervals import _statistic
 
 
 def simulated(
@@ -20,6 +22,10 @@ def simulated(
     level = rng.normal(scale=spread, size=users)[user]
     logit = level + rng.normal(size=len(user))
     return user, (rng.random(len(user)) < 1 / (1 + np.exp(-logit))).astype(float), logit
+
+
+def interval(*given: Any, **options: Any) -> Interval:
+    return bootstrap(*given, **options).interval()
 
 
 METRICS = {
@@ -34,12 +40,12 @@ def test_a_replicate_is_the_metric_of_repeated_rows(metric: str) -> None:
     rng = np.random.default_rng(0)
     user, label, score = simulated(rng, 37)
     score = score.round(1)  # ties
-    index, users = _users(user)
+    index, users = np.unique(user, return_inverse=True)[1], 37
     statistic = _statistic(metric, index, label, score)
     for _ in range(5):
         drawn = rng.integers(0, users, users)
         rows = [np.flatnonzero(user == one) for one in drawn]
-        copy = np.repeat(np.arange(users), [len(part) for part in rows])  # a copy is a user anew
+        copy = np.repeat(np.arange(users), [len(part) for part in rows])  # a user of its own
         picked = np.concatenate(rows)
         expected = METRICS[metric](copy, label[picked], score[picked])
         found = statistic(np.bincount(drawn, minlength=users))
@@ -77,15 +83,23 @@ def test_paired_differences_see_what_separate_intervals_cannot() -> None:
     rng = np.random.default_rng(3)
     user, label, good = simulated(rng, 400)
     worse = good + rng.normal(scale=0.4, size=len(good))
-    found = paired_difference("auc", user, label, good, worse, replicates=300)
+
+    def difference(other: np.ndarray, replicates: int = 300) -> Interval:
+        scores = (good, other)
+        ours, theirs = (
+            bootstrap("auc", user, label, score, replicates=replicates) for score in scores
+        )
+        return (ours - theirs).interval()
+
+    found = difference(worse)
     assert found.low > 0
     assert found.value == pytest.approx(auc(label, good) - auc(label, worse))
     apart = [interval("auc", user, label, score, replicates=300) for score in (good, worse)]
     assert apart[0].low < apart[1].high  # the separate ones overlap
-    same = paired_difference("auc", user, label, good, good, replicates=20)
+    same = difference(good, replicates=20)
     assert (same.value, same.low, same.high) == (0, 0, 0)
     noise = good + rng.normal(scale=1e-3, size=len(good))
-    unclear = paired_difference("auc", user, label, good, noise, replicates=300)
+    unclear = difference(noise)
     assert unclear.low <= 0 <= unclear.high
 
 

@@ -9,24 +9,12 @@ A fusion is registered here and nowhere else: an import and a name.
 """
 
 from mmrec.nn.fusion.attention import AttentionFusion as AttentionFusion
-from mmrec.nn.fusion.base import (
-    ConditionedFusion as ConditionedFusion,
-)
-from mmrec.nn.fusion.base import (
-    EstimatedFusion as EstimatedFusion,
-)
-from mmrec.nn.fusion.base import (
-    Fusion as Fusion,
-)
-from mmrec.nn.fusion.base import (
-    TwoModalFusion as TwoModalFusion,
-)
-from mmrec.nn.fusion.bilinear import (
-    BilinearFusion as BilinearFusion,
-)
-from mmrec.nn.fusion.bilinear import (
-    LowRankFusion as LowRankFusion,
-)
+from mmrec.nn.fusion.base import ConditionedFusion as ConditionedFusion
+from mmrec.nn.fusion.base import EstimatedFusion as EstimatedFusion
+from mmrec.nn.fusion.base import Fusion as Fusion
+from mmrec.nn.fusion.base import TwoModalFusion as TwoModalFusion
+from mmrec.nn.fusion.bilinear import BilinearFusion as BilinearFusion
+from mmrec.nn.fusion.bilinear import LowRankFusion as LowRankFusion
 from mmrec.nn.fusion.concat import ConcatFusion as ConcatFusion
 from mmrec.nn.fusion.cross_attention import CrossAttentionFusion as CrossAttentionFusion
 from mmrec.nn.fusion.experts import ExpertsFusion as ExpertsFusion
@@ -41,12 +29,8 @@ from mmrec.nn.fusion.projected_sum import MeanFusion as MeanFusion
 from mmrec.nn.fusion.projected_sum import SumFusion as SumFusion
 from mmrec.nn.fusion.registry import FUSIONS as FUSIONS
 from mmrec.nn.fusion.registry import build_fusion as build_fusion
-from mmrec.nn.fusion.semantic_ids import (
-    SemanticIdDenseFusion as SemanticIdDenseFusion,
-)
-from mmrec.nn.fusion.semantic_ids import (
-    SemanticIdFusion as SemanticIdFusion,
-)
+from mmrec.nn.fusion.semantic_ids import SemanticIdDenseFusion as SemanticIdDenseFusion
+from mmrec.nn.fusion.semantic_ids import SemanticIdFusion as SemanticIdFusion
 
 FUSIONS.update(
     attention=AttentionFusion,
