@@ -39,15 +39,6 @@ class ItemEncoder(nn.Module):
     The features are no part of a checkpoint (the data holds them); mean, std and `known` are.
     """
 
-    tags: Tensor
-    image: Tensor
-    text: Tensor
-    has_image: Tensor
-    has_text: Tensor
-    image_moments: Tensor
-    text_moments: Tensor
-    known: Tensor | None
-
     def __init__(
         self,
         *,
@@ -79,20 +70,22 @@ class ItemEncoder(nn.Module):
         self.id_dropout, self.modality_dropout = id_dropout, modality_dropout
         self.content_dim = 0 if fusion is None else fusion.out_dim
         self.out_dim = id_dim + tag_dim + self.content_dim
+        require(self.out_dim, "an item needs an id_dim, a tag_dim or a fusion, got none of them")
 
         # A module starts on the CPU, wherever its data lie; `.to(device)` moves all of it.
-        for name, table in {"tags": tags, "has_image": has_image, "has_text": has_text}.items():
-            self.register_buffer(name, table.cpu().clone(), persistent=False)
-        for name, table in {"image": image, "text": text}.items():
-            self.register_buffer(name, table.cpu().to(torch.float16), persistent=False)
-        self.register_buffer("image_moments", _moments(self.image, self.has_image, standardize))
-        self.register_buffer("text_moments", _moments(self.text, self.has_text, standardize))
+        self.tags = nn.Buffer(tags.cpu().clone(), persistent=False)
+        self.has_image = nn.Buffer(has_image.cpu().clone(), persistent=False)
+        self.has_text = nn.Buffer(has_text.cpu().clone(), persistent=False)
+        self.image = nn.Buffer(image.cpu().to(torch.float16), persistent=False)
+        self.text = nn.Buffer(text.cpu().to(torch.float16), persistent=False)
+        self.image_moments = nn.Buffer(_moments(self.image, self.has_image, standardize))
+        self.text_moments = nn.Buffer(_moments(self.text, self.has_text, standardize))
 
         self.ids = nn.Embedding(self.num_items, id_dim, padding_idx=0) if id_dim else None
         self.unknown = nn.Parameter(torch.randn(id_dim) * EMBEDDING_STD) if unknown else None
         if unknown and known is None:
             known = torch.ones(self.num_items, dtype=torch.bool)
-        self.register_buffer("known", None if known is None else known.cpu().clone())
+        self.known = None if known is None else nn.Buffer(known.cpu().clone())
         size = int(tags.max()) + 1 if num_tags is None else num_tags
         self.tag = (
             nn.EmbeddingBag(max(size, 1), tag_dim, mode="mean", padding_idx=0) if tag_dim else None
@@ -120,8 +113,6 @@ class ItemEncoder(nn.Module):
             parts.append(self.tag(bags).view(*ids.shape, -1))
         if self.fusion is not None:
             parts.append(self.content(ids))
-        if not parts:
-            raise InputError("an item needs an id_dim, a tag_dim or a fusion, got none of them")
         return torch.cat(parts, dim=-1)
 
     def content(self, ids: Tensor) -> Tensor:

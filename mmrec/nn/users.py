@@ -26,15 +26,13 @@ class UserIndex(nn.Module):
     tensor([1, 0, 2])
     """
 
-    known: Tensor
-
     def __init__(self, *, known: Tensor) -> None:
         super().__init__()
         require(known.numel(), "known users must hold at least one id, got none")
         require(
             not known.is_floating_point(), f"known users must be whole numbers, got {known.dtype}"
         )
-        self.register_buffer("known", torch.unique(known.to(torch.int64)))
+        self.known = nn.Buffer(torch.unique(known.to(torch.int64)))
 
     def __len__(self) -> int:
         return len(self.known)

@@ -147,7 +147,7 @@ def test_the_loss_scale_halves_on_overflow_and_grows_after_patience() -> None:
         seen.append(float(scale.scale) / start)
     assert seen == [0.5, 0.25, 0.25, 0.25, 0.5, 0.5, 0.5, 1.0, 0.5]
     copy = LossScale(torch.float16, device)
-    copy.load(scale.tensors())
+    copy.load_state_dict(scale.state_dict())
     assert float(copy.scale) == float(scale.scale)
     idle = LossScale(torch.bfloat16, device)
     idle.update(bad)

@@ -6,7 +6,7 @@ N items, X width of an input.
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmrec.errors import InputError, require
 from mmrec.nn.checks import positive
@@ -20,9 +20,6 @@ class PCA(Estimated):
     space. `estimate` must come first; what it finds belongs to the checkpoint, nothing is trained.
     """
 
-    mean: Tensor
-    components: Tensor
-
     def __init__(self, *, in_dim: int, out_dim: int) -> None:
         super().__init__()
         positive(in_dim=in_dim, out_dim=out_dim)
@@ -31,8 +28,8 @@ class PCA(Estimated):
             f"there are no more components than dimensions, {in_dim}, got out_dim {out_dim}",
         )
         self.out_dim = out_dim
-        self.register_buffer("mean", torch.zeros(in_dim))
-        self.register_buffer("components", torch.full((in_dim, out_dim), float("nan")))
+        self.mean = nn.Buffer(torch.zeros(in_dim))
+        self.components = nn.Buffer(torch.full((in_dim, out_dim), float("nan")))
 
     @torch.no_grad()
     def estimate(self, x: Tensor) -> None:

@@ -15,8 +15,6 @@ class PrecomputedFusion(nn.Module):
     Parameters: Di with `learn_absent`, else 0 (an absent vector is then zero).
     """
 
-    absent: Tensor
-
     def __init__(
         self, *, image_dim: int, text_dim: int, out_dim: int, learn_absent: bool = True
     ) -> None:
@@ -27,10 +25,11 @@ class PrecomputedFusion(nn.Module):
             f"a precomputed fusion is as wide as its vectors, {image_dim}, got out_dim {out_dim}",
         )
         self.out_dim = out_dim
-        if learn_absent:
-            self.absent = nn.Parameter(torch.randn(image_dim) * ABSENT_STD)
-        else:
-            self.register_buffer("absent", torch.zeros(image_dim), persistent=False)
+        self.absent = (
+            nn.Parameter(torch.randn(image_dim) * ABSENT_STD)
+            if learn_absent
+            else nn.Buffer(torch.zeros(image_dim), persistent=False)
+        )
 
     def forward(self, image: Tensor, text: Tensor, has_image: Tensor, has_text: Tensor) -> Tensor:
         check_modalities(image, text, has_image, has_text)

@@ -23,12 +23,10 @@ class ResidualQuantizer(Estimated):
     The codebooks C are k-means of the residuals, one level after the other (RQ-KMeans).
     """
 
-    codebooks: Tensor
-
     def __init__(self, *, in_dim: int, levels: int, codes: int) -> None:
         super().__init__()
         positive(in_dim=in_dim, levels=levels, codes=codes)
-        self.register_buffer("codebooks", torch.full((levels, codes, in_dim), float("nan")))
+        self.codebooks = nn.Buffer(torch.full((levels, codes, in_dim), float("nan")))
 
     @torch.no_grad()
     def estimate(self, x: Tensor, *, seed: int = 0) -> None:
@@ -64,9 +62,6 @@ class SemanticIdFusion(nn.Module):
     Source: residual-quantised ids, arXiv:2411.11739.
     """
 
-    mean: Tensor
-    scale: Tensor
-
     def __init__(
         self,
         *,
@@ -81,8 +76,8 @@ class SemanticIdFusion(nn.Module):
         positive(image_dim=image_dim, text_dim=text_dim, out_dim=out_dim)
         self.out_dim, self.seed = out_dim, seed
         self.quantizer = ResidualQuantizer(in_dim=image_dim + text_dim, levels=levels, codes=codes)
-        self.register_buffer("mean", torch.zeros(image_dim + text_dim))
-        self.register_buffer("scale", torch.ones(image_dim + text_dim))
+        self.mean = nn.Buffer(torch.zeros(image_dim + text_dim))
+        self.scale = nn.Buffer(torch.ones(image_dim + text_dim))
         self.embedding = nn.Embedding(levels * codes, out_dim)
         nn.init.normal_(self.embedding.weight, std=EMBEDDING_STD)
         self.no_image = nn.Parameter(torch.randn(out_dim) * ABSENT_STD)

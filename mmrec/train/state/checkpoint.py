@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -79,7 +80,9 @@ def save_checkpoint(
         directory.mkdir(parents=True, exist_ok=True)
         weights = path.with_suffix(".safetensors")
         with replacing(weights) as temporary:
-            save_file(_separate(tensors), temporary)
+            # Copies: no two may share memory, and tied weights do.
+            how: dict[str, Any] = {"copy": True, "memory_format": torch.contiguous_format}
+            save_file({k: v.detach().to("cpu", **how) for k, v in tensors.items()}, temporary)
             seal = {"bytes": temporary.stat().st_size, "sha256": _digest(temporary)}
         body = as_json(dict(content) | {"format": FORMAT, "step": step, "tensors": seal})
         body["seal"] = _seal(body)
@@ -188,20 +191,6 @@ def _read(path: Path) -> Checkpoint:
     except (OSError, SafetensorError) as error:
         raise Damaged(f"checkpoint {weights} is damaged: {error}") from error
     return Checkpoint(path=path, step=content["step"], tensors=tensors, content=content)
-
-
-def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous CPU tensors, none sharing memory with another (tied weights are written twice)."""
-    seen: set[int] = set()
-    separate = {}
-    for name, tensor in tensors.items():
-        copy = tensor.detach().to("cpu").contiguous()
-        storage = copy.untyped_storage()
-        if storage.data_ptr() in seen or storage.nbytes() != copy.nbytes:
-            copy = copy.clone()
-        seen.add(copy.untyped_storage().data_ptr())
-        separate[name] = copy
-    return separate
 
 
 def _digest(path: Path) -> str:

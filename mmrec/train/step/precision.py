@@ -3,7 +3,7 @@
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmrec.errors import InputError, require
 
@@ -50,7 +50,7 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
     return torch.autocast(device.type, dtype=dtype)
 
 
-class LossScale:
+class LossScale(nn.Module):
     """The factor on the loss that keeps float16 gradients from vanishing; 1 for other types.
 
     Halved after an overflow, doubled after `patience` steps without one, by tensor operations
@@ -58,23 +58,15 @@ class LossScale:
     """
 
     def __init__(self, dtype: torch.dtype, device: torch.device, *, patience: int = 2000) -> None:
+        super().__init__()
         self.enabled = dtype == torch.float16
         self.patience = patience
         # The loss is summed over the batch, not averaged, so the usual 2**16 would overflow.
-        self.scale = torch.tensor(2.0**10 if self.enabled else 1.0, device=device)
-        self.streak = torch.zeros((), dtype=torch.int32, device=device)
+        self.scale = nn.Buffer(torch.tensor(2.0**10 if self.enabled else 1.0, device=device))
+        self.streak = nn.Buffer(torch.zeros((), dtype=torch.int32, device=device))
 
     def update(self, overflow: Tensor) -> None:
         """`overflow` is 1.0 where the step just taken was skipped, else 0.0."""
         if self.enabled:
             torch._amp_update_scale_(self.scale, self.streak, overflow, 2.0, 0.5, self.patience)
             self.scale.clamp_(2.0**-14, 2.0**24)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps."""
-        return {"scale": self.scale, "streak": self.streak}
-
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        """The inverse of `tensors`."""
-        self.scale = tensors["scale"].to(self.scale.device)
-        self.streak = tensors["streak"].to(self.streak.device)

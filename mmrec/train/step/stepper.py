@@ -142,7 +142,7 @@ class Stepper:
         parts = {
             "model": self.model.state_dict(),
             "optimizer": optimizer_tensors(self.optimizer),
-            "scaler": self.scale.tensors() if self.scale.enabled else {},
+            "scaler": self.scale.state_dict() if self.scale.enabled else {},
             "ema": self.ema.shadow if self.ema is not None else {},
         }
         return {f"{part}/{k}": v for part, values in parts.items() for k, v in values.items()}
@@ -153,7 +153,7 @@ class Stepper:
         if self.ema is not None:
             self.ema.load(tensors("ema"))
         if self.scale.enabled and (kept := tensors("scaler")):
-            self.scale.load(kept)
+            self.scale.load_state_dict(kept)
 
 
 def _mixed(seed: int, step: int, rank: int) -> int:
