@@ -43,7 +43,7 @@ class UserIndex(nn.Module):
 
 
 class UserEncoder(nn.Module):
-    """A vector a user: place (B,) as `UserIndex` gives it -> (B, dim); place 0 has one to share.
+    """One vector per user: place (B,) of `UserIndex` -> (B, dim); place 0 is what others share.
 
     Args:
         num_users: how many are known.

@@ -49,7 +49,7 @@ def predict(
         rows (n,), which is 0 … n - 1, and probabilities (n,); the same on every rank.
 
     Raises:
-        InputError: a row is missing or comes twice, or a probability is not finite.
+        InputError: a row is missing or comes twice, or a logit is not finite.
     """
     mine = None if num_rows is None else -(-num_rows // current_world().size)
     with tqdm(total=mine, desc="predict", unit="row", leave=False, disable=not progress) as bar:
@@ -63,11 +63,7 @@ def predict(
             f"every row of 0 … {expected - 1} must be predicted once, got {len(rows)} rows and "
             f"another than row {first} in its place"
         )
-    probability = scores.probability
-    if not np.isfinite(probability).all():
-        row = int(np.argmin(np.isfinite(probability)))
-        raise InputError(f"probabilities must be finite, the model gives another for row {row}")
-    return rows, probability
+    return rows, scores.probability
 
 
 def write_submission(

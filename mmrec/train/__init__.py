@@ -1,4 +1,10 @@
-"""Training: `fit`, its settings, checkpoints and what ranks tell each other."""
+"""Training: `fit`, its settings, checkpoints and what ranks tell each other.
+
+Read `trainer.py` first, then `step/` (one training step) and `state/` (what a run leaves on disk).
+`loaders.py` says what a loader must do, `prefetch.py` brings its batches to the device,
+`evaluate.py` scores them; `interrupt.py` is for signals, `distributed.py` for several ranks, and
+`batch_size.py` finds the largest batch that fits.
+"""
 
 from mmrec.config import TrainConfig
 from mmrec.train.batch_size import largest_batch_size, settled_batch_size
@@ -10,6 +16,7 @@ from mmrec.train.state.checkpoint import Checkpoint, load_checkpoint, load_weigh
 from mmrec.train.state.log import read_log
 from mmrec.train.state.progress import FitResult
 from mmrec.train.step.guard import Diverged
+from mmrec.train.step.stepper import HasAuxiliary
 from mmrec.train.trainer import fit
 
 __all__ = [
@@ -17,6 +24,7 @@ __all__ = [
     "Checkpoint",
     "Diverged",
     "FitResult",
+    "HasAuxiliary",
     "Interrupted",
     "Scores",
     "TrainConfig",

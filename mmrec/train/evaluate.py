@@ -38,20 +38,16 @@ class Scores:
     @property
     def probability(self) -> NDArray[np.float64]:
         """sigmoid(logit) in float64, without overflow."""
-        probability: NDArray[np.float64] = torch.from_numpy(self.logit).double().sigmoid().numpy()
-        return probability
+        return np.asarray(torch.from_numpy(self.logit).double().sigmoid(), dtype=np.float64)
 
     def metrics(self) -> dict[str, float]:
         """AUC and logloss.
 
         Raises:
-            InputError: no labels, one class only, or a logit that is not finite.
+            InputError: no labels, or one class only.
         """
         if self.label is None:
             raise InputError("metrics need labels, the loader gives none")
-        if not np.isfinite(self.logit).all():
-            row = int(self.row[np.argmin(np.isfinite(self.logit))])
-            raise InputError(f"logits must be finite, the model gives another for row {row}")
         return {
             "auc": auc(self.label, self.logit),
             "logloss": logloss_of_logits(self.label, self.logit),
@@ -75,7 +71,8 @@ def score(
         each_batch: called after every batch with the number of its rows (progress, interrupts).
 
     Raises:
-        InputError: the loader gives nothing, a row twice, or the model's output is not (B,).
+        InputError: the loader gives nothing or a row twice, the model's output is not (B,), or a
+            logit is not finite.
     """
     device = resolve_device(device)
     dtype = resolve_precision(precision, device)
@@ -114,9 +111,11 @@ def _joined(ranks: list[list[NDArray[Any]]]) -> Scores:
     require(ranks, "the loader gives no rows to score")
     row, user, label, logit = (np.concatenate(column) for column in zip(*ranks, strict=True))
     order = np.argsort(row, kind="stable")
-    row = row[order]
-    doubled = row[1:][row[1:] == row[:-1]]
+    row, logit = row[order], logit[order]
+    doubled, bad = row[1:][row[1:] == row[:-1]], row[~np.isfinite(logit)]
     if len(doubled):
         raise InputError(f"every row must come once, row {doubled[0]} came more than once")
+    if len(bad):
+        raise InputError(f"logits must be finite, the model gives another for row {bad[0]}")
     labels = label[order] if len(label) == len(row) else None
-    return Scores(row=row, user=user[order], label=labels, logit=logit[order])
+    return Scores(row=row, user=user[order], label=labels, logit=logit)

@@ -1,3 +1,3 @@
 """What a run leaves on disk: `store.py` holds its checkpoints.
 
-`checkpoint.py` (one of them), `progress.py` (where the run stands), `log.py` (what it said)."""
+`checkpoint.py` (one of them), `progress.py` (where the run stands), `log.py` (its events)."""

@@ -7,7 +7,6 @@ killed save. Nothing is ever unpickled. A checkpoint does not know how many rank
 
 import hashlib
 import json
-import re
 import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -26,7 +25,6 @@ from mmrec.io.identity import as_json
 
 Kind = Literal["last", "best"]
 FORMAT = 2
-_NAME = re.compile(r"(last|best)-(\d{10})\.json")
 
 
 class Damaged(InputError):
@@ -52,8 +50,7 @@ class Checkpoint:
     @property
     def recipe(self) -> dict[str, Any]:
         """What the model was built from, as given to `fit`."""
-        recipe: dict[str, Any] = self.content["recipe"]
-        return recipe
+        return dict(self.content["recipe"])
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """The tensors under `prefix/`, without it."""
@@ -138,10 +135,7 @@ def newest_checkpoint(directory: Path, kind: Kind) -> Checkpoint | None:
 
 def checkpoint_files(directory: Path, kind: Kind) -> list[Path]:
     """The JSON files of this kind, newest first."""
-    if not directory.is_dir():
-        return []
-    names = (_NAME.fullmatch(path.name) for path in directory.iterdir())
-    return sorted((directory / m.string for m in names if m and m[1] == kind), reverse=True)
+    return sorted(directory.glob(f"{kind}-{'[0-9]' * 10}.json"), reverse=True)
 
 
 def prune(directory: Path, kind: Kind, *, keep: Collection[Path]) -> None:

@@ -16,7 +16,7 @@ class Sums:
 
     @property
     def mean(self) -> float | None:
-        """Loss a row, None before the first healthy step."""
+        """Mean loss per row, None before the first healthy step."""
         return self.loss / self.rows if self.rows else None
 
     def add(self, loss: float, rows: int) -> None:

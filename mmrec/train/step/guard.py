@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmrec.errors import InputError
 
-# No click model that can still learn pays this many nats a row: its weights have exploded.
+# No click model that can still learn pays this many nats per row: its weights have exploded.
 LOSS_LIMIT = 1e3
 
 
@@ -28,7 +28,7 @@ class StepRecord:
         rows: in the global batch.
         skipped: the weights were left as they were.
         norm: of the mean loss's gradient, before clipping.
-        row: this rank's row numbers, a tensor a batch.
+        row: this rank's row numbers, one tensor per batch.
     """
 
     loss: float
@@ -62,7 +62,7 @@ class StepRecords:
 
 
 def healthy(loss: Tensor, rows: Tensor, norm: Tensor) -> Tensor:
-    """Scalar bool on the device: finite gradient, loss below `LOSS_LIMIT` a row."""
+    """Scalar bool on the device: finite gradient, loss below `LOSS_LIMIT` per row."""
     return torch.isfinite(norm) & (loss < LOSS_LIMIT * rows)  # NaN < x is False
 
 
@@ -84,8 +84,8 @@ def diverged(
     shown = ", ".join(str(row) for row in rows[:10])
     shown += f", … {len(rows)} in all" if len(rows) > 10 else ""
     return Diverged(
-        f"loss and gradient must be finite and the loss below {LOSS_LIMIT:g} a row, got loss "
-        f"{record.loss / record.rows:.3g} a row and gradient norm {record.norm:.3g} at step "
+        f"loss and gradient must be finite and the loss below {LOSS_LIMIT:g} per row, got loss "
+        f"{record.loss / record.rows:.3g} per row and gradient norm {record.norm:.3g} at step "
         f"{step}, the last of {in_a_row} such steps in a row, on rows {shown}: look at these "
         f"rows, or lower the learning rate (now {learning_rate:g}) and start from scratch; the "
         f"last good checkpoint is {last or 'none yet'}"

@@ -88,5 +88,4 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, 
     }
     for key, value in tensors.items():
         name, quantity = key.rsplit("/", 1)
-        parameter = by_name[name]
-        optimizer.state[parameter][quantity] = value.to(parameter.device)
+        optimizer.state[by_name[name]][quantity] = value.to(by_name[name].device)
