@@ -40,7 +40,7 @@ from mmrec.io.files import write_json
 from mmrec.models import build_ranker, get_recipe
 from mmrec.stream.loader import make_loader
 from mmrec.stream.stream import ParquetStream
-from mmrec.train.prefetch import on_device
+from mmrec.train.loaders import on_device
 from mmrec.train.step.precision import resolve_device
 from mmrec.train.step.stepper import Stepper, click_loss
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mmrec.errors import require
+from mmrec.errors import positive, require
 from mmrec.io.plain import to_plain
 
 MONITORS = ("auc", "logloss")
@@ -118,10 +118,8 @@ class TrainConfig:
                 getattr(self, name) in allowed,
                 f"{name} must be one of {allowed}, got {getattr(self, name)!r}",
             )
-        for name in ("epochs", "accumulate", "log_every", "keep_last", "max_bad_steps"):
-            require(
-                getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}"
-            )
+        names = ("epochs", "accumulate", "log_every", "keep_last", "max_bad_steps")
+        positive(**{name: getattr(self, name) for name in names})
         for name in ("clip_norm", "evaluate_every", "save_every_steps", "patience"):
             value = getattr(self, name)
             require(value is None or value > 0, f"{name} must be positive or None, got {value}")

@@ -1,4 +1,4 @@
-"""The one exception for mistakes that a user can mend, and the one way to check for them."""
+"""The one exception for mistakes that a user can mend, and the checks that raise it."""
 
 
 class InputError(ValueError):
@@ -25,3 +25,28 @@ def require(good: object, sentence: str) -> None:
     """
     if not good:
         raise InputError(sentence)
+
+
+def positive(at_least: int = 1, **sizes: int) -> None:
+    """Raise unless every size is a whole number of at least 1.
+
+    >>> positive(dim=8, depth=0)
+    Traceback (most recent call last):
+    mmrec.errors.InputError: depth must be a whole number of at least 1, got 0
+    """
+    for name, value in sizes.items():
+        require(
+            isinstance(value, int) and not isinstance(value, bool) and value >= at_least,
+            f"{name} must be a whole number of at least {at_least}, got {value!r}",
+        )
+
+
+def not_negative(**sizes: int) -> None:
+    """Raise unless every size is a whole number of at least 0."""
+    positive(0, **sizes)
+
+
+def probability(**chances: float) -> None:
+    """Raise unless every chance lies in [0, 1)."""
+    for name, value in chances.items():
+        require(0.0 <= value < 1.0, f"{name} must lie in [0, 1), got {value!r}")

@@ -102,11 +102,9 @@ class Diagnosis:
 
     def __getitem__(self, name: str) -> Contribution:
         """The contribution of that name."""
-        for contribution in self.contributions:
-            if contribution.name == name:
-                return contribution
-        names = ", ".join(c.name for c in self.contributions)
-        raise InputError(f"a contribution is one of {names}, got {name!r}")
+        named = {contribution.name: contribution for contribution in self.contributions}
+        require(name in named, f"a contribution is one of {', '.join(named)}, got {name!r}")
+        return named[name]
 
     def table(self) -> str:
         """As Markdown, a row an input; one whose interval holds zero is unclear."""

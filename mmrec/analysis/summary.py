@@ -38,6 +38,7 @@ def summarise(
         of_unseen = auc(label[unseen], some.logit[unseen]) if both else None
         return {"auc": some.metrics()["auc"], "auc_unseen_items": of_unseen}
 
+    ranker = aucs(scores)
     bases = {
         "item_mean": counts.item_logit(pairs.item),
         "user_item_mean": counts.user_item_logit(pairs.user, pairs.item),
@@ -46,13 +47,13 @@ def summarise(
         "rows": data.rows,
         "parameters": sum(p.numel() for p in model.parameters()),
         "valid": scores.metrics(),
-        "auc_unseen_items": aucs(scores)["auc_unseen_items"],
+        "auc_unseen_items": ranker["auc_unseen_items"],
         "unseen_rows": int(unseen.sum()),
         "baselines": {name: {"auc": auc(label, logit)} for name, logit in bases.items()},
         "no_content": None if plain is None else aucs(plain),
         "oracle": _oracle(data.root),
     }
-    return figures, _lines(figures, aucs(scores))
+    return figures, _lines(figures, ranker)
 
 
 def _oracle(root: Path) -> dict[str, float] | None:
@@ -60,8 +61,7 @@ def _oracle(root: Path) -> dict[str, float] | None:
     path = root / "synthetic.json"
     if not path.exists():
         return None
-    valid: dict[str, float] = json.loads(path.read_text())["oracle"]["valid"]
-    return valid
+    return dict(json.loads(path.read_text())["oracle"]["valid"])
 
 
 def _lines(figures: dict[str, Any], ranker: dict[str, float | None]) -> dict[str, str]:

@@ -74,8 +74,7 @@ def _checked(kind: Any, value: Any, where: str) -> Any:
     if origin in (Union, types.UnionType):
         if value is None or (value == "none" and type(None) in inner):
             return None
-        kind = next(part for part in inner if part is not type(None))
-        origin, inner = get_origin(kind), get_args(kind)
+        return _checked(next(part for part in inner if part is not type(None)), value, where)
     if kind is Any:
         return value
     if dataclasses.is_dataclass(kind):
@@ -106,11 +105,12 @@ def changed(value: D, settings: Mapping[str, Any]) -> D:
     for name, new in settings.items():
         *path, last = name.split(".")
         table: Any = plain
-        for position, step in enumerate(path):
+        for step in path:
             table = table.get(step) if isinstance(table, dict) else None
-            if not isinstance(table, dict):
-                held = ".".join(path[: position + 1])
-                raise InputError(f"{held} holds no settings, so {name} cannot be set")
+        require(
+            isinstance(table, dict),
+            f"{'.'.join(path)} holds no settings, so {name} cannot be set",
+        )
         table[last] = new
     return from_plain(type(value), plain)
 

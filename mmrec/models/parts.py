@@ -7,8 +7,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from mmrec.errors import InputError
-from mmrec.nn.checks import not_negative, positive
+from mmrec.errors import InputError, not_negative, positive
 from mmrec.nn.item_encoder import ItemEncoder
 from mmrec.nn.losses import info_nce
 

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from mmrec.batch import Batch
-from mmrec.errors import InputError, require
+from mmrec.errors import InputError, not_negative, positive, require
 from mmrec.models.parts import ContentAlignment, Wide
-from mmrec.nn.checks import not_negative, positive
 from mmrec.nn.fusion.base import ConditionedFusion
 from mmrec.nn.interaction import Interaction
 from mmrec.nn.item_encoder import ItemEncoder

@@ -131,13 +131,19 @@ class Recipe:
 
     def with_ready_vectors(self) -> Recipe:
         """The second stage: an item's fused vector is taken as it is."""
-        fusion = Part("precomputed", {"learn_absent": False})
-        return self.changed({"items.fusion": fusion, "items.pretrain_epochs": 0})
+        ready = Part("precomputed", {"learn_absent": False})
+        return self.changed({"items.fusion": ready, "items.pretrain_epochs": 0})
 
     def without_content(self) -> Recipe:
         """The same ranker with ids and tags alone."""
-        none = {"items.fusion": None, "items.alignment": 0.0, "items.modality_dropout": 0.0}
-        return self.changed({**none, "history.tiers": 0})
+        return self.changed(
+            {
+                "items.fusion": None,
+                "items.alignment": 0.0,
+                "items.modality_dropout": 0.0,
+                "history.tiers": 0,
+            }
+        )
 
     def binding(self) -> dict[str, Any]:
         """What a checkpoint stores to build the ranker again; `fit` compares it on a resume.

@@ -2,8 +2,8 @@
 
 In the order of a row: `item_encoder` and `users` (ids to vectors), `fusion` (image and text to one
 vector), `sequence`, `transformer` and `simtier` (a history to one vector; `tokens` leaves padding
-out), `interaction` with `cross` and `mlp`, `losses`; `checks` and `kmeans` serve them, and `part`
-looks variants up by name. Single fusions are imported from `mmrec.nn.fusion`.
+out), `interaction` with `cross` and `mlp`, `losses`; `kmeans` serves them, and `part` looks
+variants up by name. Single fusions are imported from `mmrec.nn.fusion`.
 """
 
 from mmrec.nn.cross import CrossNetLowRank, CrossNetMix, CrossNetV2

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from mmrec.nn.checks import positive
+from mmrec.errors import positive
 
 
 class CrossNetV2(nn.Module):

@@ -8,8 +8,7 @@ from typing import Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from mmrec.errors import require
-from mmrec.nn.checks import positive
+from mmrec.errors import positive, require
 
 
 @runtime_checkable

@@ -8,8 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from mmrec.errors import InputError, require
-from mmrec.nn.checks import not_negative, probability
+from mmrec.errors import InputError, not_negative, probability, require
 from mmrec.nn.fusion.base import EstimatedFusion, Fusion
 from mmrec.nn.fusion.modality_dropout import drop_modality
 from mmrec.nn.users import EMBEDDING_STD
@@ -61,7 +60,8 @@ class ItemEncoder(nn.Module):
         super().__init__()
         not_negative(id_dim=id_dim, tag_dim=tag_dim)
         probability(id_dropout=id_dropout, modality_dropout=modality_dropout)
-        _check_table(tags, image, text, has_image, has_text, known)
+        _check_tables(2, len(tags), tags=tags, image=image, text=text)
+        _check_tables(1, len(tags), has_image=has_image, has_text=has_text, known=known)
         require(
             (unknown and id_dim) or (id_dropout == 0 and known is None),
             "id_dropout and known need unknown=True and an id_dim of at least 1",
@@ -170,22 +170,12 @@ def _scaled(x: Tensor, moments: Tensor) -> Tensor:
     return torch.addcmul(-moments[0] * moments[1], x, moments[1])
 
 
-def _check_table(
-    tags: Tensor,
-    image: Tensor,
-    text: Tensor,
-    has_image: Tensor,
-    has_text: Tensor,
-    known: Tensor | None,
-) -> None:
-    rows = len(tags)
-    expected = {"image": (image, 2), "text": (text, 2), "has_image": (has_image, 1)}
-    expected |= {"tags": (tags, 2), "has_text": (has_text, 1)}
-    if known is not None:
-        expected["known"] = (known, 1)
-    for name, (table, ndim) in expected.items():
+def _check_tables(ndim: int, rows: int, **tables: Tensor | None) -> None:
+    """Raise unless each table that is there has so many dims, and one row per item."""
+    for name, table in tables.items():
+        shape = (rows,) * ndim if table is None else tuple(table.shape)
         require(
-            table.ndim == ndim and len(table) == rows,
+            len(shape) == ndim and shape[0] == rows,
             f"{name} must have {ndim} dims and one row for each of the {rows} items, "
-            f"got shape {tuple(table.shape)}",
+            f"got shape {shape}",
         )

@@ -5,7 +5,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from mmrec.nn.checks import positive, probability
+from mmrec.errors import positive, probability
 
 
 class MLP(nn.Module):
@@ -38,8 +38,7 @@ class MLP(nn.Module):
         layers: list[nn.Module] = []
         width = in_dim
         for size in hidden:
-            layers.append(nn.Linear(width, size))
-            layers.append(activation())
+            layers += [nn.Linear(width, size), activation()]
             if dropout > 0:
                 layers.append(nn.Dropout(dropout))
             width = size

@@ -14,8 +14,7 @@ from typing import Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from mmrec.errors import InputError, require
-from mmrec.nn.checks import positive
+from mmrec.errors import InputError, positive, require
 from mmrec.nn.mlp import MLP
 from mmrec.nn.tokens import Tokens, compact_here
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmrec.nn.checks import positive
+from mmrec.errors import positive
 
 _SHORTEST = 1e-12
 

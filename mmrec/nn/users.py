@@ -8,8 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from mmrec.errors import require
-from mmrec.nn.checks import positive, probability
+from mmrec.errors import positive, probability, require
 
 EMBEDDING_STD = 0.02
 

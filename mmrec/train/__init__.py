@@ -1,9 +1,9 @@
 """Training: `fit`, its settings, checkpoints and what ranks tell each other.
 
 Read `trainer.py` first, then `step/` (one training step) and `state/` (what a run leaves on disk).
-`loaders.py` says what a loader must do, `prefetch.py` brings its batches to the device,
-`evaluate.py` scores them; `interrupt.py` is for signals, `distributed.py` for several ranks, and
-`batch_size.py` finds the largest batch that fits.
+`loaders.py` says what a loader must do and brings its batches to the device, `evaluate.py` scores
+them; `interrupt.py` is for signals, `distributed.py` for several ranks, and `batch_size.py` finds
+the largest batch that fits.
 """
 
 from mmrec.config import TrainConfig

@@ -14,8 +14,7 @@ from mmrec.errors import InputError, require
 from mmrec.metrics.auc import auc
 from mmrec.metrics.calibration import logloss_of_logits
 from mmrec.train.distributed import gather_objects
-from mmrec.train.loaders import BatchLoader, rewound
-from mmrec.train.prefetch import on_device
+from mmrec.train.loaders import BatchLoader, on_device, rewound
 from mmrec.train.step.precision import autocast, resolve_device, resolve_precision
 
 

@@ -20,15 +20,14 @@ from mmrec.io.plain import from_plain, to_plain
 from mmrec.train.distributed import any_rank, barrier, current_world, gather_objects
 from mmrec.train.evaluate import score
 from mmrec.train.interrupt import Interrupted, StopSignal
-from mmrec.train.loaders import BatchLoader
-from mmrec.train.prefetch import on_device
+from mmrec.train.loaders import BatchLoader, on_device
 from mmrec.train.state.checkpoint import is_finite, load_checkpoint, load_weights
 from mmrec.train.state.log import RunLog
 from mmrec.train.state.progress import FitResult, Progress, Sums
 from mmrec.train.state.store import Store
 from mmrec.train.step.guard import StepRecord, diverged, is_overflow, out_of_memory
+from mmrec.train.step.optimizer import rate_factor
 from mmrec.train.step.precision import resolve_device
-from mmrec.train.step.schedule import rate_factor
 from mmrec.train.step.stepper import RowLoss, Stepper, click_loss
 
 # Overflows in a row that float16's loss scale may need to come down from its start.

@@ -15,9 +15,9 @@ from mmrec.train.step.optimizer import (
     make_optimizer,
     optimizer_tensors,
     parameter_groups,
+    rate_factor,
     set_learning_rates,
 )
-from mmrec.train.step.schedule import rate_factor
 
 
 def test_tables_dense_weights_biases_and_patterns_have_their_own_settings() -> None:

@@ -5,7 +5,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from mmrec.nn.checks import probability
+from mmrec.errors import probability
 from mmrec.nn.fusion.base import TwoModalFusion
 
 

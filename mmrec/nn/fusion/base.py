@@ -8,8 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from mmrec.errors import InputError
-from mmrec.nn.checks import positive
+from mmrec.errors import InputError, positive
 
 ABSENT_STD = 0.02
 
@@ -66,43 +65,29 @@ class Estimated(nn.Module):
         self.estimated = all(bool(buffer.isfinite().all()) for buffer in self.buffers())
 
 
-class LearnedAbsent(nn.Module):
-    """Puts a learned vector where a modality is absent: x_m if present, else a_m.
-
-    Parameters: Di + Dt.
-    """
-
-    def __init__(self, *, image_dim: int, text_dim: int) -> None:
-        super().__init__()
-        positive(image_dim=image_dim, text_dim=text_dim)
-        self.image = nn.Parameter(torch.randn(image_dim) * ABSENT_STD)
-        self.text = nn.Parameter(torch.randn(text_dim) * ABSENT_STD)
-
-    def forward(
-        self, image: Tensor, text: Tensor, has_image: Tensor, has_text: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        check_modalities(image, text, has_image, has_text)
-        check_width("image", image, len(self.image))
-        check_width("text", text, len(self.text))
-        return fill(image, has_image, self.image), fill(text, has_text, self.text)
-
-
 class TwoModalFusion(nn.Module):
-    """Base of the variants: absent modalities filled with learned vectors, then `fuse`.
+    """Base of the variants: fuse(x_image, x_text), where x_m is a learned a_m if m is absent.
 
     A variant of one's own sets `out_dim` and writes `fuse(image, text)`; it never sees the content
     of an absent modality.
+    Parameters: Di + Dt, the absent vectors.
     """
 
     def __init__(self, *, image_dim: int, text_dim: int, out_dim: int) -> None:
         super().__init__()
-        positive(out_dim=out_dim)
+        positive(image_dim=image_dim, text_dim=text_dim, out_dim=out_dim)
         self.image_dim, self.text_dim, self.out_dim = image_dim, text_dim, out_dim
-        self.absent = LearnedAbsent(image_dim=image_dim, text_dim=text_dim)
+        widths = {"image": image_dim, "text": text_dim}
+        self.absent = nn.ParameterDict(
+            {name: nn.Parameter(torch.randn(width) * ABSENT_STD) for name, width in widths.items()}
+        )
 
     def forward(self, image: Tensor, text: Tensor, has_image: Tensor, has_text: Tensor) -> Tensor:
-        image, text = self.absent(image, text, has_image, has_text)
-        return self.fuse(image, text)
+        check_modalities(image, text, has_image, has_text)
+        check_width("image", image, self.image_dim)
+        check_width("text", text, self.text_dim)
+        image = fill(image, has_image, self.absent["image"])
+        return self.fuse(image, fill(text, has_text, self.absent["text"]))
 
     def fuse(self, image: Tensor, text: Tensor) -> Tensor:
         """(..., Di) and (..., Dt), both filled -> (..., out_dim)."""

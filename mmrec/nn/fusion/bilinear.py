@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmrec.nn.checks import positive
+from mmrec.errors import positive
 from mmrec.nn.fusion.base import TwoModalFusion
 
 

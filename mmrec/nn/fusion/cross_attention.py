@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from mmrec.nn.checks import positive
+from mmrec.errors import positive
 from mmrec.nn.fusion.base import TwoModalFusion
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from mmrec.nn.checks import positive
+from mmrec.errors import positive
 from mmrec.nn.fusion.base import TwoModalFusion
 
 

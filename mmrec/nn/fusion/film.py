@@ -4,8 +4,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from mmrec.errors import InputError
-from mmrec.nn.checks import positive
+from mmrec.errors import InputError, positive
 from mmrec.nn.fusion.concat import ConcatFusion
 
 

@@ -8,8 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from mmrec.errors import InputError, require
-from mmrec.nn.checks import positive
+from mmrec.errors import InputError, positive, require
 from mmrec.nn.fusion.base import Estimated, TwoModalFusion
 
 

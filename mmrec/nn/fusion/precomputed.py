@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from mmrec.errors import require
-from mmrec.nn.checks import positive
+from mmrec.errors import positive, require
 from mmrec.nn.fusion.base import ABSENT_STD, check_modalities, check_width, fill
 
 

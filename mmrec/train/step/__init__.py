@@ -1,4 +1,4 @@
 """One training step: `stepper.py` runs it.
 
-Then `optimizer.py`, `schedule.py`, `precision.py`, `guard.py` (steps that went wrong), `ema.py`,
+Then `optimizer.py`, `precision.py`, `guard.py` (steps that went wrong), `ema.py`,
 `recompute.py`."""
