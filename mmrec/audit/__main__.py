@@ -1,7 +1,5 @@
 """python -m mmrec.audit --data DIR [--out DIR]"""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

@@ -3,8 +3,6 @@
 Comes in: what `scan/` read. Goes out: `Facts` and findings, for `report/`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -3,8 +3,6 @@
 The checks of `checks/` make findings; `report/sentences.py` is where they are put in words.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """The audit: find the files, read each once, measure, judge, report."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 N items with the padding, D width of the fused vectors.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

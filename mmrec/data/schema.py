@@ -4,8 +4,6 @@
 speaks of the first breach in one sentence that names file, column and row.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -4,8 +4,6 @@ R ratings, in any order; every function takes columns (R,) and returns columns (
 order. "Before" is strict everywhere: ratings of the same second do not see each other.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

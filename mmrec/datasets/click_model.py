@@ -3,8 +3,6 @@
 N items, K kinds of cover and K kinds of words, U users.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -4,8 +4,6 @@
 `overviews.csv` movieId, overview (not of GroupLens; optional).
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import polars as pl

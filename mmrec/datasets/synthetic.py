@@ -7,8 +7,6 @@ valid's or test's, as in MicroLens; some items are never shown by train.
 N items, R rows, L history.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 from dataclasses import asdict, dataclass, field

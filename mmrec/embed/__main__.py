@@ -4,8 +4,6 @@ python -m mmrec.embed --items item_feature.parquet --images item_images --out fe
 torchrun --nproc-per-node 4 -m mmrec.embed --items … --images … --out …
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 from collections.abc import Callable, Iterator

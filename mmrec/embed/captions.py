@@ -1,7 +1,5 @@
 """Title and tags to one caption."""
 
-from __future__ import annotations
-
 import string
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass

@@ -7,8 +7,6 @@ found and refused.
 Shapes: B rows of a batch, T tokens of the batch's longest caption, C the context length.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

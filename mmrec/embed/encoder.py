@@ -3,8 +3,6 @@
 Shapes: B rows of a batch, H and W the encoder's input size, T tokens of a caption.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable

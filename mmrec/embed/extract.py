@@ -3,8 +3,6 @@
 What comes in goes out as tasks to the pool; what comes back goes into the shard it belongs to.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence

@@ -4,8 +4,6 @@ Shapes: B rows of a batch, H and W the encoder's input size, U distinct pictures
 U' distinct captions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any

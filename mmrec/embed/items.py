@@ -1,7 +1,5 @@
 """Which items there are, their captions, and where their pictures lie."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Iterator, Sequence

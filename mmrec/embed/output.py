@@ -8,8 +8,6 @@ A shard's bytes are a function of its own items alone, never of ranks, workers o
 before: that is what makes a run that was killed end like one that was not.
 """
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import os

@@ -1,7 +1,5 @@
 """What a run says at its end: items, statuses, rate, where the time went."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Iterator

@@ -3,8 +3,6 @@
 Shapes: N items of a shard, U of its distinct pictures or captions, B rows of a batch, D width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any

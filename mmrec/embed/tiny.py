@@ -4,8 +4,6 @@ It stands in for real CLIP in tests and in the example on synthetic data. It kno
 world: only how the pictures it was shown go with their captions.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path

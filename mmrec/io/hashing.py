@@ -1,7 +1,5 @@
 """Numbers and files as bits that look random and are the same on every machine."""
 
-from __future__ import annotations
-
 import hashlib
 from typing import Any, TypeVar
 

@@ -1,7 +1,5 @@
 """Same identity or refuse: what a run left on disk is resumed only by a run of the same make."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ Refused is only what `sources.py` cannot open or read. Of everything else the ca
 there is, and a value of its choice where there is nothing. n rows of a column.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 

@@ -5,8 +5,6 @@ from 0). Files are read a batch of rows at a time, so memory does not grow with 
 `sources.py` opens them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -3,8 +3,6 @@
 A `Source` describes one file; `parquet.py` checks its columns and turns them into numpy.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import os

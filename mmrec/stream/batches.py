@@ -1,7 +1,5 @@
 """From lanes to batches: windows decoded ahead into reused arrays, batches gathered from them."""
 
-from __future__ import annotations
-
 import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterator

@@ -3,8 +3,6 @@
 What holds nulls, or no numbers, is left as it is.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias

@@ -1,7 +1,5 @@
 """`make_loader`: a stream read by worker processes, which knows its position all the same."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Iterator, Mapping
 from itertools import count

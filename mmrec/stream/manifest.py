@@ -1,7 +1,5 @@
 """The manifest that `repack` leaves beside its files: counts and checksums, and their check."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from typing import Any

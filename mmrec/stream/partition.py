@@ -14,8 +14,6 @@ pages of one row group.
 B global batch size, T time classes, P places (each has a share of a batch), N rows.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

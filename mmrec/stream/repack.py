@@ -6,8 +6,6 @@ The rows and their order stay the same. Output files appear whole or not at all;
 stopped, the same command resumes with the first file that is missing.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """`ParquetStream`: parquet as ready batches, in an order that depends on (seed, epoch) alone."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar, cast

@@ -1,7 +1,5 @@
 """Content: ids of the item table, vectors, pictures, titles, and what content says of the label."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 

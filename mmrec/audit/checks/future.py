@@ -4,8 +4,6 @@ Looked for in the rows of a few thousand users, which are all kept with their hi
 n rows, L entries of a history.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 

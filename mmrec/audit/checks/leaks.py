@@ -1,7 +1,5 @@
 """Leaks: does anything know the label that no honest feature could know?"""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ the level of another moment, or of another item, the disagreement marks them.
 N items, V values of a level, n rows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal

@@ -3,8 +3,6 @@
 N items, K width of the content, lambda the strength of the ridge.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

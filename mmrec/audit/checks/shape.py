@@ -1,7 +1,5 @@
 """Form: columns, ids, padding, labels, repeated rows, all counted by the scan."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 

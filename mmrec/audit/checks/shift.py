@@ -1,7 +1,5 @@
 """Shift: do valid and test ask about the same users, items and rates that train shows?"""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

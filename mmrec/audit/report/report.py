@@ -1,7 +1,5 @@
 """What an audit says: findings, the facts that they rest on, and both as text, JSON and plots."""
 
-from __future__ import annotations
-
 import json
 import textwrap
 from collections import Counter

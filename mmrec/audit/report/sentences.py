@@ -3,8 +3,6 @@
 `{e}` is the finding's evidence; what `_words` adds depends on it in more than its figures.
 """
 
-from __future__ import annotations
-
 from mmrec.audit.checks.future import KnownInTrain
 from mmrec.audit.checks.leaks import Score
 from mmrec.audit.checks.levels import Disagreement

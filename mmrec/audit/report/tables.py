@@ -1,7 +1,5 @@
 """Facts as what JSON knows, and as Markdown tables. Facts are the dataclasses of `facts.py`."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass

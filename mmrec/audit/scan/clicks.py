@@ -5,8 +5,6 @@ arrays of one entry an item, and the sample; it does not grow with the file.
 B rows of a batch, N items, V values of a level column.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Which files a data set has. In: a directory. Out: `Files`, for `clicks.py` and `items.py`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 B rows, L entries of the longest history of the batch, N items.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from hashlib import blake2b
 

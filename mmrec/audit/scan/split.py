@@ -3,8 +3,6 @@
 N items with the padding, L entries of the longest history, V values of a level column.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass, field
 

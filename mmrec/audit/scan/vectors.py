@@ -3,8 +3,6 @@
 N items, D width of a vector, K width of its sketch, n items of a batch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
