@@ -81,16 +81,12 @@ class Encoder(Protocol):
 
     def fingerprint(self) -> dict[str, Any]:
         """JSON-able; equal exactly when the vectors are meant to be equal."""
-        ...
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) float32, normalised, on `device` -> (B, image_dim)."""
-        ...
 
     def tokenize(self, captions: Sequence[str]) -> Tensor:
         """B captions -> (B, T) int64 on the CPU."""
-        ...
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """(B, T) int64 from `tokenize`, on the CPU -> (B, text_dim)."""
-        ...

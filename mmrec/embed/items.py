@@ -23,17 +23,16 @@ types = pa.types
 PictureSource = str | bytes | None
 
 
-def _is_word(kind: pa.DataType) -> bool:
-    return bool(types.is_integer(kind) or types.is_null(kind) or TEXT.accepts(kind))
-
-
 def _is_bytes(kind: pa.DataType) -> bool:
     packed = types.is_struct(kind) and kind.get_field_index("bytes") >= 0
     return bool(packed or types.is_binary(kind) or types.is_large_binary(kind))
 
 
 TITLE = Kind("strings", lambda t: types.is_null(t) or TEXT.accepts(t))
-TAGS = Kind("lists of integers or strings", lambda t: is_list(t) and _is_word(t.value_type))
+TAGS = Kind(
+    "lists of integers or strings",
+    lambda t: is_list(t) and (types.is_integer(t.value_type) or TITLE.accepts(t.value_type)),
+)
 PICTURE = Kind("picture bytes or file names", lambda t: _is_bytes(t) or TEXT.accepts(t))
 
 

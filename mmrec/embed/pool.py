@@ -73,10 +73,8 @@ class DecodePool:
         self._options, self._tokenize = options, tokenize
         # Forking shares the tokenizer and costs milliseconds; elsewhere everything runs here.
         self._workers = workers if sys.platform.startswith("linux") else 0
-        largest = prod(options.preprocessing.size)
-        if not options.resize_here:
-            largest = max(largest, options.device_pixels)
-        self._slot_bytes = TASK_PICTURES * 3 * largest
+        unresized = 0 if options.resize_here else options.device_pixels
+        self._slot_bytes = TASK_PICTURES * 3 * max(prod(options.preprocessing.size), unresized)
         if self._workers:
             # Kept by the tensor; unmapped when both are gone.
             self._map = mmap.mmap(-1, AHEAD * self._workers * self._slot_bytes)

@@ -53,6 +53,11 @@ _STORAGE = {
     errno.ECONNABORTED, errno.ECONNREFUSED, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN,
     errno.EHOSTUNREACH, errno.ENODEV, getattr(errno, "EREMOTEIO", errno.EIO),
 }  # fmt: skip
+_PROBLEMS = {
+    errno.ELOOP: (BROKEN_LINK, "links in a circle"),
+    errno.EACCES: (NO_PERMISSION, ""),
+    errno.EPERM: (NO_PERMISSION, ""),
+}
 _WAITS_S = (0.1, 0.5, 2.0)
 _ORIENTATION = 0x0112
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*")
@@ -107,12 +112,11 @@ def find_pictures(folder: str | os.PathLike[str]) -> dict[int, str]:
         raise InputError(
             f"the images folder cannot be listed ({error.strerror}): {folder}"
         ) from None
-    rank = {suffix: index for index, suffix in enumerate(SUFFIXES)}
     found: dict[int, tuple[int, str]] = {}
     for name in names:
         stem, suffix = os.path.splitext(name)
-        if suffix.lower() in rank and stem.isascii() and stem.isdigit():
-            entry = (rank[suffix.lower()], name)
+        if suffix.lower() in SUFFIXES and stem.isascii() and stem.isdigit():
+            entry = (SUFFIXES.index(suffix.lower()), name)
             found[int(stem)] = min(entry, found.get(int(stem), entry))
     return {item_id: os.path.join(place, name) for item_id, (_, name) in found.items()}
 
@@ -191,12 +195,9 @@ def _read_once(path: str, max_bytes: int) -> bytes | Picture[Any]:
 def _explain(error: OSError, path: str) -> Picture[Any]:
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return Picture(BROKEN_LINK if os.path.islink(path) else MISSING)
-    if error.errno == errno.ELOOP:
-        return Picture(BROKEN_LINK, "links in a circle")
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return Picture(NO_PERMISSION)
     # A socket (ENXIO), a name that is too long: there is no picture there.
-    return Picture(NOT_A_FILE, error.strerror or str(error))
+    other = (NOT_A_FILE, error.strerror or str(error))
+    return Picture(*_PROBLEMS.get(error.errno or 0, other))
 
 
 def _decode(
@@ -231,18 +232,14 @@ def _decode(
 
 def _describe(image: Image.Image, turned: bool, exif: bool) -> str:
     """What a person should know about a picture that could be read all the same."""
-    notes = []
-    if image.format != "JPEG":
-        notes.append(f"{image.format} file")
-    if image.mode not in ("RGB", "L"):
-        notes.append(f"mode {image.mode}")
-    elif image.mode == "L":
-        notes.append("greyscale")
-    if getattr(image, "n_frames", 1) > 1:
-        notes.append("first frame of several")
-    if turned:
-        notes.append("turned by EXIF" if exif else "EXIF rotation ignored")
-    return ", ".join(notes)
+    notes = {
+        f"{image.format} file": image.format != "JPEG",
+        f"mode {image.mode}": image.mode not in ("RGB", "L"),
+        "greyscale": image.mode == "L",
+        "first frame of several": getattr(image, "n_frames", 1) > 1,
+        "turned by EXIF" if exif else "EXIF rotation ignored": turned,
+    }
+    return ", ".join(note for note, holds in notes.items() if holds)
 
 
 def _is_turned(image: Image.Image) -> bool:
