@@ -223,22 +223,14 @@ def test_ctrl_c_that_also_ends_the_loaders_workers(tmp_path: Path) -> None:
 def test_refuses_another_recipe_setting_or_data(tmp_path: Path) -> None:
     train(tmp_path)
     loaders = ToyLoader(), ToyLoader(101, data_seed=2, shuffle=False)
-    with pytest.raises(
-        InputError, match=r"another recipe: kind was 'toy' and is 'other'; put"
-    ):
+    with pytest.raises(InputError, match=r"another recipe: kind was 'toy' and is 'other'; put"):
         fit(ToyModel(), *loaders, config=toy_config(), out=tmp_path, recipe={"kind": "other"})
-    with pytest.raises(
-        InputError, match=r"another setting: learning_rate was 0.01 and is 0.02;"
-    ):
+    with pytest.raises(InputError, match=r"another setting: learning_rate was 0.01 and is 0.02;"):
         train(tmp_path, toy_config(learning_rate=0.02))
-    with pytest.raises(
-        InputError, match=r"another training data: n was 203 and is 204;"
-    ):
+    with pytest.raises(InputError, match=r"another training data: n was 203 and is 204;"):
         train(tmp_path, n=204)
     nested = {"kind": "toy", "sizes": {"mlp": [8], "head": 4}}
-    with pytest.raises(
-        InputError, match=r"sizes.mlp was 'absent' and is \[8\], sizes"
-    ):
+    with pytest.raises(InputError, match=r"sizes.mlp was 'absent' and is \[8\], sizes"):
         fit(ToyModel(), *loaders, config=toy_config(), out=tmp_path, recipe=nested)
     with pytest.raises(InputError, match="does not fit this model"):
         train(tmp_path, model=ToyModel(width=11))
