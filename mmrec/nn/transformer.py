@@ -132,14 +132,20 @@ class TargetTransformer(nn.Module):
         tokens = Tokens(valid, compact=compact_here(self.compact, history))
         # A row without items looks at its (zeroed) padding: a softmax over nothing would be NaN.
         attend = (valid | ~valid.any(1, keepdim=True))[:, None, None, :]
-        x = torch.cat([tokens.take(history), tokens.repeat(target)], dim=-1)  # (T, 2D)
-        if self.project is not None:
-            x = self.project(x)
+        x = self._enter(tokens, tokens.take(history), target)
         for layer in self.layers:
             x = layer(x, tokens, attend)
         if self.norm is not None:
             x = self.norm(x)
         return self._leave(tokens.spread(x), valid)
+
+    def _enter(self, tokens: Tokens, item: Tensor, target: Tensor) -> Tensor:
+        """[h; t], or W_h h + W_t t + b, where the target's share is computed once a row: (T, W)."""
+        if self.project is None:
+            return torch.cat([item, tokens.repeat(target)], dim=-1)
+        weight = self.project.weight
+        share = F.linear(target, weight[:, self.dim :], self.project.bias)  # (B, W)
+        return F.linear(item, weight[:, : self.dim]) + tokens.repeat(share)
 
     def _positions(self, table: nn.Embedding, length: int) -> Tensor:
         """(L, D): position vectors, the newest item's being number 0."""
