@@ -57,8 +57,8 @@ class Cell:
         name: what it is called in tables.
         recipe: all of it, seed and learning rate included.
         history: "own", or "another": each row gets the history of another row of its batch.
-        pretrain: the fusion is first trained by co-engagement, without labels, and goes on
-            learning from clicks.
+        pretrain: the fusion is first trained by co-engagement, without labels, then by
+            clicks too.
     """
 
     name: str

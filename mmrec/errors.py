@@ -1,4 +1,4 @@
-"""The one exception for mistakes that a user can mend, and the checks that raise it."""
+"""The one exception for mistakes that a user can fix, and the checks that raise it."""
 
 
 class InputError(ValueError):

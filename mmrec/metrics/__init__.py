@@ -1,6 +1,7 @@
 """Metrics of predicted clicks: numbers in, numbers out, numpy alone.
 
-Read `auc.py` first, then `calibration.py` and `intervals.py` (what a difference is worth).
+Read `auc.py` first, then `calibration.py` and `intervals.py` (what a difference is worth);
+`inputs.py` checks what comes in.
 """
 
 from mmrec.metrics.auc import GroupAUC, auc, gauc, user_aucs

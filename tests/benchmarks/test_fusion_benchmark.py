@@ -1,4 +1,4 @@
-"""`benchmarks/fusion.py` as it is run: killed and gone on with, and with a fusion of one's own."""
+"""`benchmarks/fusion.py` as it is run: killed and resumed, and with a fusion of one's own."""
 
 from __future__ import annotations
 

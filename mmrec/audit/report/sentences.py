@@ -156,7 +156,7 @@ TEXTS: dict[Name, tuple[str, str]] = {
     ),
     "rows_in_train": (
         "{e.pairs_found:,} of {e.pairs:,} user-item pairs of {e.split} are in train too, "
-        "{e.rows_found:,} of {e.rows:,} with the same history: they can be learnt by heart.",
+        "{e.rows_found:,} of {e.rows:,} with the same history: they can be memorised.",
         "Keep a pair of user and item in one split only.",
     ),
     "unseen_items": (
