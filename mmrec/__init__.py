@@ -6,14 +6,15 @@ Importing this loads neither open_clip nor polars.
 
 from mmrec.batch import Batch
 from mmrec.config import TrainConfig
+from mmrec.data.clicks import ClickData
 from mmrec.data.items import ItemTable
-from mmrec.data.microlens import MicroLens
 from mmrec.errors import InputError
-from mmrec.models import Recipe, build_ranker, get_recipe
+from mmrec.models import Inputs, Recipe, build_ranker, describe, get_recipe
 from mmrec.models.ranker import Ranker
 from mmrec.nn import CrossNetMix, CrossNetV2, ItemEncoder, Part, SequenceEncoder, TargetTransformer
 from mmrec.nn.fusion import FUSIONS, AttentionFusion, ConcatFusion, Fusion, build_fusion
 from mmrec.predict import predict, write_submission
+from mmrec.schema import Schema
 from mmrec.stream.loader import make_loader
 from mmrec.stream.stream import ParquetStream
 from mmrec.train.trainer import fit
@@ -24,23 +25,26 @@ __all__ = [
     "FUSIONS",
     "AttentionFusion",
     "Batch",
+    "ClickData",
     "ConcatFusion",
     "CrossNetMix",
     "CrossNetV2",
     "Fusion",
     "InputError",
+    "Inputs",
     "ItemEncoder",
     "ItemTable",
-    "MicroLens",
     "ParquetStream",
     "Part",
     "Ranker",
     "Recipe",
+    "Schema",
     "SequenceEncoder",
     "TargetTransformer",
     "TrainConfig",
     "build_fusion",
     "build_ranker",
+    "describe",
     "fit",
     "get_recipe",
     "make_loader",

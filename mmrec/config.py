@@ -58,7 +58,9 @@ class TrainConfig:
         accumulate: batches whose gradients make one step.
         ema_decay: exponential moving average of the weights, evaluated and kept as best in their
             place; None for none.
-        monitor: "auc" or "logloss": what selects the best checkpoint and stops early.
+        monitor: what selects the best checkpoint and stops early: "auc" or "logloss", of several
+            tasks their mean; "task/auc" or "task/logloss" of one of them.
+        task_weights: name of a task -> its weight in the loss; 1 where none is given.
         patience: evaluations without a better monitor before stopping; None for never.
         evaluate_every: also evaluate every that many steps, not only after each epoch.
         precision: "auto" is bfloat16 on CUDA where the card has it, else float16 with loss
@@ -93,6 +95,7 @@ class TrainConfig:
     accumulate: int = 1
     ema_decay: float | None = None
     monitor: str = "auc"
+    task_weights: Mapping[str, float] = field(default_factory=dict)
     patience: int | None = 2
     evaluate_every: int | None = None
     precision: str = "auto"
@@ -109,11 +112,11 @@ class TrainConfig:
     speed: Speed = Speed()
 
     def __post_init__(self) -> None:
-        for name, allowed in (
-            ("monitor", MONITORS),
-            ("schedule", SCHEDULES),
-            ("precision", PRECISIONS),
-        ):
+        require(
+            self.metric in MONITORS,
+            f"monitor must be auc or logloss, or task/auc or task/logloss, got {self.monitor!r}",
+        )
+        for name, allowed in (("schedule", SCHEDULES), ("precision", PRECISIONS)):
             require(
                 getattr(self, name) in allowed,
                 f"{name} must be one of {allowed}, got {getattr(self, name)!r}",
@@ -131,9 +134,16 @@ class TrainConfig:
             self.ema_decay is None or 0 < self.ema_decay < 1,
             f"ema_decay must lie between 0 and 1, got {self.ema_decay}",
         )
+        for task, weight in self.task_weights.items():
+            require(weight >= 0, f"task_weights must not be negative, got {weight} for {task}")
         for pattern, options in self.groups.items():
             unknown = sorted(set(options) - {"learning_rate", "weight_decay"})
             require(not unknown, f"group {pattern!r} has unknown settings {unknown}")
+
+    @property
+    def metric(self) -> str:
+        """What `monitor` is of its task: "auc" or "logloss"."""
+        return self.monitor.rpartition("/")[2]
 
     def binding(self) -> dict[str, Any]:
         """The settings that a resumed run must share with what it resumes."""

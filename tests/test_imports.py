@@ -7,14 +7,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+from mmrec.data.microlens import MICROLENS
+
 ROOT = Path(__file__).parents[1] / "mmrec"
-BASE = {"errors", "io", "batch", "cli", "config"}
+BASE = {"errors", "io", "batch", "cli", "config", "schema"}
 # What a room may import besides itself.
 ALLOWED = {
     "errors": set(),
     "batch": set(),
     "cli": {"errors"},
     "config": {"errors", "io"},
+    "schema": {"errors", "io"},
     "io": {"errors"},
     "metrics": {"errors"},
     "stream": {"errors", "io", "cli"},
@@ -57,6 +60,22 @@ def test_rooms_import_only_what_the_design_allows() -> None:
         for name in imports(path, top=False):
             if name.startswith("mmrec."):
                 assert name.split(".")[1] in allowed, f"{place} imports {name}"
+
+
+def test_no_column_name_of_a_data_set_stands_elsewhere() -> None:
+    """Everything runs over what a schema lists."""
+    clicks, items = MICROLENS.clicks, MICROLENS.items
+    names = {column for roles in (clicks.roles(), items.roles()) for column, _ in roles}
+    names |= {*items.modalities.values(), items.title or ""}
+    assert len(names) == 12
+    for path in FILES:
+        place = str(path.relative_to(ROOT))
+        if place == "data/microlens.py" or place.startswith("datasets/"):
+            continue
+        nodes = ast.walk(ast.parse(path.read_text()))
+        words = {node.value for node in nodes if isinstance(node, ast.Constant)}
+        # What a model without a data set calls its only task.
+        assert not names & (words - {"label"}), place
 
 
 def test_optional_packages_are_imported_where_used() -> None:

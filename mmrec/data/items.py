@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,40 +21,50 @@ from mmrec.io.parquet import (
     BOOLEAN,
     INTEGER,
     INTEGERS,
+    NUMBER,
+    TEXT,
     VECTOR,
     Array,
     Column,
     Ints,
     Kind,
+    either,
+    is_list,
     left_pad,
     open_parquet,
     read_columns,
     read_numbers,
     row_of,
 )
+from mmrec.schema import ABSENT, Items
 
-ITEM, TAGS, EMBEDDING = "item_id", "item_tags", "item_emb_d128"
-HAS_IMAGE, HAS_TEXT = "has_image", "has_text"
+CATEGORIES = either(INTEGER, INTEGERS)
 TAG_LIMIT = 10_000_000  # a tag id beyond this is no dense id: its embedding would fill the memory
 
 
 @dataclass(frozen=True)
 class ItemTable:
-    """Tags, image and text vectors and presence masks; row i is item i, row 0 the padding.
+    """Tags, categories, numbers, vectors and presence masks; row i is item i, row 0 the padding.
 
     Attributes:
-        tags: (N, T) int64, left-padded with 0.
+        tags: (N, T) int64, left-padded with 0; (N, 1) of zeros where the schema has no tags.
+        categorical: (N, C) int64, a column of lists flush right with `mmrec.schema.ABSENT`.
+        numeric: (N, F) float32, NaN = missing.
         image: (N, Di) float16, zeros where `has_image` is False.
         text: (N, Dt) float16, zeros where `has_text` is False.
         has_image: (N,) bool.
         has_text: (N,) bool.
+        widths: places that each categorical column takes.
     """
 
     tags: Tensor
+    categorical: Tensor
+    numeric: Tensor
     image: Tensor
     text: Tensor
     has_image: Tensor
     has_text: Tensor
+    widths: tuple[int, ...] = ()
 
     @property
     def num_items(self) -> int:
@@ -67,8 +78,9 @@ class ItemTable:
 
     def to(self, device: torch.device | str) -> ItemTable:
         """The same table on `device`."""
-        moved = {name: getattr(self, name).to(device) for name in self.__dataclass_fields__}
-        return replace(self, **moved)
+        parts: dict[str, Any] = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        moved = {n: p.to(device) for n, p in parts.items() if isinstance(p, Tensor)}
+        return replace(self, **{**parts, **moved})
 
     def with_vectors(self, vectors: Tensor) -> ItemTable:
         """The same items with vectors (N, D) that are ready, in the image's place; no text."""
@@ -83,41 +95,38 @@ class ItemTable:
 
     @classmethod
     def read(
-        cls,
-        item_info: str | Path,
-        features: str | Path | None = None,
-        *,
-        image_column: str | None = "image_emb",
-        text_column: str | None = "text_emb",
+        cls, item_info: str | Path, schema: Items, features: str | Path | None = None
     ) -> ItemTable:
-        """Read tags from `item_info` and vectors from `features`, and align both to item ids.
+        """Read the item table and the vectors of `features`, and align both to item ids.
 
         Args:
-            item_info: parquet with `item_id` and `item_tags`, rows in any order.
-            features: parquet file, or directory of parquet shards, with `item_id`, the two vector
-                columns and, where present, the masks `has_image` and `has_text`. Items it leaves
-                out have neither. None takes `item_emb_d128` of `item_info` in the image's place,
-                and no text (width 1, masked).
-            image_column: the column of image vectors; None where there are none (width 1, masked).
-            text_column: likewise for text.
+            item_info: parquet with the columns that the schema names, rows in any order.
+            schema: the roles of its columns.
+            features: parquet file, or directory of parquet shards, with the id, the modalities'
+                vectors and, where present, their masks `has_<modality>`. Items it leaves out have
+                none. None takes the ready vectors of `item_info` in the image's place, and no text
+                (width 1, masked).
 
         Raises:
-            InputError: a breach of the layout, naming file, column and row.
+            InputError: a breach of the schema, naming file, column and row.
         """
-        tags, embedding = _read_info(Path(item_info))
-        num_items = len(tags)
-        image, text = embedding or Content(num_items), Content(num_items)
+        columns = _read_info(Path(item_info), schema)
+        num_items = len(columns.tags)
+        image, text = columns.vectors or Content(num_items), Content(num_items)
         if features is not None:
-            found = _read_features(Path(features), num_items, image_column, text_column)
-            image = found.get(image_column or "", Content(num_items))
-            text = found.get(text_column or "", Content(num_items))
-        elif embedding is None:
+            found = read_modalities(Path(features), schema, num_items)
+            image = found.get("image", Content(num_items))
+            text = found.get("text", Content(num_items))
+        elif columns.vectors is None:
             raise InputError(
-                f"content needs a feature parquet or a column {EMBEDDING}, "
+                "content needs a feature parquet or a column of ready vectors, "
                 f"got no features and no such column in {item_info}"
             )
         return cls(
-            tags=torch.from_numpy(tags),
+            tags=torch.from_numpy(columns.tags),
+            categorical=torch.from_numpy(columns.categorical),
+            numeric=torch.from_numpy(columns.numeric),
+            widths=columns.widths,
             image=torch.from_numpy(image.vectors),
             text=torch.from_numpy(text.vectors),
             has_image=torch.from_numpy(image.present),
@@ -125,10 +134,14 @@ class ItemTable:
         )
 
 
-def count_items(item_info: str | Path) -> int:
-    """Number of items with the padding: the largest `item_id` + 1, ids checked to be dense."""
-    ids = read_numbers(open_parquet(item_info, {ITEM: INTEGER}), ITEM)
-    column = Column(item_info, ITEM, range(len(ids)), pa.array(ids))
+def count_items(item_info: str | Path, schema: Items) -> int:
+    """Number of items with the padding: the largest id + 1, ids checked to be dense.
+
+    All columns that the schema names must be there, and of their types.
+    """
+    id_column = schema.id
+    ids = read_numbers(open_parquet(item_info, _kinds(schema)), id_column)
+    column = Column(item_info, id_column, range(len(ids)), pa.array(ids))
     column.refuse_where(ids < 0, "item ids are 0 or more")
     refuse_repeat(column, ids)
     real = np.sort(ids[ids > 0])
@@ -137,24 +150,44 @@ def count_items(item_info: str | Path) -> int:
     gaps = np.flatnonzero(real != np.arange(1, len(real) + 1))
     if gaps.size:
         rule = f"item ids are dense, 1..{real[-1]} without a gap"
-        raise InputError(f"{rule}, item {gaps[0] + 1} is missing in {item_info}, column {ITEM}")
+        raise InputError(
+            f"{rule}, item {gaps[0] + 1} is missing in {item_info}, column {id_column}"
+        )
     return len(real) + 1
 
 
-def check_item_info(item_info: str | Path) -> int:
-    """Check ids, tags and, where there, `item_emb_d128`; returns the number of items."""
-    return len(_read_info(Path(item_info))[0])
+def check_item_info(item_info: str | Path, schema: Items) -> int:
+    """Check every column that the schema names; returns the number of items."""
+    return len(_read_info(Path(item_info), schema).tags)
 
 
-def check_features(
-    features: str | Path,
-    num_items: int,
-    *,
-    image_column: str | None = "image_emb",
-    text_column: str | None = "text_emb",
-) -> None:
-    """Check a feature parquet (file or directory of shards) against the layout."""
-    _read_features(Path(features), num_items, image_column, text_column)
+def check_features(features: str | Path, schema: Items, num_items: int) -> None:
+    """Check a feature parquet (file or directory of shards) against the schema."""
+    read_modalities(Path(features), schema, num_items)
+
+
+def check_titles(path: str | Path, schema: Items, num_items: int) -> None:
+    """Check ids, titles and, where there, tags of an `item_feature.parquet`.
+
+    An item without a title has the empty string; null is refused.
+    """
+    kinds = {schema.id: INTEGER} | ({} if schema.title is None else {schema.title: TEXT})
+    optional = {} if schema.tags is None else {schema.tags: INTEGERS}
+    source = open_parquet(path, kinds, optional=optional)
+    tagged = [name for name in optional if name in source.schema.names]
+    seen = np.zeros(num_items, dtype=np.bool_)
+    for columns in read_columns(source, [*kinds, *tagged]):
+        ids = columns[schema.id].numbers()
+        bad = (ids < 1) | (ids >= num_items)
+        columns[schema.id].refuse_where(bad, f"item ids lie in 1..{num_items - 1} (0 is padding)")
+        refuse_repeat(columns[schema.id], ids, seen)
+        if schema.title is not None:
+            columns[schema.title].refuse_null("an item without a title has an empty string")
+        for name in tagged:
+            values, lengths = columns[name].lists()
+            if (values < 0).any():
+                place = int(np.argmax(values < 0))
+                columns[name].refuse(row_of(place, lengths), "tags are 0 or more", values[place])
 
 
 def feature_files(features: str | Path) -> list[Path]:
@@ -195,26 +228,77 @@ class Content:
         self.present[items] = present
 
 
-def _read_info(path: Path) -> tuple[Ints, Content | None]:
-    """Tags (N, T), and the vectors of `item_emb_d128` where the file has them."""
-    num_items = count_items(path)
-    kinds: dict[str, Kind] = {ITEM: INTEGER, TAGS: INTEGERS}
-    source = open_parquet(path, kinds, optional={EMBEDDING: VECTOR})
-    there = [EMBEDDING] if EMBEDDING in source.schema.names else []
+@dataclass(frozen=True)
+class _Info:
+    """The columns of the item table, row i being item i."""
+
+    tags: Ints
+    categorical: Ints
+    numeric: NDArray[np.float32]
+    widths: tuple[int, ...]
+    vectors: Content | None
+
+
+def _kinds(schema: Items) -> dict[str, Kind]:
+    """The columns that an item table must have, and what they hold."""
+    kinds: dict[str, Kind] = {schema.id: INTEGER} | dict.fromkeys(schema.numeric, NUMBER)
+    kinds |= dict.fromkeys((column.name for column in schema.categorical), CATEGORIES)
+    return kinds | ({} if schema.tags is None else {schema.tags: INTEGERS})
+
+
+def _read_info(path: Path, schema: Items) -> _Info:
+    num_items, kinds = count_items(path, schema), _kinds(schema)
+    optional = {} if schema.vectors is None else {schema.vectors: VECTOR}
+    source = open_parquet(path, kinds, optional=optional)
+    there = [name for name in optional if name in source.schema.names]
     content = Content(num_items)
-    lists: list[tuple[Ints, Array, Ints]] = []
+    numeric = np.full((num_items, len(schema.numeric)), np.nan, dtype=np.float32)
+    tags = _Lists(num_items, pad=0)
+    categories = [_Lists(num_items, pad=ABSENT) for _ in schema.categorical]
     for columns in read_columns(source, [*kinds, *there]):
-        items = columns[ITEM].numbers().astype(np.int64)
-        values, lengths = columns[TAGS].lists()
-        _check_tags(columns[TAGS], items, values, lengths)
-        lists.append((items, values, lengths))
+        items = columns[schema.id].numbers().astype(np.int64)
+        if schema.tags is not None:
+            values, lengths = columns[schema.tags].lists()
+            _check_tags(columns[schema.tags], items, values, lengths)
+            tags.add(items, values, lengths)
+        for place, categorical in enumerate(schema.categorical):
+            column = columns[categorical.name]
+            listed = is_list(column.array.type)
+            one = np.ones(len(items), dtype=np.int64)
+            categories[place].add(items, *(column.lists() if listed else (column.numbers(), one)))
+        for place, name in enumerate(schema.numeric):
+            values = columns[name].floats()
+            columns[name].refuse_where(np.isinf(values), "numbers are finite, or null or NaN")
+            numeric[items, place] = values
         for name in there:
             content.add(columns[name], items, items > 0)
-    width = max(1, *(int(lengths.max(initial=0)) for _, _, lengths in lists))
-    tags = np.zeros((num_items, width), dtype=np.int64)
-    for items, values, lengths in lists:
-        tags[items] = left_pad(values, lengths, width)
-    return tags, content if there else None
+    matrices = [lists.matrix() for lists in categories]
+    return _Info(
+        tags=tags.matrix(),
+        categorical=np.concatenate([np.zeros((num_items, 0), np.int64), *matrices], axis=1),
+        numeric=numeric,
+        widths=tuple(matrix.shape[1] for matrix in matrices),
+        vectors=content if there else None,
+    )
+
+
+class _Lists:
+    """Lists of integers of some items, as they come, and at the end as one matrix."""
+
+    def __init__(self, num_items: int, *, pad: int) -> None:
+        self._num_items, self._pad = num_items, pad
+        self._parts: list[tuple[Ints, Array, Ints]] = []
+
+    def add(self, items: Ints, values: Array, lengths: Ints) -> None:
+        self._parts.append((items, values, lengths))
+
+    def matrix(self) -> Ints:
+        """(N, longest), flush right."""
+        width = max([1, *(int(lengths.max(initial=0)) for _, _, lengths in self._parts)])
+        matrix = np.full((self._num_items, width), self._pad, dtype=np.int64)
+        for items, values, lengths in self._parts:
+            matrix[items] = left_pad(values, lengths, width, pad=self._pad)
+        return matrix
 
 
 def _check_tags(column: Column, items: Ints, values: Array, lengths: Ints) -> None:
@@ -228,18 +312,18 @@ def _check_tags(column: Column, items: Ints, values: Array, lengths: Ints) -> No
         column.refuse(index, "item 0 is padding and has no tags", column.array[index].as_py())
 
 
-def _read_features(
-    path: Path, num_items: int, image_column: str | None, text_column: str | None
-) -> dict[str, Content]:
+def read_modalities(path: Path, schema: Items, num_items: int) -> dict[str, Content]:
+    """Modality -> its vectors, of a feature parquet of this schema."""
+
     def item_of(column: Column) -> Ints:
         items = column.numbers()
         bad = (items < 0) | (items >= num_items)
         column.refuse_where(bad, f"item ids lie in 0..{num_items - 1}")
         return items
 
-    wanted = ((image_column, HAS_IMAGE), (text_column, HAS_TEXT))
-    masks = {name: mask for name, mask in wanted if name is not None}
-    return read_vectors(path, ITEM, masks, num_items, item_of)[0]
+    masks = {column: f"has_{name}" for name, column in schema.modalities.items()}
+    found = read_vectors(path, schema.id, masks, num_items, item_of)[0]
+    return {name: found[column] for name, column in schema.modalities.items()}
 
 
 def read_vectors(

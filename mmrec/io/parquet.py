@@ -22,6 +22,7 @@ from mmrec.io.sources import BATCH_ROWS, PathLike, Source, open_source
 types = pa.types
 
 FLOAT16_MAX = 65_504.0
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 INT64_MAX = np.iinfo(np.int64).max
 
 Array = NDArray[Any]
@@ -56,8 +57,23 @@ FLOAT = Kind("floats", types.is_floating)
 NUMBER = Kind("numbers", _is_number)
 BOOLEAN = Kind("booleans", types.is_boolean)
 TEXT = Kind("strings", lambda t: types.is_string(t) or types.is_large_string(t))
+KEY = Kind("integers or strings", lambda t: types.is_integer(t) or TEXT.accepts(t))
+TIME = Kind("times", lambda t: types.is_temporal(t) or types.is_integer(t))
 INTEGERS = Kind("lists of integers", lambda t: is_list(t) and types.is_integer(t.value_type))
+NUMBERS = Kind("lists of numbers", lambda t: is_list(t) and _is_number(t.value_type))
 VECTOR = Kind("lists of floats", lambda t: is_list(t) and types.is_floating(t.value_type))
+
+
+def either(one: Kind, other: Kind) -> Kind:
+    """A column of either kind."""
+    return Kind(f"{one.name} or {other.name}", lambda t: one.accepts(t) or other.accepts(t))
+
+
+def first_repeat(values: Array) -> int | None:
+    """The first place of `values` (n,) whose value stood earlier already."""
+    order = np.argsort(values, kind="stable")
+    again = np.flatnonzero(values[order][1:] == values[order][:-1])
+    return int(order[again + 1].min()) if again.size else None
 
 
 @dataclass(slots=True)
@@ -94,30 +110,39 @@ class Column:
 
     def refuse_repeat(self, values: Array, rule: str) -> None:
         """Raise for the first of `values` (rows,), one a row, that stood earlier already."""
-        order = np.argsort(values, kind="stable")
-        again = np.flatnonzero(values[order][1:] == values[order][:-1])
-        if again.size:
-            index = int(order[again + 1].min())
-            self.refuse(index, rule, f"{self.array[index]} a second time")
+        again = first_repeat(values)
+        if again is not None:
+            self.refuse(again, rule, f"{self.array[again]} a second time")
 
     def numbers(self) -> Array:
         """(rows,) in the file's own width; no nulls, and nothing that int64 cannot hold."""
         self.refuse_null()
         return self._numbers(self.array, None)
 
-    def lists(self) -> tuple[Array, Array]:
-        """All values end to end, and each row's length; neither lists nor values may be null."""
+    def lengths(self) -> Array:
+        """(rows,) of each row's list; no nulls."""
         self.refuse_null()
-        array = self.array
+        if isinstance(self.array, pa.FixedSizeListArray):
+            return np.full(len(self.array), self.array.type.list_size)
+        return np.diff(self.array.offsets.to_numpy())
+
+    def floats(self) -> Array:
+        """(rows,) float32; null becomes NaN, a missing number."""
+        return self._floats(self.array, None)
+
+    def lists(self, *, missing: bool = False) -> tuple[Array, Array]:
+        """All values end to end, and each row's length; neither lists nor values may be null.
+
+        `missing` allows null among the values, and gives them as float32 with NaN in its place.
+        """
+        lengths, array = self.lengths(), self.array
         if isinstance(array, pa.FixedSizeListArray):
             width = array.type.list_size
-            lengths = np.full(len(array), width)
             values = array.values.slice(array.offset * width, len(array) * width)
         else:
             offsets = array.offsets.to_numpy()
-            lengths = np.diff(offsets)
             values = array.values.slice(offsets[0], offsets[-1] - offsets[0])
-        return self._numbers(values, lengths), lengths
+        return (self._floats if missing else self._numbers)(values, lengths), lengths
 
     def _numbers(self, values: pa.Array, lengths: Array | None) -> Array:
         if isinstance(values, pa.DictionaryArray):
@@ -129,6 +154,20 @@ class Column:
             first = int(np.argmax(numbers > INT64_MAX))
             self._refuse_at(first, lengths, f"integers are at most {INT64_MAX}", numbers[first])
         return numbers
+
+    def _floats(self, values: pa.Array, lengths: Array | None) -> Array:
+        if isinstance(values, pa.DictionaryArray):
+            values = values.dictionary_decode()
+        wide = values.cast(pa.float64(), safe=False) if values.null_count else values
+        numbers = np.asarray(wide.to_numpy(zero_copy_only=False))
+        if numbers.dtype != np.float64:
+            return numbers.astype(np.float32, copy=False)
+        large = np.abs(numbers) > FLOAT32_MAX
+        if large.any():
+            first = int(np.argmax(large))
+            rule = f"numbers lie within float32, {FLOAT32_MAX:.3g} at most"
+            self._refuse_at(first, lengths, rule, numbers[first])
+        return numbers.astype(np.float32)
 
     def _refuse_at(
         self, position: int, lengths: Array | None, rule: str, got: object = "null"
@@ -178,7 +217,9 @@ def row_of(position: int, lengths: Array) -> int:
     return int(np.searchsorted(np.cumsum(lengths), position, side="right"))
 
 
-def left_pad(values: Array, lengths: Array, width: int, out: Array | None = None) -> Array:
+def left_pad(
+    values: Array, lengths: Array, width: int, out: Array | None = None, *, pad: int = 0
+) -> Array:
     """Lists laid end to end as a (rows, width) matrix, each flush right; the newest are kept.
 
     Args:
@@ -186,6 +227,7 @@ def left_pad(values: Array, lengths: Array, width: int, out: Array | None = None
         lengths: (rows,) of each.
         width: of the matrix.
         out: the matrix to fill; by default a new one of int64.
+        pad: what stands where there is no value.
 
     >>> left_pad(np.array([7, 8, 9]), np.array([1, 0, 2]), 2)
     array([[0, 7],
@@ -196,14 +238,14 @@ def left_pad(values: Array, lengths: Array, width: int, out: Array | None = None
         out = np.empty((len(lengths), width), dtype=np.int64)
     if len(lengths) and bool((lengths == lengths[0]).all()):
         length = int(lengths[0])
-        pad = max(0, width - length)
-        out[:, :pad] = 0
-        out[:, pad:] = values.reshape(len(lengths), length)[:, max(0, length - width) :]
+        free = max(0, width - length)
+        out[:, :free] = pad
+        out[:, free:] = values.reshape(len(lengths), length)[:, max(0, length - width) :]
         return out
     if bool((lengths > width).any()):
         from_right = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(values))
         values = values[from_right <= width]  # 1 for the last of a list
-    out[...] = 0
+    out[...] = pad
     out[np.arange(width) >= (width - np.minimum(lengths, width))[:, None]] = values
     return out
 

@@ -54,6 +54,11 @@ def from_plain(kind: type[D], values: Any, *, where: str = "") -> D:
     own: Callable[[Any, str], D] | None = getattr(kind, "from_plain", None)
     if own is not None:
         return own(values, where)
+    return from_table(kind, values, where)
+
+
+def from_table(kind: type[D], values: Any, where: str) -> D:
+    """`from_plain` of a table with a value for each field of `kind`."""
     place = where or kind.__name__
     require(isinstance(values, Mapping), f"{place} must be a table of settings, got {values!r}")
     hints = get_type_hints(kind)

@@ -3,7 +3,7 @@
 n rows, W list width.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -44,6 +44,8 @@ class TensorColumn:
         exact: lists may have no other length than `width` (it was read from the file, not asked).
         stored: dtype of the window's arrays, the narrowest that holds every file's values.
         out: dtype of the tensor: int64, float32 or bool.
+        pad: what stands in a list column where there is no value.
+        missing: nulls are NaN.
     """
 
     name: str
@@ -51,10 +53,16 @@ class TensorColumn:
     exact: bool
     stored: Type
     out: Type
+    pad: int = 0
+    missing: bool = False
 
 
 def plan_columns(
-    sources: Sequence[Source], names: Sequence[str] | None, widths: Mapping[str, int]
+    sources: Sequence[Source],
+    names: Sequence[str] | None,
+    widths: Mapping[str, int],
+    pads: Mapping[str, int],
+    missing: Collection[str],
 ) -> list[TensorColumn]:
     """How each column is read, checked over all files.
 
@@ -63,19 +71,25 @@ def plan_columns(
             file whose column is something else than the first file's.
     """
     chosen = list(sources[0].schema.names if names is None else names)
-    for name in widths:
+    named = {"list_widths": widths, "pads": pads, "missing": missing}
+    for option, name in ((option, name) for option, names in named.items() for name in names):
         if name not in chosen:
-            raise InputError(f"list_widths names the column {name!r}, which is not read: {chosen}")
+            raise InputError(f"{option} names the column {name!r}, which is not read: {chosen}")
     if "row" in chosen:
         raise InputError("the key 'row' holds the row numbers; leave out the column of that name")
-    return [_plan_column(sources, name, widths.get(name)) for name in chosen]
+    return [
+        _plan_column(sources, name, widths.get(name), pads.get(name, 0), name in missing)
+        for name in chosen
+    ]
 
 
-def _plan_column(sources: Sequence[Source], name: str, width: int | None) -> TensorColumn:
+def _plan_column(
+    sources: Sequence[Source], name: str, width: int | None, pad: int, missing: bool
+) -> TensorColumn:
     planned = [_held(source, name) for source in sources]
     (held, out, _), first = planned[0], sources[0].path
     for source, (other, _, _) in zip(sources, planned, strict=True):
-        if other != held:
+        if other != held and not missing:
             raise InputError(
                 f"files must agree on their columns, but {name!r} holds {held} in {first} and "
                 f"{other} in {source.path}"
@@ -90,7 +104,13 @@ def _plan_column(sources: Sequence[Source], name: str, width: int | None) -> Ten
     if width is not None and width < 1:
         raise InputError(f"a list width must be at least 1, got {width} for {name!r}")
     stored = np.result_type(*(stored for _, _, stored in planned))
-    return TensorColumn(name, width, exact, min(stored, out) if out.kind == "f" else stored, out)
+    if missing:
+        stored = out = np.dtype(np.float32)
+    elif out.kind == "f":
+        stored = min(stored, out)
+    elif out.kind == "i" and not np.iinfo(stored).min <= pad <= np.iinfo(stored).max:
+        stored = out
+    return TensorColumn(name, width, exact, stored, out, pad, missing)
 
 
 def _held(source: Source, name: str) -> tuple[str, Type, Type]:
@@ -128,11 +148,12 @@ def decode(column: Column, tensor: TensorColumn, out: Array) -> None:
             the width was not asked for.
     """
     if tensor.width is None:
-        np.copyto(out, column.numbers(), casting="unsafe")
+        values = column.floats() if tensor.missing else column.numbers()
+        np.copyto(out, values, casting="unsafe")
         return
-    values, lengths = column.lists()
+    values, lengths = column.lists(missing=tensor.missing)
     if not tensor.exact:
-        left_pad(values, lengths, tensor.width, out)
+        left_pad(values, lengths, tensor.width, out, pad=tensor.pad)
         return
     wrong = lengths != tensor.width
     if wrong.any():

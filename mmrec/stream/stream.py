@@ -1,7 +1,7 @@
 """`ParquetStream`: parquet as ready batches, in an order that depends on (seed, epoch) alone."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar, cast
 
 import pyarrow.parquet as pq
@@ -45,6 +45,9 @@ class ParquetStream(IterableDataset[T], Generic[T]):
         columns: which to read; by default all.
         list_widths: width of list columns. A list column that is not named here must have the
             same length in every row.
+        pads: what stands on the left of shorter lists; by default 0.
+        missing: columns of numbers in which null stands for a missing one; they come as float32
+            with NaN in its place.
         collate: called with the dict of each batch; must be picklable for worker processes.
         shuffle: shuffle row groups, and rows within windows; False keeps file order.
         seed: of the shuffle.
@@ -76,6 +79,8 @@ class ParquetStream(IterableDataset[T], Generic[T]):
         batch_size: int,
         columns: Sequence[str] | None = None,
         list_widths: Mapping[str, int] | None = None,
+        pads: Mapping[str, int] | None = None,
+        missing: Collection[str] = (),
         collate: Callable[[dict[str, Tensor]], T] | None = None,
         shuffle: bool = False,
         seed: int = 0,
@@ -103,7 +108,7 @@ class ParquetStream(IterableDataset[T], Generic[T]):
             row_filter = pq.filters_to_expression(row_filter)
         sources = open_sources(paths)
         check_against_manifest(sources, verify=verify)
-        planned = plan_columns(sources, columns, dict(list_widths or {}))
+        planned = plan_columns(sources, columns, list_widths or {}, pads or {}, missing)
         self._groups = RowGroups.of(sources, planned, row_filter, checksums)
         self._tensors = BatchTensors.of(planned)
         self._spec, self._lanes = spec, choose_lanes(self._groups.sizes, spec)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from hypothesis import strategies as st
 from slow_variants import thoroughly
 
 from mmrec.data.items import ItemTable, check_features, check_item_info, count_items
+from mmrec.data.microlens import MICROLENS
 from mmrec.errors import InputError
 from mmrec.io import parquet as columns_module
+from mmrec.schema import Items
 
 Writer = Callable[..., Path]
 
@@ -27,8 +30,11 @@ def root(write_microlens: Writer) -> Path:
     return write_microlens(nested=False)
 
 
-def read(root: Path, **options: Any) -> ItemTable:
-    return ItemTable.read(root / "item_info.parquet", root / "features.parquet", **options)
+SCHEMA = MICROLENS.items
+
+
+def read(root: Path, schema: Items = SCHEMA) -> ItemTable:
+    return ItemTable.read(root / "item_info.parquet", schema, root / "features.parquet")
 
 
 def edit(path: Path, column: str, row: int, value: Any) -> None:
@@ -65,7 +71,7 @@ def test_the_table_agrees_with_a_loop(root: Path) -> None:
 
 
 def test_without_features_the_ready_embedding_takes_the_images_place(root: Path) -> None:
-    table = ItemTable.read(root / "item_info.parquet")
+    table = ItemTable.read(root / "item_info.parquet", SCHEMA)
     assert table.image.shape == (13, 4)
     assert table.image[5].tolist() == [5.0, -1.0, 0.5, 2.0]
     assert not table.image[0].any()
@@ -76,8 +82,8 @@ def test_without_features_the_ready_embedding_takes_the_images_place(root: Path)
 
 def test_without_features_and_embedding_there_is_no_content(write_microlens: Writer) -> None:
     info = write_microlens(nested=False, embedding=False) / "item_info.parquet"
-    with pytest.raises(InputError, match="a feature parquet or a column item_emb_d128"):
-        ItemTable.read(info)
+    with pytest.raises(InputError, match="a feature parquet or a column of ready vec"):
+        ItemTable.read(info, SCHEMA)
 
 
 def test_masks_are_optional_and_a_modality_may_be_left_out(root: Path) -> None:
@@ -89,7 +95,7 @@ def test_masks_are_optional_and_a_modality_may_be_left_out(root: Path) -> None:
     pq.write_table(table.drop_columns(["text_emb"]), root / "features.parquet")
     with pytest.raises(InputError, match="one column text_emb is needed, got 0"):
         read(root)
-    images = read(root, text_column=None)
+    images = read(root, replace(SCHEMA, modalities={"image": "image_emb"}))
     assert torch.equal(images.image, whole.image)
     assert images.text.shape == (13, 1)
     assert not images.has_text.any()
@@ -97,10 +103,11 @@ def test_masks_are_optional_and_a_modality_may_be_left_out(root: Path) -> None:
 
 def test_other_column_names(root: Path) -> None:
     table = pq.read_table(root / "features.parquet")
-    names = ["item_id", "img_emb_CLIPRN50", "txt_emb_BERT", "has_image", "has_text"]
+    columns = ["item_id", "img_emb_CLIPRN50", "txt_emb_BERT", "has_image", "has_text"]
     expected = read(root)
-    pq.write_table(table.rename_columns(names), root / "features.parquet")
-    other = read(root, image_column="img_emb_CLIPRN50", text_column="txt_emb_BERT")
+    pq.write_table(table.rename_columns(columns), root / "features.parquet")
+    names = {"image": "img_emb_CLIPRN50", "text": "txt_emb_BERT"}
+    other = read(root, replace(SCHEMA, modalities=names))
     assert torch.equal(other.image, expected.image)
     assert torch.equal(other.text, expected.text)
 
@@ -130,7 +137,7 @@ def test_ragged_tags_in_any_order_are_padded_on_the_left(
     pq.write_table(pa.table(columns), path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(columns_module, "BATCH_ROWS", at_once)
-        table = ItemTable.read(path)
+        table = ItemTable.read(path, SCHEMA)
     width = max(1, *map(len, lists), 1)
     expected = [[0] * (width - len(tags)) + tags for tags in [[], *lists]]
     assert table.tags.tolist() == expected
@@ -178,7 +185,7 @@ def test_a_bad_item_info_is_named(root: Path, column: str, value: Any, sentence:
     assert ids[4] != 0
     edit(path, column, 4, ids[5] if value == "repeat" else value)
     with pytest.raises(InputError, match=sentence):
-        check_item_info(path)
+        check_item_info(path, SCHEMA)
 
 
 def test_the_padding_row_has_no_tags(root: Path) -> None:
@@ -187,14 +194,14 @@ def test_the_padding_row_has_no_tags(root: Path) -> None:
     edit(path, "item_tags", row, [0, 0, 3])
     sentence = rf"item 0 is padding and has no tags, got \[0, 0, 3\] in .*item_tags, row {row}$"
     with pytest.raises(InputError, match=sentence):
-        check_item_info(path)
+        check_item_info(path, SCHEMA)
 
 
 def test_only_the_padding_is_no_item(root: Path) -> None:
     path = root / "item_info.parquet"
     pq.write_table(pa.table({"item_id": [0], "item_tags": pa.array([[0]])}), path)
     with pytest.raises(InputError, match="at least one item besides the padding"):
-        count_items(path)
+        count_items(path, SCHEMA)
 
 
 @pytest.mark.parametrize("at_once", [3, 1000])
@@ -223,32 +230,32 @@ def test_bad_features_are_named(
     path = root / "features.parquet"
     edit(path, column, 7, value)
     with pytest.raises(InputError, match=sentence):
-        check_features(path, 13)
+        check_features(path, SCHEMA, 13)
 
 
 def test_item_of_two_shards_is_refused(root: Path, tmp_path: Path) -> None:
     shards = tmp_path / "shards"
     shards.mkdir()
     with pytest.raises(InputError, match=r"holds \*\.parquet files, .*shards has none"):
-        check_features(shards, 13)
+        check_features(shards, SCHEMA, 13)
     table = pq.read_table(root / "features.parquet")
     pq.write_table(table.slice(0, 6), shards / "0.parquet")
     pq.write_table(table.slice(5), shards / "1.parquet")
     with pytest.raises(
         InputError, match=r"one row.*, got 6 in .*1\.parquet, column item_id, row 0$"
     ):
-        check_features(shards, 13)
+        check_features(shards, SCHEMA, 13)
     pq.write_table(table.slice(6), shards / "1.parquet")
     pq.write_table(table.slice(0, 0), shards / "2.parquet")  # an empty shard does no harm
     pq.write_table(table, shards / ".left-over.tmp.parquet")
-    check_features(shards, 13)
+    check_features(shards, SCHEMA, 13)
 
 
 def test_features_of_nobody_are_refused(root: Path) -> None:
     path = root / "features.parquet"
     pq.write_table(pq.read_table(path).slice(0, 0), path)
     with pytest.raises(InputError, match="features of at least one item are needed"):
-        check_features(path, 13)
+        check_features(path, SCHEMA, 13)
 
 
 def test_all_absent_gives_a_masked_modality(root: Path) -> None:

@@ -14,12 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from slow_variants import thoroughly
 
-from mmrec.data.schema import check_clicks, read_row_ids
+from mmrec.data.checks import ClickLog, read_row_ids
+from mmrec.data.checks import check_clicks as check_any
+from mmrec.data.microlens import MICROLENS
 from mmrec.errors import InputError
 from mmrec.io import parquet as columns_module
 from mmrec.io.parquet import Column
 
 NUM_ITEMS = 13
+
+
+def check_clicks(path: Path, **options: Any) -> ClickLog:
+    return check_any(path, MICROLENS.clicks, **options)
 
 
 @pytest.fixture
@@ -39,10 +45,7 @@ def edit(path: Path, column: str, row: int, value: Any) -> None:
 
 def test_a_good_file(train: Path) -> None:
     log = check_clicks(train, num_items=NUM_ITEMS, labelled=True)
-    assert (log.num_rows, log.history_length) == (23, 5)
-    table = pq.read_table(train)
-    sizes = tuple(max(table[name].to_pylist()) + 1 for name in ("likes_level", "views_level"))
-    assert log.context_sizes == sizes
+    assert (log.num_rows, log.widths) == (23, {"item_seq": 5})
     test = check_clicks(train.with_name("test.parquet"), num_items=NUM_ITEMS, labelled=False)
     assert test.num_rows == 11
 
@@ -57,8 +60,8 @@ def test_a_good_file(train: Path) -> None:
         ("user_id", None, "every value must be there, got null"),
         ("label", 2, "labels are 0 or 1, got 2"),
         ("label", None, "every value must be there, got null"),
-        ("likes_level", -3, r"levels lie in 0\.\.999, got -3"),
-        ("views_level", 1000, r"levels lie in 0\.\.999, got 1000"),
+        ("likes_level", -3, r"categories lie in 0\.\.999, got -3"),
+        ("views_level", 1000, r"categories lie in 0\.\.999, got 1000"),
         ("views_level", None, "every value must be there, got null"),
         ("item_seq", None, "every value must be there, got null"),
         ("item_seq", [0, None, 3], "every value of a list must be there, got null"),
@@ -135,7 +138,7 @@ def test_the_largest_level_of_a_narrow_type(train: Path) -> None:
     table = pq.read_table(train)
     levels = pa.array([127] * 23, pa.int8())
     pq.write_table(table.set_column(3, "likes_level", levels), train)
-    assert check_clicks(train, labelled=True).context_sizes[0] == 128
+    assert check_clicks(train, labelled=True).num_rows == 23
 
 
 def test_a_label_that_is_nan(train: Path) -> None:
@@ -152,7 +155,7 @@ def test_row_ids_keep_the_order_of_the_file_and_stand_once(train: Path) -> None:
     ids = [9, 2, 100, 7, 0, 55, 3, 1, 8, 6, 4]
     pq.write_table(table.set_column(0, "ID", pa.array(ids)), test)
     check_clicks(test, labelled=False)
-    assert read_row_ids(test).tolist() == ids
+    assert read_row_ids(test, "ID").tolist() == ids
     edit(test, "ID", 8, 100)
     with pytest.raises(InputError, match=r"each ID stands once, got 100 a .*column ID, row 8$"):
         check_clicks(test, labelled=False)
@@ -168,11 +171,11 @@ def test_extra_columns_are_ignored(train: Path) -> None:
 def test_ragged_histories_of_any_width(train: Path) -> None:
     edit(train, "item_seq", 4, [])
     edit(train, "item_seq", 6, [0] * 30 + [2])
-    assert check_clicks(train, num_items=NUM_ITEMS, labelled=True).history_length == 31
+    assert check_clicks(train, num_items=NUM_ITEMS, labelled=True).widths["item_seq"] == 31
     table = pq.read_table(train)
     empty = pa.array([[]] * 23, pa.list_(pa.int64()))
     pq.write_table(table.set_column(1, "item_seq", empty), train)
-    assert check_clicks(train, num_items=NUM_ITEMS, labelled=True).history_length == 1
+    assert check_clicks(train, num_items=NUM_ITEMS, labelled=True).widths["item_seq"] == 1
 
 
 def _left_padded(history: list[int]) -> bool:
@@ -205,7 +208,7 @@ def test_the_padding_check_agrees_with_a_loop(
             check_clicks(path, num_items=3, labelled=False)
     else:
         log = check_clicks(path, num_items=3, labelled=False)
-        assert log.history_length == max(1, *map(len, histories))
+        assert log.widths["item_seq"] == max(1, *map(len, histories))
 
 
 test_the_padding_check_agrees_with_a_loop_thoroughly = thoroughly(

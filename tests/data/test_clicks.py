@@ -12,8 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from mmrec.data.batches import ToBatch
+from mmrec.data.clicks import ClickData
 from mmrec.data.items import ItemTable
-from mmrec.data.microlens import COLUMNS_LABELLED, COLUMNS_TEST, MicroLens, to_batch
+from mmrec.data.microlens import MICROLENS
 from mmrec.errors import InputError
 
 Writer = Callable[..., Path]
@@ -31,16 +33,16 @@ WIDTHS = [
 def test_every_list_type_and_width_opens_alike(
     write_microlens: Writer, lists: str, integer: pa.DataType, floating: pa.DataType
 ) -> None:
-    data = MicroLens.open(write_microlens(lists=lists, integer=integer, floating=floating))
-    assert (data.num_items, data.history_length) == (13, 5)
+    data = ClickData.open(write_microlens(lists=lists, integer=integer, floating=floating))
+    assert (data.num_items, data.widths) == (13, {"item_seq": 5})
     assert data.rows == {"train": 23, "valid": 7, "test": 11}
-    assert data.context_sizes == (11, 11)
-    assert data.test_ids().tolist() == list(range(11))
-    same = MicroLens.open(write_microlens(name="same"))
+    assert data.schema == MICROLENS
+    assert data.row_ids().tolist() == list(range(11))
+    same = ClickData.open(write_microlens(name="same"))
     assert data.features is not None
     assert same.features is not None
-    table = ItemTable.read(data.item_info, data.features)
-    plain = ItemTable.read(same.item_info, same.features)
+    table = ItemTable.read(data.item_info, MICROLENS.items, data.features)
+    plain = ItemTable.read(same.item_info, MICROLENS.items, same.features)
     for name in ("tags", "image", "text", "has_image", "has_text"):
         assert torch.equal(getattr(table, name), getattr(plain, name)), name
 
@@ -49,41 +51,42 @@ def test_every_list_type_and_width_opens_alike(
 @pytest.mark.parametrize("images", ["flat", "nested"])
 def test_both_folder_layouts(write_microlens: Writer, nested: bool, images: str) -> None:
     root = write_microlens(nested=nested, images=images)
-    data = MicroLens.open(root)
+    data = ClickData.open(root)
     clicks = root / "MicroLens_1M_x1" if nested else root
     folder = root / "item_images" / ("item_images" if images == "nested" else "")
     assert (data.train, data.item_info) == (clicks / "train.parquet", clicks / "item_info.parquet")
     assert data.item_feature == root / "item_feature.parquet"
-    assert data.image_path(3) == folder / "3.jpg"
-    assert data.image_path(4) is None
+    assert data.images == folder
 
 
 def test_the_click_folder_itself_may_be_opened(write_microlens: Writer) -> None:
     root = write_microlens(images="flat")
-    data = MicroLens.open(root / "MicroLens_1M_x1")
+    data = ClickData.open(root / "MicroLens_1M_x1")
     assert data.features == root / "features.parquet"
-    assert data.image_path(3) == root / "item_images" / "3.jpg"
+    assert data.images == root / "item_images"
 
 
 def test_optional_files_may_be_absent(write_microlens: Writer) -> None:
     root = write_microlens(titles=False, features=False, embedding=False, padding_row=False)
-    data = MicroLens.open(root)
+    data = ClickData.open(root)
     assert data.num_items == 13
     assert (data.item_feature, data.features, data.images) == (None, None, None)
-    assert data.image_path(3) is None
 
 
 def test_features_may_be_a_directory_of_shards(write_microlens: Writer) -> None:
     root = write_microlens()
     whole = pq.read_table(root / "features.parquet")
-    expected = ItemTable.read(root / "MicroLens_1M_x1/item_info.parquet", root / "features.parquet")
+    info = root / "MicroLens_1M_x1/item_info.parquet"
+    expected = ItemTable.read(info, MICROLENS.items, root / "features.parquet")
     (root / "features.parquet").unlink()
     (root / "features.parquet").mkdir()
     for number, start in enumerate(range(0, whole.num_rows, 5)):
         pq.write_table(whole.slice(start, 5), root / "features.parquet" / f"{number:03}.parquet")
-    data = MicroLens.open(root)
+    data = ClickData.open(root)
     assert data.features is not None
-    assert torch.equal(ItemTable.read(data.item_info, data.features).image, expected.image)
+    assert torch.equal(
+        ItemTable.read(data.item_info, MICROLENS.items, data.features).image, expected.image
+    )
 
 
 @pytest.mark.parametrize("name", ["train", "valid", "test", "item_info"])
@@ -91,21 +94,21 @@ def test_a_missing_file_is_named(write_microlens: Writer, name: str) -> None:
     root = write_microlens()
     (root / "MicroLens_1M_x1" / f"{name}.parquet").unlink()
     with pytest.raises(InputError, match=rf"^{name}\.parquet is needed, there is none in .*_x1$"):
-        MicroLens.open(root)
+        ClickData.open(root)
 
 
 def test_a_wrong_root_is_one_sentence(tmp_path: Path, write_microlens: Writer) -> None:
     with pytest.raises(InputError, match=r"there is none at .*/nowhere$"):
-        MicroLens.open(tmp_path / "nowhere")
+        ClickData.open(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"are needed in .*/empty or in .*, found nothing$"):
-        MicroLens.open(tmp_path / "empty")
+        ClickData.open(tmp_path / "empty")
     (tmp_path / "wrong").mkdir()
     (tmp_path / "wrong" / "ratings.csv").touch()
     with pytest.raises(InputError, match=r"found ratings\.csv$"):
-        MicroLens.open(tmp_path / "wrong")
+        ClickData.open(tmp_path / "wrong")
     with pytest.raises(InputError, match=r"is a file$"):
-        MicroLens.open(write_microlens() / "features.parquet")
+        ClickData.open(write_microlens() / "features.parquet")
 
 
 def test_a_file_that_is_no_parquet(write_microlens: Writer) -> None:
@@ -113,11 +116,11 @@ def test_a_file_that_is_no_parquet(write_microlens: Writer) -> None:
     train = root / "MicroLens_1M_x1" / "train.parquet"
     train.write_text("user_id,item_id\n1,2\n")
     with pytest.raises(InputError, match=r"train\.parquet cannot be read as one: "):
-        MicroLens.open(root)
+        ClickData.open(root)
     train.unlink()
     train.mkdir()
     with pytest.raises(InputError, match=r"train\.parquet is a directory"):
-        MicroLens.open(root)
+        ClickData.open(root)
 
 
 def test_a_damaged_file_is_named(write_microlens: Writer) -> None:
@@ -127,7 +130,7 @@ def test_a_damaged_file_is_named(write_microlens: Writer) -> None:
     content[4 : len(content) // 3] = b"\xff" * (len(content) // 3 - 4)  # the footer stays whole
     train.write_bytes(bytes(content))
     with pytest.raises(InputError, match=r"train\.parquet"):
-        MicroLens.open(root)
+        ClickData.open(root)
 
 
 def test_titles_are_checked(write_microlens: Writer) -> None:
@@ -147,7 +150,7 @@ def test_titles_are_checked(write_microlens: Writer) -> None:
         changed = pa.array(values, table.schema.field(column).type)
         pq.write_table(table.set_column(place, column, changed), path)
         with pytest.raises(InputError, match=sentence):
-            MicroLens.open(root)
+            ClickData.open(root)
 
 
 def test_values_are_not_looked_at_when_told(write_microlens: Writer) -> None:
@@ -158,46 +161,29 @@ def test_values_are_not_looked_at_when_told(write_microlens: Writer) -> None:
     table = table.set_column(place, "label", pa.array([7] * table.num_rows))
     pq.write_table(table, root / "MicroLens_1M_x1/train.parquet")
     with pytest.raises(InputError, match="labels are 0 or 1, got 7"):
-        MicroLens.open(root)
-    data = MicroLens.open(root, check=False)
-    assert (data.history_length, data.num_items, data.context_sizes) == (5, 13, (11, 11))
+        ClickData.open(root)
+    data = ClickData.open(root, check=False)
+    assert (data.widths, data.num_items) == ({"item_seq": 5}, 13)
 
 
-def test_a_user_level_is_context_where_all_splits_have_it(write_microlens: Writer) -> None:
-    folder = write_microlens() / "MicroLens_1M_x1"
-    for number, split in enumerate(["train", "valid", "test"]):
-        data = MicroLens.open(folder.parent)
-        assert data.context == ("likes_level", "views_level")
-        assert data.columns("train") == COLUMNS_LABELLED
-        assert data.columns("test") == COLUMNS_TEST
-        table = pq.read_table(folder / f"{split}.parquet")
-        levels = pa.array([number * 6] * table.num_rows, pa.int8())
-        pq.write_table(table.append_column("user_level", levels), folder / f"{split}.parquet")
-    data = MicroLens.open(folder.parent)
-    assert data.context == ("likes_level", "views_level", "user_level")
-    assert data.context_sizes == (11, 11, 13)
-    assert data.columns("test") == (*COLUMNS_TEST, "user_level")
-    assert data.columns("valid") == (*COLUMNS_TEST, "user_level", "label")
-    row = dict.fromkeys(["user_id", "item_id", "likes_level", "views_level"], torch.tensor([1]))
-    row |= {"row": torch.tensor([0]), "item_seq": torch.tensor([[1]])}
-    assert to_batch(row | {"user_level": torch.tensor([7])}).context.tolist() == [[1, 1, 7]]
-    table = table.append_column("user_level", pa.array([-1] * table.num_rows))
-    pq.write_table(table, folder / "test.parquet")
-    with pytest.raises(InputError, match=r"got -1 in .*test\.parquet, column user_level, row 0$"):
-        MicroLens.open(folder.parent)
-
-
-def test_to_batch() -> None:
+def test_columns_to_a_batch() -> None:
+    collate = ToBatch(MICROLENS.clicks, ("item_seq",))
     columns = {
         name: torch.arange(3) + 10 * place
-        for place, name in enumerate([*COLUMNS_LABELLED, "row", "ID"])
+        for place, name in enumerate(
+            ["user_id", "item_id", "likes_level", "views_level", "label", "row"]
+        )
     }
+    columns["label"] = columns["label"].float()
     columns["item_seq"] = torch.arange(6).reshape(3, 2)
-    batch = pickle.loads(pickle.dumps(to_batch))(columns)  # data loader workers need it so
+    assert set(collate.columns) == set(columns) - {"row"}
+    batch = pickle.loads(pickle.dumps(collate))(columns)  # data loader workers need it so
     assert torch.equal(batch.user, columns["user_id"])
     assert torch.equal(batch.history, columns["item_seq"])
     assert torch.equal(batch.target, columns["item_id"])
-    assert batch.context.tolist() == [[30, 40], [31, 41], [32, 42]]
-    assert batch.label.dtype == torch.float32
+    assert batch.categorical.tolist() == [[20, 30], [21, 31], [22, 32]]
+    assert batch.labels.tolist() == [[40.0], [41.0], [42.0]]
     assert torch.equal(batch.row, columns["row"])
-    assert to_batch({k: columns[k] for k in [*COLUMNS_TEST, "row"]}).label is None
+    test = ToBatch(MICROLENS.clicks, ("item_seq",), labelled=False)
+    assert "label" not in test.columns
+    assert test(columns).labels.shape == (3, 0)

@@ -1,0 +1,238 @@
+"""A data set on disk: its files found, checked against its schema, and read as batches.
+
+DATA/train.parquet valid.parquet test.parquet item_info.parquet    or in one folder under DATA/
+DATA/schema.json                                                   the roles of their columns
+DATA/item_feature.parquet features.parquet item_images/<id>.jpg    optional
+
+Next: `batches.py` (columns to a `Batch`), `items.py` (the item table), `counts.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mmrec.batch import Batch
+from mmrec.data.batches import ToBatch
+from mmrec.data.checks import ClickLog, check_clicks, read_row_ids
+from mmrec.data.items import check_features, check_item_info, check_titles, count_items
+from mmrec.data.microlens import MICROLENS
+from mmrec.errors import InputError
+from mmrec.io.parquet import Array
+from mmrec.schema import ABSENT, FILE, Schema
+from mmrec.stream.loader import Loader, make_loader
+from mmrec.stream.stream import ParquetStream
+
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class ClickData:
+    """A data set, found and checked.
+
+    Attributes:
+        root: the directory that was opened.
+        schema: the roles of its columns.
+        train, valid, test: the click logs.
+        item_info: the item table.
+        item_feature: titles; None where there are none.
+        images: the folder of `<id>.jpg`, or None.
+        features: feature parquet (file or directory of shards), or None.
+        num_items: the largest item id + 1, the padding 0 counted.
+        widths: list column of the logs -> its longest list in any split.
+        rows: rows of each split.
+    """
+
+    root: Path
+    schema: Schema
+    train: Path
+    valid: Path
+    test: Path
+    item_info: Path
+    item_feature: Path | None
+    images: Path | None
+    features: Path | None
+    num_items: int
+    widths: Mapping[str, int]
+    rows: Mapping[str, int]
+
+    @classmethod
+    def open(
+        cls, root: str | Path, *, schema: Schema | None = None, check: bool = True
+    ) -> ClickData:
+        """Find the files under `root` and check them.
+
+        Args:
+            root: the directory DATA of the module's text, or the folder of its click logs.
+            schema: of the columns; None reads `schema.json`, or takes MicroLens's where there is
+                none.
+            check: False leaves out the check of values (ids in range, padding, labels, vectors);
+                columns and types are checked all the same.
+
+        Raises:
+            InputError: a missing file, or a breach of the schema, naming file, column and row.
+        """
+        root = Path(root)
+        folder = _clicks_folder(root)
+        beside = [root, *[folder] * (folder != root), *[root.parent] * _is_inner(root)]
+        if schema is None:
+            stored = _first(beside, FILE)
+            schema = MICROLENS if stored is None else Schema.read(stored)
+        info = _needed(folder, "item_info.parquet")
+        splits = {name: _needed(folder, f"{name}.parquet") for name in SPLITS}
+        items = schema.items
+        num_items = check_item_info(info, items) if check else count_items(info, items)
+        logs = {
+            name: check_clicks(
+                path, schema.clicks, num_items=num_items, labelled=name != "test", values=check
+            )
+            for name, path in splits.items()
+        }
+        titles = _first(beside, "item_feature.parquet")
+        features = _first(beside, "features.parquet")
+        if check and titles is not None:
+            check_titles(titles, items, num_items)
+        if check and features is not None:
+            check_features(features, items, num_items)
+        return cls(
+            root=root,
+            schema=schema,
+            **splits,
+            item_info=info,
+            item_feature=titles,
+            images=_first(beside, "item_images/item_images") or _first(beside, "item_images"),
+            features=features,
+            num_items=num_items,
+            widths=_widest(logs.values()),
+            rows={name: log.num_rows for name, log in logs.items()},
+        )
+
+    def loader(
+        self,
+        split: str,
+        *,
+        batch_size: int = 2048,
+        shuffle: bool = False,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 0,
+        extra: Sequence[str] = (),
+        change: Callable[[Batch], Batch] | None = None,
+    ) -> Loader[Batch]:
+        """This rank's batches of one split, of `batch_size` rows over all ranks.
+
+        Args:
+            workers: processes that read; 0 = this one.
+            extra: more columns, which ride along in `Batch.extra`.
+            change: made to every batch.
+        """
+        collate = ToBatch.of(self.schema.clicks, self.widths, labelled=split != "test")
+        collate = collate.with_more(extra, change)
+        stream = ParquetStream(
+            getattr(self, split),
+            batch_size=batch_size,
+            columns=collate.columns,
+            list_widths={name: self.widths[name] for name in collate.lists},
+            pads=dict.fromkeys(collate.lists_of_categories, ABSENT),
+            missing=collate.numbers,
+            collate=collate,
+            shuffle=shuffle,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+        )
+        return make_loader(stream, num_workers=workers, pin_memory=torch.cuda.is_available())
+
+    def places(self) -> dict[str, tuple[str, slice]]:
+        """Column -> the field of a `Batch` that holds it, and where in its last dim."""
+        clicks, found = self.schema.clicks, {}
+        for role in ("categorical", "history_categorical", "numeric", "history_numeric"):
+            begin = 0
+            for column in getattr(clicks, role):
+                name = column if isinstance(column, str) else column.name
+                width = self.widths.get(name, 1) if role == "categorical" else 1
+                found[name] = role, slice(begin, begin + width)
+                begin += width
+        return found
+
+    def histories(self, split: str, *, batch_size: int, seed: int = 0) -> ParquetStream[Tensor]:
+        """The histories alone, (B, L) int64, in shuffled batches."""
+        name = self.schema.clicks.history
+        return ParquetStream(
+            getattr(self, split),
+            batch_size=batch_size,
+            columns=[name],
+            list_widths={name: self.widths[name]},
+            collate=itemgetter(name),
+            shuffle=True,
+            seed=seed,
+        )
+
+    def titles(self) -> Path:
+        """The table of titles.
+
+        Raises:
+            InputError: the data set has none.
+        """
+        if self.item_feature is None or self.schema.items.title is None:
+            raise InputError(
+                "titles are needed to embed the items, there is no item_feature.parquet in "
+                f"{self.root}, or its schema names no title"
+            )
+        return self.item_feature
+
+    def row_ids(self, split: str = "test") -> Array:
+        """(rows,) the key of every row, in file order: integers or strings."""
+        name = self.schema.clicks.row_id
+        if name is None:
+            return torch.arange(self.rows[split]).numpy()
+        return read_row_ids(getattr(self, split), name)
+
+
+def _widest(logs: Iterable[ClickLog]) -> dict[str, int]:
+    widths: dict[str, int] = {}
+    for log in logs:
+        for name, width in log.widths.items():
+            widths[name] = max(width, widths.get(name, 1))
+    return widths
+
+
+def _clicks_folder(root: Path) -> Path:
+    """`root`, or the one folder in it that holds any of the four files."""
+    if not root.exists():
+        raise InputError(f"a data directory is needed, there is none at {root}")
+    if not root.is_dir():
+        raise InputError(f"a data directory is needed, {root} is a file")
+    names = [f"{name}.parquet" for name in (*SPLITS, "item_info")]
+    if any((root / name).exists() for name in names):
+        return root
+    inner = sorted({path.parent for name in names for path in root.glob(f"*/{name}")})
+    if len(inner) != 1:
+        found = ", ".join(sorted(entry.name for entry in root.iterdir())[:5]) or "nothing"
+        raise InputError(
+            f"train, valid, test and item_info.parquet are needed in {root} "
+            f"or in one folder of it, found {found}"
+        )
+    return inner[0]
+
+
+def _is_inner(root: Path) -> bool:
+    """Whether `root` holds the logs while what belongs to them lies one level up."""
+    return (root / "train.parquet").exists() and (root.parent / "item_feature.parquet").exists()
+
+
+def _needed(folder: Path, name: str) -> Path:
+    path = folder / name
+    if not path.exists():
+        raise InputError(f"{name} is needed, there is none in {folder}")
+    return path
+
+
+def _first(folders: Sequence[Path], name: str) -> Path | None:
+    return next((folder / name for folder in folders if (folder / name).exists()), None)
