@@ -1,11 +1,21 @@
 """Rankers: layers wired into `Batch -> logits (B,)`, and the recipes that size them.
 
-Read `ranker.py` first, then `recipe.py` (all sizes as plain data), `recipes.py` (the named ones)
-and `build.py` (names become modules). `parts.py` holds two small parts, `pretrain.py` trains a
-fusion before there is a ranker.
+Read `ranker.py` first, then `recipe.py` (all sizes as plain data), `recipes.py` (the named ones),
+`inputs.py` (what a ranker is told of its data) and `build.py` (names become modules). `parts.py`
+holds three small parts, `pretrain.py` trains a fusion before there is a ranker.
 """
 
-from mmrec.models.build import CROSSES, SEQUENCES, build_interaction, build_ranker, check_parts
+from mmrec.models.build import (
+    CROSSES,
+    NUMBERS,
+    SEQUENCES,
+    build_interaction,
+    build_ranker,
+    check_parts,
+    describe,
+    rebuild,
+)
+from mmrec.models.inputs import Inputs
 from mmrec.models.parts import ContentAlignment, Wide
 from mmrec.models.ranker import Ranker
 from mmrec.models.recipe import (
@@ -19,11 +29,13 @@ from mmrec.models.recipes import RECIPES, get_recipe, light, reference, referenc
 
 __all__ = [
     "CROSSES",
+    "NUMBERS",
     "RECIPES",
     "SEQUENCES",
     "ContentAlignment",
     "ContextRecipe",
     "HistoryRecipe",
+    "Inputs",
     "InteractionRecipe",
     "ItemsRecipe",
     "Ranker",
@@ -32,8 +44,10 @@ __all__ = [
     "build_interaction",
     "build_ranker",
     "check_parts",
+    "describe",
     "get_recipe",
     "light",
+    "rebuild",
     "reference",
     "reference_fused",
     "small",

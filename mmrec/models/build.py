@@ -1,19 +1,24 @@
 """From a recipe to a ranker: names become modules here, and nowhere deeper."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 
-from mmrec.models.parts import ContentAlignment, Wide
+from mmrec.errors import require
+from mmrec.io.plain import from_plain
+from mmrec.models.inputs import Inputs, ItemTableLike, Numbers
+from mmrec.models.parts import ContentAlignment, HistoryFeatures, Wide
 from mmrec.models.ranker import Ranker
-from mmrec.models.recipe import InteractionRecipe, Recipe
+from mmrec.models.recipe import HistoryRecipe, InteractionRecipe, Recipe
+from mmrec.nn.categorical import CategoricalEncoder, Vocabulary
 from mmrec.nn.cross import CrossNetLowRank, CrossNetMix, CrossNetV2
 from mmrec.nn.fusion import FUSIONS
 from mmrec.nn.interaction import CrossAndDeep, Interaction
 from mmrec.nn.item_encoder import ItemEncoder
 from mmrec.nn.mlp import MLP
+from mmrec.nn.numeric import LinearNumbers, NumericEncoder, PeriodicNumbers
 from mmrec.nn.part import Part, Registry
 from mmrec.nn.sequence import (
     DINAttention,
@@ -26,23 +31,6 @@ from mmrec.nn.sequence import (
 from mmrec.nn.simtier import SimTier
 from mmrec.nn.transformer import TargetTransformer
 from mmrec.nn.users import UserEncoder, UserIndex
-
-
-class ItemTableLike(Protocol):
-    """What a ranker needs of an item table; row 0 is padding."""
-
-    @property
-    def tags(self) -> Tensor: ...
-    @property
-    def image(self) -> Tensor: ...
-    @property
-    def text(self) -> Tensor: ...
-    @property
-    def has_image(self) -> Tensor: ...
-    @property
-    def has_text(self) -> Tensor: ...
-    @property
-    def num_tags(self) -> int: ...
 
 
 def _parallel(
@@ -67,6 +55,11 @@ SEQUENCES: Registry[SequenceEncoder] = Registry(
 )
 """Name -> a callable with the keyword `dim`, the width of an item, and options of its own."""
 
+NUMBERS: Registry[NumericEncoder] = Registry(
+    "numeric", {"linear": LinearNumbers, "periodic": PeriodicNumbers}
+)
+"""Name -> a callable with the keywords `mean` and `std` of the columns, and options of its own."""
+
 CROSSES: Registry[Interaction] = Registry(
     "cross", {"full": CrossNetV2, "low_rank": CrossNetLowRank, "mix": CrossNetMix}
 )
@@ -83,6 +76,9 @@ def check_parts(recipe: Recipe) -> Recipe:
         FUSIONS.check(recipe.items.fusion, ("image_dim", "text_dim", "out_dim"))
     if recipe.interaction.cross is not None:
         CROSSES.check(recipe.interaction.cross, ("dim",))
+    for numeric in (recipe.items.numeric, recipe.context.numeric):
+        if numeric is not None:
+            NUMBERS.check(numeric, ("mean", "std", "total"))
     encoders = [recipe.history.encoder]
     while encoders:
         part = encoders.pop()
@@ -95,31 +91,28 @@ def check_parts(recipe: Recipe) -> Recipe:
 def build_ranker(
     recipe: Recipe,
     items: ItemTableLike,
+    inputs: Inputs | None = None,
     *,
-    known_users: Tensor | None = None,
-    known_items: Tensor | None = None,
     estimate: bool = True,
 ) -> Ranker:
     """A ranker with fresh weights.
 
     Args:
-        known_users: user ids of the training rows, of a trained ranker `state[Ranker.KNOWN_USERS]`.
-            None = users are told apart by their histories alone: no user vectors, and `wide` has
-            item biases only.
-        known_items: (N,) bool, items that the training rows show (as target or in a history).
+        inputs: vocabularies, moments, known users and items; None = one task, and nothing of the
+            rows but history and target.
         estimate: see `ItemEncoder`.
     """
+    inputs = inputs or Inputs()
     context, history, speed = recipe.context, recipe.history, recipe.training.speed
-    encoder = build_items(recipe, items, known_items=known_items, estimate=estimate)
+    encoder = build_items(recipe, items, inputs, estimate=estimate)
     index = users = wide = alignment = None
-    if known_users is not None and (context.user_dim or context.wide):
-        index = UserIndex(known=known_users)
+    if inputs.known_users is not None and (context.user_dim or context.wide):
+        index = UserIndex(known=inputs.known_users)
+    num_users = 0 if index is None else len(index)
     if index is not None and context.user_dim:
-        users = UserEncoder(
-            num_users=len(index), dim=context.user_dim, dropout=context.user_dropout
-        )
+        users = UserEncoder(num_users=num_users, dim=context.user_dim, dropout=context.user_dropout)
     if context.wide:
-        wide = Wide(num_items=encoder.num_items, num_users=0 if index is None else len(index))
+        wide = Wide(num_items=encoder.num_items, num_users=num_users, tasks=len(inputs.tasks))
     if recipe.items.alignment:
         alignment = ContentAlignment(items=encoder, weight=recipe.items.alignment)
     return Ranker(
@@ -129,8 +122,10 @@ def build_ranker(
         ),
         interaction=partial(build_interaction, recipe.interaction),
         head=recipe.interaction.head,
-        context_sizes=context.sizes,
-        context_dim=context.dim,
+        tasks=inputs.tasks,
+        categorical=_categorical(inputs.categorical, context.dim),
+        numeric=_numeric(context.numeric, inputs.numeric),
+        history_features=_history_features(history, inputs, dim=encoder.out_dim),
         user_index=index,
         users=users,
         wide=wide,
@@ -142,23 +137,21 @@ def build_ranker(
 
 
 def build_items(
-    recipe: Recipe,
-    items: ItemTableLike,
-    *,
-    known_items: Tensor | None = None,
-    estimate: bool = True,
+    recipe: Recipe, items: ItemTableLike, inputs: Inputs | None = None, *, estimate: bool = True
 ) -> ItemEncoder:
     """The item encoder of a recipe."""
-    own = recipe.items
+    own, inputs = recipe.items, inputs or Inputs()
     fusion = None
     if own.fusion is not None:
         fusion = FUSIONS.build(
             own.fusion,
-            offered={"context_dim": recipe.context.dim * len(recipe.context.sizes)},
+            offered={"context_dim": recipe.context.dim * len(inputs.categorical)},
             image_dim=items.image.shape[1],
             text_dim=items.text.shape[1],
             out_dim=own.content_dim,
         )
+    categorical = _categorical(inputs.item_categorical, own.categorical_dim)
+    numeric = _numeric(own.numeric, inputs.item_numeric)
     unknown = own.unknown_id and own.id_dim > 0
     return ItemEncoder(
         tags=items.tags,
@@ -169,14 +162,58 @@ def build_items(
         num_tags=items.num_tags,
         id_dim=own.id_dim,
         tag_dim=own.tag_dim,
+        categorical=None if categorical is None else (items.categorical, categorical),
+        numeric=None if numeric is None else (items.numeric, numeric),
         fusion=fusion,
         unknown=unknown,
         id_dropout=own.id_dropout if unknown else 0.0,
-        known=known_items if unknown else None,
+        known=inputs.known_items if unknown else None,
         modality_dropout=own.modality_dropout,
         standardize=own.standardize,
         estimate=estimate,
     )
+
+
+def _categorical(columns: Sequence[Vocabulary], dim: int) -> CategoricalEncoder | None:
+    return CategoricalEncoder(columns=columns, dim=dim) if columns and dim else None
+
+
+def _numeric(part: Part | None, numbers: Numbers) -> NumericEncoder | None:
+    if part is None or not numbers.mean:
+        return None
+    return NUMBERS.build(part, mean=numbers.mean, std=numbers.std)
+
+
+def _history_features(recipe: HistoryRecipe, inputs: Inputs, *, dim: int) -> HistoryFeatures | None:
+    columns, numbers = inputs.history_categorical, inputs.history_numeric
+    if not recipe.features or not (columns or numbers.mean):
+        return None
+    numeric = None
+    if numbers.mean:
+        numeric = LinearNumbers(mean=numbers.mean, std=numbers.std, dim=dim, total=True)
+    categorical = CategoricalEncoder(columns=columns, dim=dim, total=True) if columns else None
+    return HistoryFeatures(categorical=categorical, numeric=numeric)
+
+
+def describe(recipe: Recipe, inputs: Inputs | None = None) -> dict[str, Any]:
+    """What a checkpoint stores to build the ranker again: the `recipe` of `fit`, JSON-able."""
+    return {"recipe": recipe.binding(), "inputs": (inputs or Inputs()).sizes()}
+
+
+def rebuild(
+    described: Mapping[str, Any], items: ItemTableLike, *, known_users: Tensor | None
+) -> Ranker:
+    """A ranker from `describe`, whose weights are still to be loaded.
+
+    Raises:
+        InputError: this describes no ranker.
+    """
+    require(
+        {"recipe", "inputs"} <= set(described), "a ranker is described by its recipe and inputs"
+    )
+    recipe = from_plain(Recipe, described["recipe"])
+    inputs = Inputs.restored(described["inputs"], known_users=known_users)
+    return build_ranker(recipe, items, inputs, estimate=False)
 
 
 def build_interaction(recipe: InteractionRecipe, in_dim: int) -> CrossAndDeep:

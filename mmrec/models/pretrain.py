@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from mmrec.errors import InputError, require
 from mmrec.io.files import replacing, write_json
 from mmrec.io.identity import require_same
-from mmrec.models.build import ItemTableLike, build_items
+from mmrec.models.build import build_items
+from mmrec.models.inputs import ItemTableLike
 from mmrec.models.recipe import Recipe
 from mmrec.nn.item_encoder import ItemEncoder
 from mmrec.nn.losses import info_nce
@@ -109,7 +110,9 @@ def pretrained_vectors(
         InputError: `folder` holds vectors of another fusion, or see `pretrain_fusion`.
     """
     path, done = folder / "vectors.safetensors", folder / "done.json"
-    alone = recipe.changed({"items.id_dim": 0, "items.tag_dim": 0})
+    alone = recipe.changed(
+        {"items.id_dim": 0, "items.tag_dim": 0, "items.categorical_dim": 0, "items.numeric": None}
+    )
     seed = recipe.training.seed
     said = {"items": alone.binding()["items"], "seed": seed}
     if done.exists():

@@ -1,6 +1,6 @@
 """The ranker: a batch of ids to logits. It wires parts that come in by constructor.
 
-B rows, L history, D item width, C context columns.
+B rows, L history, D item width, T tasks.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,29 +10,35 @@ import torch
 from torch import Tensor, nn
 
 from mmrec.batch import Batch
-from mmrec.errors import InputError, not_negative, positive, require
-from mmrec.models.parts import ContentAlignment, Wide
+from mmrec.errors import InputError, positive, require
+from mmrec.models.parts import ContentAlignment, HistoryFeatures, Wide
+from mmrec.nn.categorical import CategoricalEncoder
 from mmrec.nn.fusion.base import ConditionedFusion
 from mmrec.nn.interaction import Interaction
 from mmrec.nn.item_encoder import ItemEncoder
 from mmrec.nn.mlp import MLP
+from mmrec.nn.numeric import NumericEncoder
 from mmrec.nn.sequence import SequenceEncoder
 from mmrec.nn.simtier import SimTier
 from mmrec.nn.tokens import compact_here
-from mmrec.nn.users import EMBEDDING_STD, UserEncoder, UserIndex
+from mmrec.nn.users import UserEncoder, UserIndex
 
 
 class Ranker(nn.Module):
-    """logit = head(interaction([sequence(h, t); t; user; context; tiers])) + wide.
+    """logit_k = head_k(interaction([sequence(h, t); t; user; categorical; numeric; tiers])) + wide.
+
+    One head for each task k on what all of them share.
 
     Args:
         items: ids -> vectors, for history and target alike.
         sequence: history and target -> one vector.
         interaction: width of what the parts give together -> the module that takes it, for
             example `lambda width: CrossNetV2(dim=width, depth=3)`.
-        head: widths of the head's hidden layers; one Linear to the logit follows.
-        context_sizes: vocabulary of each context column.
-        context_dim: width of each column's embedding; 0 leaves context out.
+        head: widths of a head's hidden layers; one Linear to the logit follows.
+        tasks: names of the T labels.
+        categorical: of the row's categories; None = none are read.
+        numeric: of the row's numbers; None = none are read.
+        history_features: what is added to the vector of each history item; None = nothing.
         user_index: which users are known, for `users` and `wide`; None = nobody is.
         users: place of a user -> vector; None = users are told apart by their histories alone.
         wide: biases of item and user, added to the logit; None = none.
@@ -60,8 +66,10 @@ class Ranker(nn.Module):
         sequence: SequenceEncoder,
         interaction: Callable[[int], Interaction],
         head: Sequence[int] = (64, 32),
-        context_sizes: Sequence[int] = (11, 11),
-        context_dim: int = 64,
+        tasks: Sequence[str] = ("label",),
+        categorical: CategoricalEncoder | None = None,
+        numeric: NumericEncoder | None = None,
+        history_features: HistoryFeatures | None = None,
         user_index: UserIndex | None = None,
         users: UserEncoder | None = None,
         wide: Wide | None = None,
@@ -71,24 +79,20 @@ class Ranker(nn.Module):
         deduplicate: bool | None = None,
     ) -> None:
         super().__init__()
-        not_negative(context_dim=context_dim)
-        positive(newest=1 if newest is None else newest)
+        positive(newest=1 if newest is None else newest, tasks=len(tasks))
         require(
             users is None or user_index is not None, "vectors of users need a user_index, got none"
         )
-        self.newest, self.deduplicate = newest, deduplicate
+        self.newest, self.deduplicate, self.tasks = newest, deduplicate, tuple(tasks)
         self.items, self.user_index, self.users = items, user_index, users
         self.wide, self.tiers, self.alignment = wide, tiers, alignment
         self.auxiliary = None
         self.reads_history = sequence.out_dim > 0
         self.sequence = cast(nn.Module, sequence)
-        sizes = tuple(context_sizes) if context_dim else ()
-        self.context = nn.ModuleList(nn.Embedding(size, context_dim) for size in sizes)
-        for parameter in self.context.parameters():
-            nn.init.normal_(parameter, std=EMBEDDING_STD)
-        context_width = len(sizes) * context_dim
-        optional = (users, tiers, tiers)  # tiers of images and of texts
-        width = sequence.out_dim + items.out_dim + context_width
+        self.categorical, self.history_features = categorical, history_features
+        self.numeric = cast("nn.Module | None", numeric)
+        optional = (users, categorical, numeric, tiers, tiers)  # tiers of images and of texts
+        width = sequence.out_dim + items.out_dim
         width += sum(part.out_dim for part in optional if part is not None)
         crossed = interaction(width)
         require(
@@ -96,33 +100,41 @@ class Ranker(nn.Module):
             f"interaction must take what the parts give, {width} wide, got {crossed.in_dim}",
         )
         self.interaction = cast(nn.Module, crossed)
-        self.head = MLP(in_dim=crossed.out_dim, hidden=head, out_dim=1)
-        self.conditioned = isinstance(items.fusion, ConditionedFusion)
-        if (
-            isinstance(items.fusion, ConditionedFusion)
-            and items.fusion.context_dim != context_width
-        ):
+        self.heads = nn.ModuleList(
+            MLP(in_dim=crossed.out_dim, hidden=head, out_dim=1) for _ in tasks
+        )
+        fusion, given = items.fusion, 0 if categorical is None else categorical.out_dim
+        self.conditioned = isinstance(fusion, ConditionedFusion)
+        if isinstance(fusion, ConditionedFusion) and fusion.context_dim != given:
             raise InputError(
-                "a conditioned fusion must take the context embeddings, "
-                f"{context_width} wide, got context_dim {items.fusion.context_dim}"
+                "a conditioned fusion must take the embeddings of the row's categories, "
+                f"{given} wide, got context_dim {fusion.context_dim}"
             )
 
     def forward(self, batch: Batch) -> Tensor:
-        """Logits (B,), float32 also under autocast."""
+        """Logits (B,), or (B, T) of several tasks; float32 also under autocast."""
         compact = compact_here(self.deduplicate, batch.history)
-        history = batch.history if self.newest is None else batch.history[:, -self.newest :]
-        history = trim(history) if compact else history
+        begin = 0 if self.newest is None else max(0, batch.history.shape[1] - self.newest)
+        begin += first_filled(batch.history[:, begin:]) if compact else 0
+        history = batch.history[:, begin:]
         valid = history != 0
         # Without a sequence encoder's interest, history items need no vectors.
         read = history if self.reads_history else history[:, :0]
         items, target = self._encode(read, batch.target, compact=compact)
-        context = self._context(batch)
-        target = self._conditioned(target, context)
+        if self.history_features is not None and self.reads_history:
+            about = batch.history_categorical[:, begin:], batch.history_numeric[:, begin:]
+            items = items + self.history_features(*about).to(items.dtype)
+        context = None if self.categorical is None else self.categorical(batch.categorical)
+        if context is not None and self.conditioned:
+            target = self._conditioned(target, context)
         parts = [self.sequence(items, target, valid), target]
         place = None if self.user_index is None else cast(Tensor, self.user_index(batch.user))
         if self.users is not None:
             parts.append(self.users(place))
-        parts.extend(context)
+        if context is not None:
+            parts.append(context)
+        if self.numeric is not None:
+            parts.append(self.numeric(batch.numeric))
         if self.tiers is not None:
             parts.extend(self._tiers(self.tiers, history, batch.target, valid))
         crossed = self.interaction(torch.cat([part.to(target.dtype) for part in parts], dim=-1))
@@ -131,9 +143,10 @@ class Ranker(nn.Module):
             self.auxiliary = self.alignment(self.items, batch.target, target)
         # The last layers in full precision: bfloat16 logits would tie rows that differ.
         with torch.autocast(device_type=crossed.device.type, enabled=False):
-            own = next(self.head.parameters()).dtype
-            logit = cast(Tensor, self.head(crossed.to(own))).squeeze(-1)
-            return logit if self.wide is None else logit + self.wide(batch.target, place)
+            crossed = crossed.to(next(self.heads.parameters()).dtype)
+            logits = torch.cat([head(crossed) for head in self.heads], dim=-1)  # (B, T)
+            logits = logits if self.wide is None else logits + self.wide(batch.target, place)
+            return logits.squeeze(-1) if len(self.heads) == 1 else logits
 
     def _encode(self, history: Tensor, target: Tensor, *, compact: bool) -> tuple[Tensor, Tensor]:
         """(B, L) and (B,) -> (B, L, D) and (B, D), each item encoded once where that pays."""
@@ -149,20 +162,10 @@ class Ranker(nn.Module):
         items = vectors[: history.numel()].view(*history.shape, vectors.shape[-1])
         return items, vectors[history.numel() :]
 
-    def _context(self, batch: Batch) -> list[Tensor]:
-        if batch.context.shape[1] < len(self.context):
-            raise InputError(
-                f"a batch must hold {len(self.context)} context columns, "
-                f"got {batch.context.shape[1]}"
-            )
-        return [table(batch.context[:, column]) for column, table in enumerate(self.context)]
-
-    def _conditioned(self, target: Tensor, context: list[Tensor]) -> Tensor:
-        if not self.conditioned:
-            return target
+    def _conditioned(self, target: Tensor, context: Tensor) -> Tensor:
         fusion = cast(ConditionedFusion, self.items.fusion)
         start = self.items.out_dim - self.items.content_dim
-        content = fusion.condition(target[:, start:], torch.cat(context, dim=-1))
+        content = fusion.condition(target[:, start:], context)
         return torch.cat([target[:, :start], content], dim=-1)
 
     def _tiers(
@@ -177,13 +180,11 @@ class Ranker(nn.Module):
         ]
 
 
-def trim(history: Tensor) -> Tensor:
-    """(B, L) -> (B, L'), without the leading columns that are padding in every row; L' >= 1.
+def first_filled(history: Tensor) -> int:
+    """The first column of (B, L) that is not padding in every row; at most L - 1.
 
-    >>> trim(torch.tensor([[0, 0, 0, 4], [0, 0, 3, 5]]))
-    tensor([[0, 4],
-            [3, 5]])
+    >>> first_filled(torch.tensor([[0, 0, 0, 4], [0, 0, 3, 5]]))
+    2
     """
     filled = (history != 0).any(0).nonzero()
-    first = int(filled[0]) if len(filled) else history.shape[1] - 1
-    return history[:, first:]
+    return int(filled[0]) if len(filled) else max(0, history.shape[1] - 1)

@@ -19,6 +19,8 @@ class ItemsRecipe:
 
     Attributes:
         id_dim, tag_dim, content_dim: widths.
+        categorical_dim: width of each categorical column of the items.
+        numeric: encoder of the numeric columns of the items, as for those of the rows.
         fusion: of the modalities, a name in `mmrec.nn.FUSIONS`; None = no content.
         pretrain_epochs: the fusion is trained so long before the ranker and without clicks, and
             the ranker takes its vectors as they are (two stages); 0 = it is trained on clicks.
@@ -28,6 +30,8 @@ class ItemsRecipe:
 
     id_dim: int = 16
     tag_dim: int = 8
+    categorical_dim: int = 8
+    numeric: Part | None = field(default_factory=partial(Part, "linear"))
     content_dim: int = 128
     fusion: Part | None = field(default_factory=partial(Part, "attention"))
     pretrain_epochs: int = 0
@@ -51,11 +55,13 @@ class HistoryRecipe:
     Attributes:
         encoder: a name in `mmrec.models.SEQUENCES`; "none" ranks without the history.
         newest: items of a history that are read; None = all.
+        features: whether what is known of the moment of each history item is added to its vector.
         tiers: similarity tiers of the frozen features (`SimTier`); 0 = none.
     """
 
     encoder: Part = field(default_factory=partial(Part, "mean"))
     newest: int | None = 30
+    features: bool = True
     tiers: int = 0
 
 
@@ -83,15 +89,16 @@ class ContextRecipe:
     """What else is known of a row.
 
     Attributes:
-        sizes: vocabulary of each context column.
-        dim: width of each column's embedding; 0 leaves the columns out.
+        dim: width of each categorical column's embedding; 0 leaves the columns out.
+        numeric: encoder of the numeric columns, a name in `mmrec.models.NUMBERS`; None leaves
+            them out.
         user_dim: width of a user's vector, where the ids of users are known; 0 = none.
         user_dropout: chance, in training, that a user counts as unknown.
         wide: biases of items and users, added to the logit.
     """
 
-    sizes: tuple[int, ...] = (11, 11)
     dim: int = 8
+    numeric: Part | None = field(default_factory=partial(Part, "linear"))
     user_dim: int = 16
     user_dropout: float = 0.1
     wide: bool = True
@@ -107,10 +114,10 @@ class Recipe:
         batch_size: rows of a global batch; None = the largest that the device takes.
     """
 
-    items: ItemsRecipe = ItemsRecipe()
-    history: HistoryRecipe = HistoryRecipe()
-    interaction: InteractionRecipe = InteractionRecipe()
-    context: ContextRecipe = ContextRecipe()
+    items: ItemsRecipe = field(default_factory=ItemsRecipe)
+    history: HistoryRecipe = field(default_factory=HistoryRecipe)
+    interaction: InteractionRecipe = field(default_factory=InteractionRecipe)
+    context: ContextRecipe = field(default_factory=ContextRecipe)
     training: TrainConfig = field(default_factory=TrainConfig)
     batch_size: int | None = 512
 

@@ -1,17 +1,20 @@
 """Layers in plain PyTorch, each usable alone in someone else's model.
 
-In the order of a row: `item_encoder` and `users` (ids to vectors), `fusion` (image and text to one
+In the order of a row: `item_encoder` and `users` (ids to vectors), `categorical` and `numeric`
+(columns to vectors), `fusion` (image and text to one
 vector), `sequence`, `transformer` and `simtier` (a history to one vector; `tokens` leaves padding
 out), `interaction` with `cross` and `mlp`, `losses`; `kmeans` serves them, and `part` looks
 variants up by name. Single fusions are imported from `mmrec.nn.fusion`.
 """
 
+from mmrec.nn.categorical import CategoricalEncoder, Vocabulary
 from mmrec.nn.cross import CrossNetLowRank, CrossNetMix, CrossNetV2
 from mmrec.nn.fusion import FUSIONS, Fusion, TwoModalFusion, build_fusion
 from mmrec.nn.interaction import CrossAndDeep, Interaction
 from mmrec.nn.item_encoder import ItemEncoder
 from mmrec.nn.losses import alignment, info_nce
 from mmrec.nn.mlp import MLP
+from mmrec.nn.numeric import LinearNumbers, NumericEncoder, PeriodicNumbers
 from mmrec.nn.part import Part, Registry
 from mmrec.nn.sequence import (
     DINAttention,
@@ -28,6 +31,7 @@ from mmrec.nn.users import UserEncoder, UserIndex
 __all__ = [
     "FUSIONS",
     "MLP",
+    "CategoricalEncoder",
     "CrossAndDeep",
     "CrossNetLowRank",
     "CrossNetMix",
@@ -36,10 +40,13 @@ __all__ = [
     "Fusion",
     "Interaction",
     "ItemEncoder",
+    "LinearNumbers",
     "MeanPool",
     "NoHistory",
+    "NumericEncoder",
     "ParallelSequences",
     "Part",
+    "PeriodicNumbers",
     "Registry",
     "ReluAttention",
     "SequenceEncoder",
@@ -49,6 +56,7 @@ __all__ = [
     "TwoModalFusion",
     "UserEncoder",
     "UserIndex",
+    "Vocabulary",
     "alignment",
     "build_fusion",
     "info_nce",

@@ -1,4 +1,4 @@
-"""Item ids to item vectors: id ‖ tags ‖ content.
+"""Item ids to item vectors: id ‖ tags ‖ categories ‖ numbers ‖ content.
 
 N items, … any leading dims, G tags an item, Di image width, Dt text width.
 """
@@ -9,13 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from mmrec.errors import InputError, not_negative, probability, require
+from mmrec.nn.categorical import CategoricalEncoder
 from mmrec.nn.fusion.base import EstimatedFusion, Fusion
 from mmrec.nn.fusion.modality_dropout import drop_modality
+from mmrec.nn.numeric import NumericEncoder
 from mmrec.nn.users import EMBEDDING_STD
 
 
 class ItemEncoder(nn.Module):
-    """ids (...) int64 -> [id embedding; mean of tag embeddings; fusion(image, text)].
+    """ids (...) int64 -> [id embedding; mean of tag embeddings; categories; numbers; fusion].
 
     Args:
         tags: (N, G) int64, 0 = no tag.
@@ -23,6 +25,8 @@ class ItemEncoder(nn.Module):
         has_image, has_text: (N,) bool.
         num_tags: size of the tag vocabulary, 0 included; None = read from `tags`.
         id_dim, tag_dim: widths; 0 leaves the part out.
+        categorical, numeric: (N, P) int64 and (N, F) float32 of each item, with the encoders
+            that read them; None = there are none.
         fusion: of image and text; None leaves content out.
         unknown: the model has a learned vector for items without an id of their own.
         id_dropout: in training, the chance that an item's id is replaced by that vector, so that
@@ -38,6 +42,9 @@ class ItemEncoder(nn.Module):
     The features are no part of a checkpoint (the data holds them); mean, std and `known` are.
     """
 
+    categories: Tensor
+    numbers: Tensor
+
     def __init__(
         self,
         *,
@@ -49,6 +56,8 @@ class ItemEncoder(nn.Module):
         num_tags: int | None = None,
         id_dim: int = 64,
         tag_dim: int = 64,
+        categorical: tuple[Tensor, CategoricalEncoder] | None = None,
+        numeric: tuple[Tensor, NumericEncoder] | None = None,
         fusion: Fusion | None = None,
         unknown: bool = False,
         id_dropout: float = 0.0,
@@ -69,8 +78,14 @@ class ItemEncoder(nn.Module):
         self.num_items = len(tags)
         self.id_dropout, self.modality_dropout = id_dropout, modality_dropout
         self.content_dim = 0 if fusion is None else fusion.out_dim
-        self.out_dim = id_dim + tag_dim + self.content_dim
+        self.categorical = None if categorical is None else categorical[1]
+        self.numeric = None if numeric is None else cast(nn.Module, numeric[1])
+        own = [part[1].out_dim for part in (categorical, numeric) if part is not None]
+        self.out_dim = id_dim + tag_dim + sum(own) + self.content_dim
         require(self.out_dim, "an item needs an id_dim, a tag_dim or a fusion, got none of them")
+        for name, part in (("categories", categorical), ("numbers", numeric)):
+            table = None if part is None else part[0].cpu().clone()
+            self.register_buffer(name, table, persistent=False)
 
         # A module starts on the CPU, wherever its data lie; `.to(device)` moves all of it.
         self.tags = nn.Buffer(tags.cpu().clone(), persistent=False)
@@ -111,6 +126,10 @@ class ItemEncoder(nn.Module):
         if self.tag is not None:
             bags = self.tags[ids.reshape(-1)]
             parts.append(self.tag(bags).view(*ids.shape, -1))
+        if self.categorical is not None:
+            parts.append(self.categorical(self.categories[ids]))
+        if self.numeric is not None:
+            parts.append(self.numeric(self.numbers[ids]))
         if self.fusion is not None:
             parts.append(self.content(ids))
         return torch.cat(parts, dim=-1)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 from mmrec import Batch
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 ITEMS, TAGS, IMAGE, TEXT, ROWS, LENGTH = 23, 13, 5, 3, 7, 11
 
@@ -21,6 +25,9 @@ class Table:
     has_image: Tensor
     has_text: Tensor
     num_tags: int
+    categorical: Tensor
+    numeric: Tensor
+    widths: tuple[int, ...]
 
 
 @pytest.fixture
@@ -32,7 +39,14 @@ def table() -> Table:
     has_image[0] = has_text[0] = False
     image = torch.randn(ITEMS, IMAGE).masked_fill(~has_image[:, None], 0).half()
     text = torch.randn(ITEMS, TEXT).masked_fill(~has_text[:, None], 0).half()
-    return Table(tags, image, text, has_image, has_text, TAGS)
+    brand = torch.randint(0, 4, (ITEMS, 1))
+    price = torch.randn(ITEMS, 2).masked_fill(torch.rand(ITEMS, 2) < 0.3, torch.nan)
+    return Table(tags, image, text, has_image, has_text, TAGS, brand, price, (1,))
+
+
+def _numbers(*shape: int) -> Tensor:
+    """Every fourth or so missing."""
+    return torch.randn(shape).masked_fill(torch.rand(shape) < 0.25, torch.nan)
 
 
 @pytest.fixture
@@ -41,11 +55,14 @@ def batch() -> Batch:
     history = torch.randint(1, ITEMS, (ROWS, LENGTH))
     length = torch.tensor([0, 1, 2, 4, 7, 9, 10])
     history[torch.arange(LENGTH) < LENGTH - length[:, None]] = 0
-    return Batch(
+    return Batch.of(
         user=torch.tensor([101, 7, 7, 55, 900, 13, 101]),
         history=history,
         target=torch.randint(1, ITEMS, (ROWS,)),
-        context=torch.randint(0, 11, (ROWS, 2)),
-        label=torch.tensor([0.0, 1, 1, 0, 0, 1, 0]),
+        categorical=torch.randint(0, 11, (ROWS, 2)),
+        labels=torch.tensor([[0.0], [1], [1], [0], [0], [1], [0]]),
         row=torch.arange(ROWS),
+        numeric=_numbers(ROWS, 3),
+        history_categorical=torch.randint(0, 3, (ROWS, LENGTH, 1)),
+        history_numeric=_numbers(ROWS, LENGTH, 1),
     )

@@ -6,7 +6,7 @@ its logits.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mmrec import Batch
-from mmrec.models import RECIPES, Ranker, Recipe, build_ranker
+from mmrec.models import RECIPES, Inputs, Ranker, Recipe, build_ranker
+from mmrec.nn.categorical import Vocabulary
 
 FORMER = load_file(Path(__file__).parents[1] / "fixtures" / "rankers_a6b636c.safetensors")
 # Former name -> name now, where it is another.
 RENAMED = {"users.index.known": "user_index.known", "wide.index.known": "user_index.known"}
+LEVELS = Vocabulary(torch.arange(11))
 
 WIDTHS: dict[str, Any] = {
     "items.id_dim": 2,
@@ -67,6 +69,32 @@ class Table:
     has_image: Tensor
     has_text: Tensor
     num_tags: int = 13
+    categorical: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.int64))
+    numeric: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
+    widths: tuple[int, ...] = ()
+
+
+def renamed(former: dict[str, Tensor]) -> dict[str, Tensor]:
+    """One head was `head`; each context column had a table of its own, without an unknown row."""
+    state = {RENAMED.get(key, key): value for key, value in former.items()}
+    state = {
+        f"heads.0.{key.removeprefix('head.')}" if key.startswith("head.") else key: value
+        for key, value in state.items()
+    }
+    tables = [state.pop(key) for key in sorted(state) if key.startswith("context.")]
+    unknown = torch.zeros(1, tables[0].shape[1], dtype=torch.float64)
+    state["categorical.table.weight"] = torch.cat([row for t in tables for row in (unknown, t)])
+    state["categorical.known"] = torch.cat([LEVELS.known] * len(tables))
+    return state
+
+
+def inputs(state: dict[str, Tensor]) -> Inputs:
+    return Inputs(categorical=(LEVELS, LEVELS), known_users=state.get(Ranker.KNOWN_USERS))
+
+
+def batch() -> Batch:
+    former = part("batch")
+    return Batch.of(categorical=former.pop("context"), **former)
 
 
 def part(prefix: str) -> dict[str, Tensor]:
@@ -76,18 +104,15 @@ def part(prefix: str) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_logits_are_the_same(name: str) -> None:
-    batch = Batch(**part("batch"), label=None, row=torch.arange(7))
     base: Recipe = RECIPES.get(name, RECIPES["small"])()
     recipe = base.changed(WIDTHS | CHANGES[name])
-    state = {RENAMED.get(key, key): value for key, value in part(name).items()}
-    users = state.get(Ranker.KNOWN_USERS)
-    ranker = build_ranker(recipe, Table(**part("table")), known_users=users, estimate=False)
+    state = renamed(part(name))
+    ranker = build_ranker(recipe, Table(**part("table")), inputs(state), estimate=False)
     ranker.double().eval().load_state_dict(state)
-    torch.testing.assert_close(ranker(batch), FORMER[f"{name}@logit"], rtol=0, atol=1e-10)
+    torch.testing.assert_close(ranker(batch()), FORMER[f"{name}@logit"], rtol=0, atol=1e-10)
 
 
 def test_other_weights_would_be_noticed() -> None:
-    batch = Batch(**part("batch"), label=None, row=torch.arange(7))
     recipe = RECIPES["light"]().changed(WIDTHS | CHANGES["light"])
-    ranker = build_ranker(recipe, Table(**part("table"))).double().eval()
-    assert not torch.allclose(ranker(batch), FORMER["light@logit"], atol=1e-3)
+    ranker = build_ranker(recipe, Table(**part("table")), inputs({})).double().eval()
+    assert not torch.allclose(ranker(batch()), FORMER["light@logit"], atol=1e-3)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from ranker_inputs import INPUTS
 from torch import Tensor, nn
 
 from mmrec import Batch, InputError
@@ -17,15 +18,20 @@ from mmrec.models import (
     CROSSES,
     RECIPES,
     SEQUENCES,
+    Inputs,
     Ranker,
     Recipe,
     build_ranker,
+    describe,
     get_recipe,
     light,
+    rebuild,
     reference,
 )
 from mmrec.nn import Part
+from mmrec.nn.categorical import Vocabulary
 
+LEVELS = Inputs(categorical=(Vocabulary(torch.arange(1, 11)),) * 2)
 PLACES = {"items.fusion": "fusion", "history.encoder": "sequence", "interaction.cross": "cross"}
 
 
@@ -39,6 +45,9 @@ class Challenge:
     has_image: Tensor
     has_text: Tensor
     num_tags: int = 11_740
+    categorical: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.int64))
+    numeric: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
+    widths: tuple[int, ...] = ()
 
 
 def test_reference_has_the_published_parameter_count() -> None:
@@ -47,19 +56,19 @@ def test_reference_has_the_published_parameter_count() -> None:
     table = Challenge(empty[:, :1].long(), torch.zeros(items, 128).half(), empty, rows, rows)
     # Random numbers for 268 M weights would take seconds; their number is all that counts here.
     with _no_init():
-        ranker = build_ranker(reference().with_ready_vectors(), table)
+        ranker = build_ranker(reference().with_ready_vectors(), table, LEVELS)
     token, wide = 2 * 256, 17 * 2 * 256 + 256 + 2 * 64
     attention = (3 * token * token + 3 * token) + (token * token + token)
     feed_forward = (token * 256 + 256) + (256 * token + token)
     expected = {
         "items": items * 64 + 11_740 * 64,
-        "context": 2 * 11 * 64,
+        "categorical": 2 * (1 + 10) * 64,  # ten levels and the unknown
         "sequence": 2 * (attention + feed_forward + 2 * 2 * token) + (token * token + token),
         "interaction": 3 * (wide * wide + wide)
         + (wide * 1024 + 1024)
         + (1024 * 512 + 512)
         + (512 * 256 + 256),
-        "head": ((wide + 256) * 64 + 64) + (64 * 32 + 32) + (32 * 1 + 1),
+        "heads": ((wide + 256) * 64 + 64) + (64 * 32 + 32) + (32 * 1 + 1),
     }
     assert wide == 9_088
     for name, count in expected.items():
@@ -177,33 +186,42 @@ def test_every_name_builds_and_ranks(sequence: str, cross: str, table: Any, batc
         {"items.id_dim": 0},
         {"items.tag_dim": 0},
         {"items.fusion": None},
+        {"items.categorical_dim": 0},
+        {"items.numeric": None},
         {"context.dim": 0},
+        {"context.numeric": None},
+        {"history.features": False},
         {"interaction.mlp": ()},
     ],
     ids=lambda change: next(iter(change)),
 )
 def test_parts_can_be_left_out(change: dict[str, Any], table: Any, batch: Batch) -> None:
-    assert build_ranker(Recipe().changed(change), table)(batch).isfinite().all()
+    whole = build_ranker(Recipe(), table, INPUTS)
+    ranker = build_ranker(Recipe().changed(change), table, INPUTS)
+    assert ranker(batch).isfinite().all()
+    assert sum(p.numel() for p in ranker.parameters()) < sum(p.numel() for p in whole.parameters())
 
 
 def test_without_known_users_no_weight_is_a_users(table: Any, batch: Batch) -> None:
     ranker = build_ranker(Recipe().changed({"context.user_dim": 3}), table).eval()
     assert ranker.users is None
     assert not any("user" in name for name in ranker.state_dict())
-    strangers = Batch(**{**vars(batch), "user": batch.user + 1})
+    strangers = replace(batch, user=batch.user + 1)
     assert torch.equal(ranker(batch), ranker(strangers))
 
 
 def test_weights_alone_bring_the_model_back(table: Any, batch: Batch) -> None:
-    """Known users and items, means and scales travel with the weights; features do not."""
+    """Known users, items and values, moments and scales travel with the weights; features not."""
     recipe = Recipe().changed({"context.user_dim": 3})
     known = torch.rand(len(table.tags)) < 0.5
-    first = build_ranker(recipe, table, known_users=batch.user[:4], known_items=known).eval()
+    inputs = replace(INPUTS, known_users=batch.user[:4], known_items=known, tasks=("a", "b"))
+    first = build_ranker(recipe, table, inputs).eval()
     state = first.state_dict()
     assert not any(name.endswith(("items.image", "items.text", "items.tags")) for name in state)
     pointers = [value.data_ptr() for value in state.values()]
     assert len(set(pointers)) == len(pointers)  # safetensors refuses shared tensors
     users = state[Ranker.KNOWN_USERS]
-    again = build_ranker(recipe, table, known_users=users, estimate=False).eval()
+    described = json.loads(json.dumps(describe(recipe, inputs)))
+    again = rebuild(described, table, known_users=users).eval()
     again.load_state_dict(state)
     assert torch.equal(first(batch), again(batch))

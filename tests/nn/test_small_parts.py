@@ -55,8 +55,9 @@ def test_wide_adds_the_biases() -> None:
         wide.item.weight.copy_(torch.tensor([[0.0], [1], [2], [3]]))
         wide.user.weight.copy_(torch.tensor([[10.0], [20], [30]]))
     place = index(torch.tensor([7, 70, 8]))
-    assert wide(torch.tensor([3, 1, 2]), place).tolist() == [23.0, 31.0, 12.0]
-    assert Wide(num_items=4)(torch.tensor([3])).tolist() == [0.0]
+    assert wide(torch.tensor([3, 1, 2]), place).tolist() == [[23.0], [31.0], [12.0]]
+    assert Wide(num_items=4)(torch.tensor([3])).tolist() == [[0.0]]
+    assert Wide(num_items=4, tasks=2)(torch.tensor([3])).tolist() == [[0.0, 0.0]]
 
 
 def test_interaction_checks_its_parts() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from math import log, nan
 
 Rating = tuple[int, int, int, bool]
 
@@ -18,31 +19,42 @@ def splits(ratings: list[Rating]) -> list[int]:
     return result
 
 
-def history(ratings: list[Rating], row: int, length: int) -> list[int]:
-    """What the row's user had liked before, newest last, padded on the left."""
-    user, _, time, _ = ratings[row]
-    past = sorted((t, i) for u, i, t, liked in ratings if u == user and t < time and liked)
-    items = [item for _, item in past][-length:]
-    return [0] * (length - len(items)) + items
+def history(
+    ratings: list[Rating], row: int, length: int, *, only_liked: bool
+) -> list[tuple[int, int, float]]:
+    """(item, liked, days ago) of what the row's user had rated before, newest last, padded left."""
+    user, _, now, _ = ratings[row]
+    past = []
+    for other, item, time, liked in ratings:
+        if other == user and time < now and (liked or not only_liked):
+            past.append((time, item, liked))
+    entries = [(item, int(liked), (now - time) / 86400) for time, item, liked in sorted(past)]
+    entries = entries[-length:]
+    return [(0, 0, 0.0)] * (length - len(entries)) + entries
 
 
-def levels(
-    ratings: list[Rating], split: list[int], row: int, recent: int = 30
-) -> tuple[int, int, int]:
-    """likes_level, views_level and user_level of a row, from train rows before it."""
-    user, item, time, _ = ratings[row]
+def numbers(ratings: list[Rating], row: int, lengths: tuple[int, ...]) -> list[float]:
+    """Shares of likes among the user's last so many, log counts of user and item, item's share."""
+    user, item, now, _ = ratings[row]
+    own = sorted((t, i, liked) for u, i, t, liked in ratings if u == user and t < now)
+    others = [liked for _, i, t, liked in ratings if i == item and t < now]
+    shares = [_mean([liked for *_, liked in own][-length:]) for length in lengths]
+    return [*shares, log(1 + len(own)), log(1 + len(others)), _mean(others)]
+
+
+def _mean(values: list[bool]) -> float:
+    return sum(values) / len(values) if values else nan
+
+
+def levels(ratings: list[Rating], split: list[int], row: int) -> tuple[int, int]:
+    """likes_level and views_level of a row, from train rows before it."""
+    _, item, now, _ = ratings[row]
     past = [
         liked
         for (_, i, t, liked), part in zip(ratings, split, strict=True)
-        if i == item and t < time and part == 0
+        if i == item and t < now and part == 0
     ]
-    own = sorted(
-        (t, i, liked)
-        for (u, i, t, liked), part in zip(ratings, split, strict=True)
-        if u == user and t < time and part == 0
-    )[-recent:]
-    share = Fraction(sum(liked for *_, liked in own) + 2, len(own) + 4)
-    return level_of_likes(sum(past), len(past)), level_of_views(len(past)), int(10 * share) + 1
+    return level_of_likes(sum(past), len(past)), level_of_views(len(past))
 
 
 def level_of_likes(likes: int, count: int) -> int:

@@ -20,9 +20,15 @@ def slow_logits(ranker: Any, batch: Batch) -> Tensor:
 
 
 def _row(ranker: Any, batch: Batch, row: int) -> Tensor:
-    history = [int(i) for i in batch.history[row] if int(i) != 0]
+    places = [i for i in range(batch.history.shape[1]) if int(batch.history[row, i]) != 0]
     target = _item(ranker.items, int(batch.target[row]))
-    tokens = [torch.cat([_item(ranker.items, item), target]) for item in history]
+    tokens = []
+    for place in places:
+        item, about = _item(ranker.items, int(batch.history[row, place])), ranker.history_features
+        if about is not None:
+            item = item + sum(_categories(about.categorical, batch.history_categorical[row, place]))
+            item = item + sum(_numbers(about.numeric, batch.history_numeric[row, place]))
+        tokens.append(torch.cat([item, target]))
     parts = [_sequence(ranker.sequence, tokens, target), target]
     place = 0
     if ranker.user_index is not None:
@@ -31,8 +37,10 @@ def _row(ranker: Any, batch: Batch, row: int) -> Tensor:
         place = known.index(user) + 1 if user in known else 0
     if ranker.users is not None:
         parts.append(ranker.users.table.weight[place])
-    for column, table in enumerate(ranker.context):
-        parts.append(table.weight[int(batch.context[row, column])])
+    if ranker.categorical is not None:
+        parts += _categories(ranker.categorical, batch.categorical[row])
+    if ranker.numeric is not None:
+        parts += _numbers(ranker.numeric, batch.numeric[row])
     x = torch.cat(parts)
     interaction = ranker.interaction
     if interaction.squeeze is not None:
@@ -42,11 +50,37 @@ def _row(ranker: Any, batch: Batch, row: int) -> Tensor:
     crossed = x
     for layer in cross.layers:
         crossed = x * (layer.weight @ crossed + layer.bias) + crossed
-    logit = _mlp(ranker.head, torch.cat([crossed, _mlp(deep, x)]))[0]
-    if ranker.wide is not None:
-        logit = logit + ranker.wide.item.weight[int(batch.target[row]), 0]
-        logit = logit + ranker.wide.user.weight[place, 0]
-    return logit
+    logits = []
+    for task, head in enumerate(ranker.heads):
+        logit = _mlp(head, torch.cat([crossed, _mlp(deep, x)]))[0]
+        if ranker.wide is not None:
+            logit = logit + ranker.wide.item.weight[int(batch.target[row]), task]
+            logit = logit + ranker.wide.user.weight[place, task]
+        logits.append(logit)
+    return logits[0] if len(logits) == 1 else torch.stack(logits)
+
+
+def _categories(encoder: Any, values: Tensor) -> list[Tensor]:
+    """The vector of each column of one value: the unknown's where training did not know it."""
+    vectors, first = [], 0
+    for value, known in zip(values.tolist(), encoder.known.split(encoder.sizes), strict=True):
+        names = known.tolist()
+        place = names.index(value) + 1 if value in names else 0
+        vectors.append(encoder.table.weight[first + place])
+        first += 1 + len(names)
+    return vectors
+
+
+def _numbers(encoder: Any, values: Tensor) -> list[Tensor]:
+    """The vector of each number, that of the absent where it is NaN."""
+    vectors = []
+    for column, value in enumerate(values.tolist()):
+        if math.isnan(value):
+            vectors.append(encoder.absent[column])
+            continue
+        z = (value - encoder.standardized.mean[column]) * encoder.standardized.scale[column]
+        vectors.append(z * encoder.weight[column] + encoder.bias[column])
+    return vectors
 
 
 def _item(items: Any, item: int) -> Tensor:
@@ -69,7 +103,12 @@ def _item(items: Any, item: int) -> Tensor:
         key = torch.tanh(fusion.key.weight @ z + fusion.key.bias)
         scores.append((fusion.score.weight[0] * key).sum().exp())
     mixed = sum(s * z for s, z in zip(scores, projected, strict=True)) / sum(scores)
-    return torch.cat([identity, tag / max(1, len(tags)), _norm(mixed, fusion.norm)])
+    parts = [identity, tag / max(1, len(tags))]
+    if items.categorical is not None:
+        parts += _categories(items.categorical, items.categories[item])
+    if items.numeric is not None:
+        parts += _numbers(items.numeric, items.numbers[item])
+    return torch.cat([*parts, _norm(mixed, fusion.norm)])
 
 
 def _sequence(encoder: Any, tokens: list[Tensor], target: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from mmrec.nn.fusion.base import ABSENT_STD, check_modalities, check_width, fill
 class PrecomputedFusion(nn.Module):
     """y = x_image where it is present, else a learned vector; the text is not looked at.
 
-    For vectors fused beforehand (`item_emb_d128`), which stand in the image's place.
+    For vectors fused beforehand, which stand in the image's place.
     Parameters: Di with `learn_absent`, else 0 (an absent vector is then zero).
     """
 
