@@ -1,18 +1,53 @@
-"""Pure functions that turn dated ratings into rows that know only what came before them.
+"""Dated ratings as rows that know only what came before them.
 
-R ratings, in any order; every function takes columns (R,) and returns columns (R,) in the same
-order. "Before" is strict everywhere: ratings of the same second do not see each other.
+R ratings, in any order; columns are (R,) and stay in that order. L places of a history. "Before"
+is strict everywhere: ratings of the same second do not see each other. `movielens_clicks.py`
+writes what is made here.
 """
+
+from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float32]
 
 TRAIN, VALID, TEST = 0, 1, 2
 LEVELS = 10
-RECENT = 30  # ratings of a user that count for the level: taste and mood drift
-PRIOR_RATINGS = 4  # an item or user starts with that many imagined ratings, half of them likes
+PRIOR_RATINGS = 4  # an item starts with that many imagined ratings, half of them likes
+SECONDS_A_DAY = 86_400
+
+
+@dataclass(frozen=True)
+class Ratings:
+    """Who rated what when (in seconds), and liked it or not: columns (R,).
+
+    A user rates an item at most once.
+    """
+
+    user: Ints
+    item: Ints
+    time: Ints
+    liked: Bools
+
+
+@dataclass(frozen=True)
+class History:
+    """What rows know of their user's past: (rows, L) each, oldest first, flush right, 0 = padding.
+
+    Attributes:
+        item: int64, 0 where there is no rating.
+        liked: int8, 1 where the user liked the item.
+        days_ago: float32, days between that rating and the row's.
+    """
+
+    item: Ints
+    liked: NDArray[np.int8]
+    days_ago: Floats
 
 
 def split_by_user(user: Ints, time: Ints, item: Ints) -> Ints:
@@ -67,85 +102,89 @@ def likes_level(likes: Ints, count: Ints) -> Ints:
     return level
 
 
-def recent_earlier(
-    *, user: Ints, time: Ints, item: Ints, kept: NDArray[np.bool_], weight: Ints, length: int
-) -> tuple[Ints, Ints]:
-    """Of each user's last `length` kept rows before the time: the sum of `weight`, and how many."""
-    order, first, end = _earlier(user, time, item, kept)
-    begin = np.maximum(end - length, first)
-    total = np.concatenate([[0], np.cumsum(weight[order])])
-    return total[end] - total[begin], end - begin
+def log_count(count: Ints) -> Floats:
+    """log(1 + count), float32."""
+    return np.log1p(count).astype(np.float32)
 
 
-def user_level(likes: Ints, count: Ints) -> Ints:
-    """Smoothed share of likes among a user's ratings in steps of 10 %: 1 below 10 %, 10 from 90 %.
+def share(part: Ints, count: Ints) -> Floats:
+    """part / count, float32; NaN where there is nothing to count.
 
-    The share is (likes + 2) / (count + 4): level 6 for a user not seen yet.
-
-    >>> user_level(np.array([0, 0, 30, 15]), np.array([0, 30, 30, 30])).tolist()
-    [6, 1, 10, 6]
+    >>> share(np.array([1, 0]), np.array([4, 0])).tolist()
+    [0.25, nan]
     """
-    return 10 * (likes + PRIOR_RATINGS // 2) // (count + PRIOR_RATINGS) + 1
+    out = np.full(len(count), np.nan, dtype=np.float32)
+    return np.divide(part, count, out=out, where=count > 0, casting="same_kind")
 
 
-class Histories:
-    """The items that each user liked, in order of time; asked for rows of (user, time).
+class Past:
+    """Each user's ratings in order of time; a row sees those before its own second.
+
+    Ratings of one earlier second stand in order of their items.
 
     Args:
-        user, time, item: the ratings (R,).
-        liked: (R,) bool.
-        length: L, entries of a history; older likes are cut off.
+        ratings: all of them, R.
+        kept: (R,) bool, which of them are remembered; None = all.
     """
 
-    def __init__(
-        self, *, user: Ints, time: Ints, item: Ints, liked: NDArray[np.bool_], length: int
-    ) -> None:
-        order, self._first, self._end = _earlier(user, time, item, liked)
-        self._item = item[order]
-        self._length = length
+    def __init__(self, ratings: Ratings, kept: Bools | None = None) -> None:
+        kept = np.ones(len(ratings.user), dtype=np.bool_) if kept is None else kept
+        order = np.lexsort((ratings.item, ratings.time, ratings.user))
+        order = order[kept[order]]
+        self._now = ratings.time
+        self._first = np.searchsorted(ratings.user[order], ratings.user, side="left")
+        # Place 0 is the padding, so the k-th in that order stands at k + 1.
+        self._item = np.append(0, ratings.item[order])
+        self._time = np.append(0, ratings.time[order])
+        self._liked = np.append(0, ratings.liked[order]).astype(np.int8)
+        self.count = count_earlier(ratings.user, ratings.time, kept.astype(np.int64))
+        """(R,) how many ratings each row sees."""
 
-    def of(self, rows: Ints) -> Ints:
-        """(len(rows), L) int64, left-padded with 0: what the user liked before that rating."""
-        place = self._end[rows][:, None] - np.arange(self._length, 0, -1)  # (rows, L), newest last
-        there = place >= self._first[rows][:, None]
-        if not self._item.size:
-            return np.zeros(place.shape, dtype=np.int64)
-        return np.where(there, self._item[np.maximum(place, 0)], 0)
+    def like_share(self, length: int) -> Floats:
+        """(R,) share of likes among the last `length` that a row sees; NaN where it sees none."""
+        total = np.cumsum(self._liked, dtype=np.int64)
+        end, count = self._first + self.count, np.minimum(self.count, length)
+        return share(total[end] - total[end - count], count)
+
+    def history(self, rows: Ints, length: int) -> History:
+        """The last `length` ratings that these rows see."""
+        back = np.arange(length, 0, -1)  # (L,), newest last
+        there = back <= self.count[rows][:, None]  # (rows, L)
+        newest = self._first[rows] + self.count[rows]
+        place = np.where(there, newest[:, None] + 1 - back, 0)
+        days = (self._now[rows][:, None] - self._time[place]) / SECONDS_A_DAY
+        days[~there] = 0
+        return History(self._item[place], self._liked[place], days.astype(np.float32))
 
 
-def check_histories(
-    histories: Ints, rows: Ints, *, user: Ints, time: Ints, item: Ints, liked: NDArray[np.bool_]
-) -> None:
-    """Assert that histories hold, newest last, only likes of the user before the row's time.
+def check_history(history: History, rows: Ints, ratings: Ratings, *, only_liked: bool) -> None:
+    """Assert that histories hold, newest last, only what the user rated before the row's time.
 
-    It looks every entry up among the ratings, by another way than `Histories` took. A user rates
-    an item at most once.
+    It looks every entry up among the ratings, by another way than `Past` took.
     """
-    width = int(item.max()) + 1
-    key = user * width + item
+    width = int(ratings.item.max()) + 1
+    key = ratings.user * width + ratings.item
     order = np.argsort(key)
-    real = histories > 0  # (rows, L)
-    wanted = (user[rows][:, None] * width + histories)[real]
+    real = history.item > 0  # (rows, L)
+    wanted = (ratings.user[rows][:, None] * width + history.item)[real]
     found = order[np.minimum(np.searchsorted(key[order], wanted), len(key) - 1)]
-    when = np.full(histories.shape, np.iinfo(np.int64).min)
-    when[real] = time[found]
+    when = np.full(history.item.shape, np.iinfo(np.int64).min)
+    when[real] = ratings.time[found]
+    now = np.broadcast_to(ratings.time[rows][:, None], real.shape)
+    days = ((now[real] - when[real]) / SECONDS_A_DAY).astype(np.float32)
     holds = (
-        (histories >= 0).all()
+        (history.item >= 0).all()
         and (key[found] == wanted).all()
-        and liked[found].all()
-        and (when < time[rows][:, None]).all()
+        and (ratings.liked[found].all() or not only_liked)
+        and (when < now).all()
         and (when[:, 1:] >= when[:, :-1]).all()  # padding has the earliest time: it comes first
+        and (history.liked[real] == ratings.liked[found]).all()
+        and (history.days_ago[real] == days).all()
+        and not history.liked[~real].any()
+        and not history.days_ago[~real].any()
     )
     if not holds:
-        raise AssertionError("a history holds something else than earlier likes of its user")
-
-
-def _earlier(user: Ints, time: Ints, item: Ints, kept: NDArray[np.bool_]) -> tuple[Ints, ...]:
-    """The kept rows by user and time; for every row, where its user's begin and its past ends."""
-    order = np.lexsort((item, time, user))
-    order = order[kept[order]]
-    first = np.searchsorted(user[order], user, side="left")
-    return order, first, first + count_earlier(user, time, kept.astype(np.int64))
+        raise AssertionError("a history holds something else than earlier ratings of its user")
 
 
 def _groups(*keys: Ints) -> tuple[Ints, Ints]:

@@ -18,10 +18,10 @@ _FAVOURITE = float(np.sqrt(KINDS - 1))  # one kind of K; all others -1 / that: u
 @dataclass(frozen=True)
 class ClickModel:
     """logit(u, i) = b + w_id q_i + w_im a_u[c_i] + w_tx t_u[s_i] + w_x X[c_i, s_i]
-                   + w_p P_u[c_i, s_i] + w_o o_i.
+                   + w_p P_u[c_i, s_i] + w_o o_i + w_l e_u[c_i].
 
     Each term has zero mean and unit variance over items and users, so a weight is the standard
-    deviation that the term gives to the logit.
+    deviation that the term gives to the logit; e_u varies less by the kinds that u has not met.
 
     Attributes:
         bias: b, the logit of an average row.
@@ -34,6 +34,9 @@ class ClickModel:
             on covers of kind c. Neither modality alone says anything about it, nor do the means of
             covers and of words over a history.
         popularity_weight: w_o, of the item's popularity o_i (its views_level shows it).
+        liked_weight: w_l, of e_u, what the user thought of earlier items with that kind of cover:
+            1 liked, -1 disliked, 0 where the history has none. Which items are in a history says
+            nothing about it.
     """
 
     bias: float = -1.4
@@ -43,6 +46,7 @@ class ClickModel:
     interaction_weight: float = 0.9
     pair_weight: float = 0.0
     popularity_weight: float = 0.3
+    liked_weight: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -60,12 +64,14 @@ class LatentItems:
 class LatentUsers:
     """Tastes of U users: (U, K) each, sqrt(K - 1) for the favourite kind, -1/sqrt(K - 1) else.
 
-    `pair_shift` (U,) is d_u, which words a user likes on a cover.
+    `pair_shift` (U,) is d_u, which words a user likes on a cover. `opinion` (U, K), 1 or -1, is
+    what a user thinks of an item with that kind of cover after having met one.
     """
 
     cover_taste: Floats
     words_taste: Floats
     pair_shift: Ints
+    opinion: Ints
 
 
 def draw_items(count: int, rng: np.random.Generator) -> LatentItems:
@@ -92,13 +98,17 @@ def draw_users(count: int, rng: np.random.Generator) -> LatentUsers:
         cover_taste=_tastes(count, rng),
         words_taste=_tastes(count, rng),
         pair_shift=apart.integers(0, KINDS, count),
+        opinion=2 * apart.integers(0, 2, (count, KINDS)) - 1,
     )
 
 
 def logits(
     model: ClickModel, items: LatentItems, users: LatentUsers, user: Ints, item: Ints
 ) -> Floats:
-    """The true click logits of pairs: `user` and `item` are index arrays of one shape."""
+    """The true click logits of pairs, without the term of earlier items.
+
+    `user` and `item` are index arrays of one shape.
+    """
     suits_user = (items.words[item] - items.cover[item] - users.pair_shift[user]) % KINDS == 0
     return (
         model.bias
@@ -109,6 +119,40 @@ def logits(
         + model.pair_weight * np.where(suits_user, _FAVOURITE, -1.0 / _FAVOURITE)
         + model.popularity_weight * items.popularity[item]
     )
+
+
+def liked(items: LatentItems, users: LatentUsers, histories: Ints) -> Ints:
+    """(U, L) 1 where a user liked the item of the history, 0 where not, and at the padding.
+
+    `histories` (U, L) holds item ids: 1 + the place among `items`, 0 for padding.
+    """
+    kind = items.cover[np.maximum(histories - 1, 0)]
+    opinion = np.take_along_axis(users.opinion, kind, axis=1)
+    return ((histories > 0) & (opinion > 0)).astype(np.int64)
+
+
+def echo(items: LatentItems, users: LatentUsers, histories: Ints, user: Ints, item: Ints) -> Ints:
+    """e_u[c_i] of pairs: 1 where earlier items of that kind of cover were liked, -1, or 0."""
+    met = np.zeros_like(users.opinion)
+    who, place = np.nonzero(histories)
+    met[who, items.cover[histories[who, place] - 1]] = 1
+    kind = items.cover[item]
+    values: Ints = (met * users.opinion)[user, kind]
+    return values
+
+
+def probability(logit: Floats) -> Floats:
+    """1 / (1 + e^-logit)."""
+    values: Floats = 1.0 / (1.0 + np.exp(-logit))
+    return values
+
+
+def probability_unaware(logit: Floats, term: Floats) -> Floats:
+    """What is known of a click at logit + term by who cannot tell the sign of the term.
+
+    Opinions are fair coins that nothing but `liked` shows: the mean of both cases.
+    """
+    return (probability(logit + term) + probability(logit - term)) / 2
 
 
 def draw_distinct(weights: Floats, size: int, rng: np.random.Generator) -> Ints:

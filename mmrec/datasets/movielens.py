@@ -1,7 +1,7 @@
-"""MovieLens in the MicroLens layout: `python -m mmrec.datasets.movielens SOURCE DEST`.
+"""MovieLens as clicks, items and a schema: `python -m mmrec.datasets.movielens SOURCE DEST`.
 
 A rating of 4 or more is a click (label 1). Every row knows only what came before it: its history
-is what the user had liked by then, its levels count the train rows by then (`chronology`).
+is what the user had rated by then, liked or not (`movielens_clicks.py`, by way of `chronology.py`).
 SOURCE is a release of GroupLens (`ratings.csv`, `movies.csv`), and may hold `images/<movieId>.jpg`,
 `overviews.csv` (movieId, overview) and `features.parquet` (movieId, image_emb, text_emb, ...).
 """
@@ -11,67 +11,51 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mmrec.cli import run
+from mmrec.data.clicks import SPLITS, ClickData
 from mmrec.data.items import read_vectors
-from mmrec.data.microlens import CLICKS_FOLDER, SPLITS, MicroLens
 from mmrec.datasets import chronology
+from mmrec.datasets.chronology import Ratings
+from mmrec.datasets.movielens_clicks import HISTORIES, schema, write_clicks
 from mmrec.errors import InputError
-from mmrec.io.files import replacing, sync_directory, write_json
+from mmrec.io.files import sync_directory, write_json
 from mmrec.io.parquet import Column, Ints, as_lists, left_pad, write_parquet
 from mmrec.io.pictures import picture_name
+from mmrec.schema import FILE
 
 if TYPE_CHECKING:
     import polars as pl
 
 LIKED = 4.0  # a rating from here on is label 1
-ROWS_AT_A_TIME = 65_536
 MARK = "movielens.json"  # tells an earlier output of this command from somebody's directory
-WRITTEN = {MARK, CLICKS_FOLDER, "item_feature.parquet", "test_labels.parquet", "features.parquet"}
-WRITTEN |= {"item_images"}
+WRITTEN = {MARK, FILE, "item_info.parquet", "item_feature.parquet", "features.parquet"}
+WRITTEN |= {"test_labels.parquet", "item_images", *(f"{name}.parquet" for name in SPLITS)}
 IMAGES = ("hardlink", "symlink", "copy", "none")
 
 
-@dataclass(frozen=True)
-class _Ratings:
-    """Ratings as columns (R,), in order of time; ids dense from 1."""
-
-    user: Ints
-    item: Ints
-    time: Ints
-    label: Ints
-    split: Ints
-
-    @property
-    def liked(self) -> NDArray[np.bool_]:
-        return np.equal(self.label, 1)
-
-    @property
-    def known(self) -> dict[str, Ints]:
-        """What `chronology` asks of every rating."""
-        return {"user": self.user, "time": self.time, "item": self.item}
-
-
 def prepare(
-    source: str | Path, dest: str | Path, *, history_length: int = 100, images: str = "hardlink"
-) -> MicroLens:
-    """Write `source` to the directory `dest` in the MicroLens layout, and open it.
+    source: str | Path,
+    dest: str | Path,
+    *,
+    history: str = "all",
+    history_length: int = 100,
+    images: str = "hardlink",
+) -> ClickData:
+    """Write `source` to the directory `dest`, with its `schema.json`, and open it.
 
     Args:
         source: directory of the MovieLens files.
         dest: a new or empty directory, or an earlier output of this function, replaced as a whole.
-        history_length: entries of a history; older likes are cut off.
+        history: "all" that the user rated before, and whether it was liked; or "liked" alone.
+        history_length: entries of a history; older ones are cut off.
         images: how pictures get to `dest`: "hardlink" (copied where the file system refuses),
             "symlink", "copy", or "none".
 
@@ -81,6 +65,8 @@ def prepare(
     source, dest = Path(source), Path(dest).resolve()
     if images not in IMAGES:
         raise InputError(f"images is one of {', '.join(IMAGES)}, got {images}")
+    if history not in HISTORIES:
+        raise InputError(f"history is one of {', '.join(HISTORIES)}, got {history}")
     if history_length < 1:
         raise InputError(f"history_length is 1 or more, got {history_length}")
     if not source.is_dir():
@@ -94,10 +80,12 @@ def prepare(
     movies = read_movies(source, table)
     movie_ids = movies["movieId"].to_numpy()
     ratings, user_ids = _dense(table, movie_ids)
-    _check_splits(ratings, source)
+    split = chronology.split_by_user(ratings.user, ratings.time, ratings.item)
+    _check_splits(ratings, split, source)
     print(f"{len(ratings.user):,} ratings, {len(user_ids):,} users, {len(movie_ids):,} movies")
     mark = {
         "made_by": "python -m mmrec.datasets.movielens",
+        "history": history,
         "history_length": history_length,
         "movie_id_of_item": [None, *movie_ids.tolist()],
         "user_id_of_user": [None, *user_ids.tolist()],
@@ -106,30 +94,30 @@ def prepare(
     # All of it is made beside `dest` and moved there at the end: never half a data set.
     making = dest.with_name(f".{dest.name}.preparing")
     shutil.rmtree(making, ignore_errors=True)
-    clicks = making / CLICKS_FOLDER
-    clicks.mkdir(parents=True)
+    making.mkdir(parents=True)
     try:
-        _write_clicks(clicks, ratings, history_length)
-        _write_items(clicks / "item_info.parquet", making / "item_feature.parquet", movies, ratings)
+        write_clicks(making, ratings, split, history=history, length=history_length)
+        _write_items(making, movies, ratings, split == chronology.TRAIN)
         if (source / "features.parquet").exists():
             _write_features(source / "features.parquet", making / "features.parquet", movie_ids)
         linked = _place_images(source / "images", making / "item_images", movie_ids, images)
         print(f"{linked:,} movies have a picture")
+        write_json(making / FILE, schema(history).to_dict())
         write_json(making / MARK, mark)
-        MicroLens.open(making)
+        ClickData.open(making)
         _swap(making, dest)
     finally:
         shutil.rmtree(making, ignore_errors=True)
-    return MicroLens.open(dest, check=False)
+    return ClickData.open(dest, check=False)
 
 
-def _check_splits(ratings: _Ratings, source: Path) -> None:
-    labels = {name: ratings.label[ratings.split == n] for n, name in enumerate(SPLITS)}
+def _check_splits(ratings: Ratings, split: Ints, source: Path) -> None:
+    liked = {name: ratings.liked[split == n] for n, name in enumerate(SPLITS)}
     for name in SPLITS:
-        if not labels[name].size:
+        if not liked[name].size:
             raise InputError(f"users need some ten ratings each, {name} gets none from {source}")
     for name in SPLITS[:2]:
-        if len(np.unique(labels[name])) < 2:
+        if len(np.unique(liked[name])) < 2:
             raise InputError(
                 f"ratings must lie on both sides of {LIKED:g}, those of {name} do not in {source}"
             )
@@ -159,75 +147,15 @@ def _swap(made: Path, dest: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _dense(table: pl.DataFrame, movie_ids: Ints) -> tuple[_Ratings, Ints]:
+def _dense(table: pl.DataFrame, movie_ids: Ints) -> tuple[Ratings, Ints]:
     """Ratings in order of time with dense ids, and the user ids that these stand for."""
     table = table.sort("timestamp", "userId", "movieId")
     user_ids = np.unique(table["userId"].to_numpy())
     user = np.searchsorted(user_ids, table["userId"].to_numpy()) + 1
     item = np.searchsorted(movie_ids, table["movieId"].to_numpy()) + 1
     time = table["timestamp"].to_numpy()
-    label = (table["rating"].to_numpy() >= LIKED).astype(np.int64)
-    split = chronology.split_by_user(user, time, item)
-    return _Ratings(user=user, item=item, time=time, label=label, split=split), user_ids
-
-
-def _write_clicks(folder: Path, ratings: _Ratings, length: int) -> None:
-    levels = _levels(ratings)
-    histories = chronology.Histories(**ratings.known, liked=ratings.liked, length=length)
-    with tqdm(total=len(ratings.user), desc="histories", unit="row", disable=None) as progress:
-        for number, name in enumerate(SPLITS):
-            rows = np.flatnonzero(ratings.split == number)
-            tables = _click_tables(ratings, rows, histories, levels, labelled=name != "test")
-            first = next(tables)  # no split is empty
-            with (
-                replacing(folder / f"{name}.parquet") as temporary,
-                pq.ParquetWriter(temporary, first.schema) as writer,
-            ):
-                for table in chain([first], tables):
-                    writer.write_table(table)
-                    progress.update(table.num_rows)
-    # The labels of test stay apart: for measuring at the very end, and out of every reader's way.
-    label = ratings.label[ratings.split == chronology.TEST]
-    labels = pa.table({"ID": np.arange(len(label)), "label": label})
-    write_parquet(folder.parent / "test_labels.parquet", labels)
-
-
-def _click_tables(
-    ratings: _Ratings,
-    rows: Ints,
-    histories: chronology.Histories,
-    levels: dict[str, Ints],
-    *,
-    labelled: bool,
-) -> Iterator[pa.Table]:
-    """The rows of a click log, some ten thousand at a time."""
-    for start in range(0, len(rows), ROWS_AT_A_TIME):
-        part = rows[start : start + ROWS_AT_A_TIME]
-        history = histories.of(part)
-        chronology.check_histories(history, part, **ratings.known, liked=ratings.liked)
-        columns: dict[str, Any] = {"user_id": ratings.user[part], "item_seq": as_lists(history)}
-        columns |= {"item_id": ratings.item[part]}
-        columns |= {level: values[part] for level, values in levels.items()}
-        if labelled:
-            columns |= {"label": ratings.label[part]}
-        else:
-            columns = {"ID": np.arange(start, start + len(part)), **columns}
-        yield pa.table(columns)
-
-
-def _levels(ratings: _Ratings) -> dict[str, Ints]:
-    """The context columns: what the train rows before a row show of its item and its user."""
-    in_train = (ratings.split == chronology.TRAIN).astype(np.int64)
-    count = chronology.count_earlier(ratings.item, ratings.time, in_train)
-    likes = chronology.count_earlier(ratings.item, ratings.time, in_train * ratings.label)
-    recent = chronology.recent_earlier(
-        **ratings.known, kept=in_train == 1, weight=ratings.label, length=chronology.RECENT
-    )
-    return {
-        "likes_level": chronology.likes_level(likes, count),
-        "views_level": chronology.views_level(count),
-        "user_level": chronology.user_level(*recent),
-    }
+    liked = table["rating"].to_numpy() >= LIKED
+    return Ratings(user=user, item=item, time=time, liked=liked), user_ids
 
 
 def _genres(movies: pl.DataFrame) -> list[str]:
@@ -235,7 +163,9 @@ def _genres(movies: pl.DataFrame) -> list[str]:
     return genres
 
 
-def _write_items(info: Path, feature: Path, movies: pl.DataFrame, ratings: _Ratings) -> None:
+def _write_items(
+    root: Path, movies: pl.DataFrame, ratings: Ratings, train: NDArray[np.bool_]
+) -> None:
     """Tags of every item, and titles, texts and levels beside them."""
     n = movies.height + 1
     tag_of = {genre: tag for tag, genre in enumerate(_genres(movies), start=1)}
@@ -243,9 +173,9 @@ def _write_items(info: Path, feature: Path, movies: pl.DataFrame, ratings: _Rati
     lengths = np.array([0, *map(len, tags)], dtype=np.int64)
     flat = np.array([tag for row in tags for tag in row], dtype=np.int64)
     padded = left_pad(flat, lengths, max(5, int(lengths.max())))
-    write_parquet(info, pa.table({"item_id": np.arange(n), "item_tags": as_lists(padded)}))
+    info = pa.table({"item_id": np.arange(n), "item_tags": as_lists(padded)})
+    write_parquet(root / "item_info.parquet", info)
 
-    train = ratings.split == chronology.TRAIN
     count = np.bincount(ratings.item[train], minlength=n)[1:]
     likes = np.bincount(ratings.item[train & ratings.liked], minlength=n)[1:]
     texts = [
@@ -260,7 +190,7 @@ def _write_items(info: Path, feature: Path, movies: pl.DataFrame, ratings: _Rati
         "views_level": chronology.views_level(count),
         "item_text": texts,
     }
-    write_parquet(feature, pa.table(columns))
+    write_parquet(root / "item_feature.parquet", pa.table(columns))
 
 
 def _write_features(source: Path, dest: Path, movie_ids: Ints) -> None:
@@ -307,12 +237,18 @@ def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m mmrec.datasets.movielens",
-        description="Prepare a MovieLens release in the MicroLens layout (docs/data_format.md).",
+        description="Prepare a MovieLens release (docs/data_format.md).",
     )
     parser.add_argument("source", help="directory with ratings.csv and movies.csv")
     parser.add_argument("dest", help="directory to write; an earlier output is replaced")
     parser.add_argument(
-        "--history-length", type=int, default=100, help="likes kept per row (default: 100)"
+        "--history",
+        choices=HISTORIES,
+        default="all",
+        help="of all that the user rated before, or of what they liked (default: all)",
+    )
+    parser.add_argument(
+        "--history-length", type=int, default=100, help="entries kept per row (default: 100)"
     )
     parser.add_argument(
         "--images",
@@ -321,7 +257,13 @@ def main(arguments: list[str] | None = None) -> None:
         help="how images/<movieId>.jpg get there (default: hardlink, copied where not possible)",
     )
     args = parser.parse_args(arguments)
-    data = prepare(args.source, args.dest, history_length=args.history_length, images=args.images)
+    data = prepare(
+        args.source,
+        args.dest,
+        history=args.history,
+        history_length=args.history_length,
+        images=args.images,
+    )
     rows = ", ".join(f"{name} {count:,}" for name, count in data.rows.items())
     print(f"wrote {data.root}: {rows} rows")
 

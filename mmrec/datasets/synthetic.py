@@ -9,7 +9,7 @@ N items, R rows, L history.
 
 import argparse
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mmrec.cli import run
+from mmrec.data.clicks import SPLITS
+from mmrec.data.microlens import MICROLENS
 from mmrec.datasets import covers
 from mmrec.datasets.click_model import (
     KINDS,
@@ -26,7 +28,11 @@ from mmrec.datasets.click_model import (
     draw_distinct,
     draw_items,
     draw_users,
+    echo,
+    liked,
     logits,
+    probability,
+    probability_unaware,
 )
 from mmrec.errors import InputError
 from mmrec.io.files import write_json
@@ -35,10 +41,11 @@ from mmrec.io.parquet import Ints, as_lists, write_parquet
 from mmrec.io.pictures import picture_name
 from mmrec.metrics.auc import auc
 from mmrec.metrics.calibration import logloss
+from mmrec.schema import FILE, Categorical, Schema
 
-SPLITS = ("train", "valid", "test")
 DONE = "synthetic.json"
 CONTENTS = ("covers", "features")
+CLICKS_FOLDER = "MicroLens_1M_x1"
 _TAGS = 40
 _USERS = 500  # whose (users, N) table of weights is held at once
 
@@ -59,7 +66,8 @@ class SyntheticConfig:
             (64) of the cover's kind and text_emb (48) of the words' kind, with noise.
         overlap: how strongly a ready feature also tells the kind of the other modality, against
             that of its own: 0 not at all, 1 as strongly.
-        model: the weights of the click model.
+        model: the weights of the click model; with a `liked_weight` the logs have a history
+            feature `history_liked`, 1 where the user liked the item of the history, else 0.
         seed: of everything.
     """
 
@@ -97,7 +105,8 @@ def make_synthetic(
 
     A data set of the same config that is already there is left as it is. Besides the files of the
     layout: `test_labels.parquet` (ID, label), `oracle.parquet` (split, row, probability) and
-    `synthetic.json` (config and oracle, written last).
+    `synthetic.json` (config and oracle, written last). Where clicks depend on whether earlier items
+    were liked, `unaware` and `auc_unaware` are the truth for who does not know that.
     """
     config = config or SyntheticConfig()
     root = Path(root)
@@ -105,7 +114,7 @@ def make_synthetic(
         before = json.loads((root / DONE).read_text())
         require_same(before["config"], asdict(config), where=root, remedy="name another place")
         return {**before["oracle"]}
-    clicks = root / "MicroLens_1M_x1"
+    clicks = root / CLICKS_FOLDER
     clicks.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(config.seed)
     items = draw_items(config.num_items, rng)
@@ -114,33 +123,43 @@ def make_synthetic(
     for name, split in splits.items():
         row, label = {"ID": np.arange(len(split.user))}, {"label": split.label}
         columns = {"user_id": split.user, "item_seq": as_lists(split.history)}
+        if config.model.liked_weight:
+            columns["history_liked"] = as_lists(split.liked)
         columns |= {"item_id": split.target, **split.levels}
         columns = columns | label if name != "test" else row | columns
         write_parquet(clicks / f"{name}.parquet", pa.table(columns))
         if name == "test":
             write_parquet(root / "test_labels.parquet", pa.table(row | label))
-    _write_oracle(root / "oracle.parquet", splits)
-    oracle = {
-        name: {
-            "auc": float(auc(split.label, split.probability)),
-            "logloss": float(logloss(split.label, split.probability)),
-        }
-        for name, split in splits.items()
-    }
+    _write_oracle(root / "oracle.parquet", config, splits)
+    write_json(root / FILE, schema(config).to_dict())
+    oracle = {name: _oracle(config, split) for name, split in splits.items()}
     write_json(root / DONE, {"config": as_json(asdict(config)), "oracle": oracle})
     return oracle
 
 
+def schema(config: SyntheticConfig) -> Schema:
+    """MicroLens's, and where clicks depend on it whether the items of the history were liked."""
+    if not config.model.liked_weight:
+        return MICROLENS
+    feature = Categorical("history_liked", limit=2)
+    return replace(MICROLENS, clicks=replace(MICROLENS.clicks, history_categorical=(feature,)))
+
+
 @dataclass(frozen=True)
 class _Split:
-    """R rows: user, target, label (R,), history (R, L), levels, the true probability (R,)."""
+    """R rows: user, target, label (R,), history and liked (R, L), levels, true probability (R,).
+
+    `unaware` (R,) is the true probability for who does not know `liked`.
+    """
 
     user: Ints
     history: Ints
+    liked: Ints
     target: Ints
     levels: dict[str, Ints]
     label: Ints
     probability: NDArray[np.float64]
+    unaware: NDArray[np.float64]
 
 
 def _draw_splits(
@@ -149,8 +168,8 @@ def _draw_splits(
     unseen = rng.permutation(config.num_items)[: round(config.unseen_share * config.num_items)]
     shown = np.setdiff1d(np.arange(config.num_items), unseen)
     # Likes tell something of an item's quality; views are its popularity.
-    liked = items.quality + rng.normal(0.0, 1.0, config.num_items)
-    levels = {"likes_level": _deciles(liked), "views_level": _deciles(items.popularity)}
+    popular = items.quality + rng.normal(0.0, 1.0, config.num_items)
+    levels = {"likes_level": _deciles(popular), "views_level": _deciles(items.popularity)}
     splits, first_user = {}, 1
     for name, rows in zip(SPLITS, config.rows, strict=True):
         users = draw_users(-(-rows // config.rows_per_user), rng)
@@ -158,14 +177,19 @@ def _draw_splits(
         user = rng.permutation(np.arange(rows) % len(histories))
         pool = shown if name == "train" else np.arange(config.num_items)
         target = _draw_targets(pool, histories[user], rng)
-        probability = 1.0 / (1.0 + np.exp(-logits(config.model, items, users, user, target)))
+        logit = logits(config.model, items, users, user, target)
+        heard = echo(items, users, histories, user, target)
+        term = config.model.liked_weight * heard.astype(np.float64)
+        true = probability(logit + term)
         splits[name] = _Split(
             user=user + first_user,
             history=histories[user],
+            liked=liked(items, users, histories)[user],
             target=target + 1,
             levels={level: values[target] for level, values in levels.items()},
-            label=(rng.random(rows) < probability).astype(np.int64),
-            probability=probability,
+            label=(rng.random(rows) < true).astype(np.int64),
+            probability=true,
+            unaware=probability_unaware(logit, term),
         )
         first_user += len(histories)
     return splits
@@ -232,7 +256,7 @@ def _write_items(
     with_padding = np.concatenate([np.zeros((1, 128)), vectors[128].astype(np.float64)])
     info = {"item_id": np.arange(count + 1), "item_tags": as_lists(padded)}
     info["item_emb_d128"] = as_lists(with_padding)
-    write_parquet(root / "MicroLens_1M_x1" / "item_info.parquet", pa.table(info))
+    write_parquet(root / CLICKS_FOLDER / "item_info.parquet", pa.table(info))
     user, first = np.unique(np.concatenate([s.user for s in splits.values()]), return_index=True)
     history = as_lists(np.concatenate([s.history for s in splits.values()])[first])
     write_parquet(root / "item_seq.parquet", pa.table({"user_id": user, "item_seq": history}))
@@ -296,15 +320,28 @@ def _noisy(kinds: NDArray[np.float64], width: int, rng: np.random.Generator) -> 
     return (signal + rng.standard_normal(signal.shape)).astype(np.float32)
 
 
-def _write_oracle(path: Path, splits: dict[str, _Split]) -> None:
-    names = [name for name, split in splits.items() for _ in split.user]
-    rows = np.concatenate([np.arange(len(split.user)) for split in splits.values()])
-    probability = np.concatenate([split.probability for split in splits.values()])
-    write_parquet(path, pa.table({"split": names, "row": rows, "probability": probability}))
+def _write_oracle(path: Path, config: SyntheticConfig, splits: dict[str, _Split]) -> None:
+    columns = {
+        "split": [name for name, split in splits.items() for _ in split.user],
+        "row": np.concatenate([np.arange(len(split.user)) for split in splits.values()]),
+        "probability": np.concatenate([split.probability for split in splits.values()]),
+    }
+    if config.model.liked_weight:
+        columns["unaware"] = np.concatenate([split.unaware for split in splits.values()])
+    write_parquet(path, pa.table(columns))
 
 
-def main() -> None:
-    """`python -m mmrec.datasets.synthetic DEST`"""
+def _oracle(config: SyntheticConfig, split: _Split) -> dict[str, float]:
+    found = {
+        "auc": float(auc(split.label, split.probability)),
+        "logloss": float(logloss(split.label, split.probability)),
+    }
+    if config.model.liked_weight:
+        found["auc_unaware"] = float(auc(split.label, split.unaware))
+    return found
+
+
+def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m mmrec.datasets.synthetic",
         description="Write synthetic MicroLens-like data.",
@@ -326,18 +363,33 @@ def main() -> None:
         default=weight,
         help=f"weight of the image x text interaction in the click model ({weight})",
     )
-    args = parser.parse_args()
+    parser.add_argument(
+        "--liked",
+        type=float,
+        default=0.0,
+        metavar="WEIGHT",
+        help="weight of whether the user liked earlier items of that kind of cover; histories then "
+        "say what was liked (0)",
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    """`python -m mmrec.datasets.synthetic DEST`"""
+    args = _parse()
     rows = (args.train_rows, *[max(1, args.train_rows // 8)] * 2)
     config = SyntheticConfig(
         num_items=args.items,
         rows=(rows[0], rows[1], rows[2]),
         content=args.content,
-        model=ClickModel(interaction_weight=args.interaction),
+        model=ClickModel(interaction_weight=args.interaction, liked_weight=args.liked),
         seed=args.seed,
     )
     oracle = make_synthetic(args.dest, config)
     for split, value in oracle.items():
-        print(f"{split:5}  oracle AUC {value['auc']:.4f}  logloss {value['logloss']:.4f}")
+        unaware = value.get("auc_unaware")
+        less = "" if unaware is None else f"  not knowing what was liked {unaware:.4f}"
+        print(f"{split:5}  oracle AUC {value['auc']:.4f}  logloss {value['logloss']:.4f}{less}")
 
 
 if __name__ == "__main__":

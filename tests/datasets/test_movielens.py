@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import json
 import os
@@ -17,10 +18,12 @@ import pyarrow.parquet as pq
 import pytest
 from reference import chronology as slow
 
+from mmrec.data.clicks import ClickData
 from mmrec.data.items import ItemTable
-from mmrec.data.microlens import MicroLens
 from mmrec.datasets.movielens import main, prepare
 from mmrec.errors import InputError
+from mmrec.io.pictures import picture_name
+from mmrec.schema import Schema
 
 MOVIES = {
     2: ("Jumanji (1995)", "Adventure|Children|Fantasy", "A game\nof jungle, and more."),
@@ -76,6 +79,12 @@ def write_features(root: Path, movies: list[int], pictured: list[bool]) -> None:
     pq.write_table(pa.table(columns | {"text_emb": vectors(2)}), root / "features.parquet")
 
 
+def picture_of(data: ClickData, item: int) -> Path | None:
+    assert data.images is not None
+    path = data.images / picture_name(item)
+    return path if path.exists() else None
+
+
 def rows_of(path: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
     return rows
@@ -88,16 +97,24 @@ def digest(root: Path) -> dict[str, str]:
     }
 
 
-def test_clicks_agree_with_loops_over_the_lines(source: Path, tmp_path: Path) -> None:
-    data = prepare(source, tmp_path / "out", history_length=9)
-    assert data == MicroLens.open(tmp_path / "out")
-    names = json.loads((tmp_path / "out" / "movielens.json").read_text())
+NUMBERS = (
+    "user_like_share_10",
+    "user_like_share_30",
+    "user_like_share_100",
+    "log_user_ratings",
+    "log_item_ratings",
+    "item_like_share",
+)
+
+
+def read_ratings(source: Path, names: dict[str, Any]) -> list[slow.Rating]:
+    """The lines in order of time, with the ids that the data set gave."""
     item_of = {movie: item for item, movie in enumerate(names["movie_id_of_item"])}
     user_of = {user: dense for dense, user in enumerate(names["user_id_of_user"])}
     with open(source / "ratings.csv", newline="") as handle:
         lines = list(csv.DictReader(handle))
     lines.sort(key=lambda line: (int(line["timestamp"]), int(line["userId"]), int(line["movieId"])))
-    ratings: list[slow.Rating] = [
+    return [
         (
             user_of[int(line["userId"])],
             item_of[int(line["movieId"])],
@@ -106,29 +123,69 @@ def test_clicks_agree_with_loops_over_the_lines(source: Path, tmp_path: Path) ->
         )
         for line in lines
     ]
+
+
+def slow_row(ratings: list[slow.Rating], split: list[int], row: int, kept: str) -> dict[str, Any]:
+    user, item, time, liked = ratings[row]
+    likes, views = slow.levels(ratings, split, row)
+    past = slow.history(ratings, row, 9, only_liked=kept == "liked")
+    items, opinions, days = (list(column) for column in zip(*past, strict=True))
+    return {
+        "user_id": user,
+        "item_id": item,
+        "timestamp": time,
+        "likes_level": likes,
+        "views_level": views,
+        **dict(zip(NUMBERS, slow.numbers(ratings, row, (10, 30, 100)), strict=True)),
+        "label": int(liked),
+        "item_seq": items,
+        "liked": opinions,
+        "days_ago": np.float32(days).tolist(),
+    }
+
+
+@pytest.mark.parametrize("kept", ["all", "liked"])
+def test_clicks_agree_with_loops_over_the_lines(source: Path, tmp_path: Path, kept: str) -> None:
+    data = prepare(source, tmp_path / "out", history_length=9, history=kept)
+    assert data == ClickData.open(tmp_path / "out")
+    names = json.loads((tmp_path / "out" / "movielens.json").read_text())
+    assert names["history"] == kept
+    ratings = read_ratings(source, names)
     split = slow.splits(ratings)
     expected: dict[str, list[dict[str, Any]]] = {"train": [], "valid": [], "test": []}
-    for row, (user, item, _, liked) in enumerate(ratings):
-        likes, views, recent = slow.levels(ratings, split, row)
-        expected[["train", "valid", "test"][split[row]]].append(
-            {
-                "user_id": user,
-                "item_seq": slow.history(ratings, row, 9),
-                "item_id": item,
-                "likes_level": likes,
-                "views_level": views,
-                "user_level": recent,
-                "label": int(liked),
-            }
-        )
+    for row in range(len(ratings)):
+        expected[["train", "valid", "test"][split[row]]].append(slow_row(ratings, split, row, kept))
     test_labels = [{"ID": i, "label": row.pop("label")} for i, row in enumerate(expected["test"])]
     expected["test"] = [{"ID": i, **row} for i, row in enumerate(expected["test"])]
     for name, rows in expected.items():
-        assert rows_of(getattr(data, name)) == rows, name
+        got = rows_of(getattr(data, name))
+        assert [list(row) for row in got] == [list(row) for row in rows]
+        for one, other in zip(got, rows, strict=True):
+            numbers, wanted = ([row.pop(name) for name in NUMBERS] for row in (one, other))
+            assert numbers == pytest.approx(wanted, rel=1e-6, nan_ok=True)
+            assert one == other
     assert rows_of(tmp_path / "out" / "test_labels.parquet") == test_labels
     assert min(map(len, expected.values())) > 5
-    assert (data.num_items, data.history_length) == (38, 9)
-    assert data.context == ("likes_level", "views_level", "user_level")
+    assert (data.num_items, data.widths["item_seq"]) == (38, 9)
+
+
+def test_the_schema_names_what_the_rows_hold(source: Path, tmp_path: Path) -> None:
+    data = prepare(source, tmp_path / "out")
+    clicks = data.schema.clicks
+    assert Schema.read(tmp_path / "out" / "schema.json") == data.schema
+    assert (clicks.labels, clicks.user, clicks.row_id) == (("label",), "user_id", "ID")
+    assert (clicks.time, clicks.numeric) == ("timestamp", NUMBERS)
+    assert [column.name for column in clicks.categorical] == ["likes_level", "views_level"]
+    assert [column.name for column in clicks.history_categorical] == ["liked"]
+    assert clicks.history_numeric == ("days_ago",)
+    batch = next(iter(data.loader("train", batch_size=64)))
+    assert batch.categorical.shape == (64, 2)
+    assert batch.numeric.shape == (64, 6)
+    assert batch.history_categorical.shape == (64, 100, 1)
+    assert batch.history_numeric.shape == (64, 100, 1)
+    assert batch.numeric[:, :3].isnan().any(), "first ratings of their users"
+    likes = prepare(source, tmp_path / "likes", history="liked").schema.clicks
+    assert likes == dataclasses.replace(clicks, history_categorical=())
 
 
 def test_items_keep_titles_genres_texts_and_pictures(source: Path, tmp_path: Path) -> None:
@@ -150,12 +207,12 @@ def test_items_keep_titles_genres_texts_and_pictures(source: Path, tmp_path: Pat
     assert (features[901]["likes_level"], features[901]["views_level"]) == (6, 1)
 
     assert data.features is not None
-    table = ItemTable.read(data.item_info, data.features)
+    table = ItemTable.read(data.item_info, data.schema.items, data.features)
     assert table.tags.shape == (38, 7)  # the movie with seven genres keeps them all
     for item, movie in enumerate(movies[1:], start=1):
         tags = features[movie]["item_tags"]
         assert table.tags[item].tolist() == [0] * (7 - len(tags)) + tags
-        picture = data.image_path(item)
+        picture = picture_of(data, item)
         assert (picture is not None) == (movie in PICTURES)
         if picture is not None:
             assert picture.read_bytes() == f"picture {movie}".encode()
@@ -186,9 +243,9 @@ def test_a_second_run_gives_the_same_bytes_and_replaces_everything(
 
 def test_pictures_are_linked_or_copied_or_left(source: Path, tmp_path: Path) -> None:
     picture = source / "images" / "7.jpg"
-    hard = prepare(source, tmp_path / "a").image_path(3)
-    soft = prepare(source, tmp_path / "b", images="symlink").image_path(3)
-    copy = prepare(source, tmp_path / "c", images="copy").image_path(3)
+    hard = picture_of(prepare(source, tmp_path / "a"), 3)
+    soft = picture_of(prepare(source, tmp_path / "b", images="symlink"), 3)
+    copy = picture_of(prepare(source, tmp_path / "c", images="copy"), 3)
     assert hard is not None
     assert soft is not None
     assert copy is not None
@@ -208,7 +265,7 @@ def test_pictures_are_copied_where_links_do_not_work(
         raise OSError("Invalid cross-device link")
 
     monkeypatch.setattr(os, "link", refuse)
-    copied = prepare(source, tmp_path / "out").image_path(3)
+    copied = picture_of(prepare(source, tmp_path / "out"), 3)
     assert copied is not None
     assert copied.read_bytes() == b"picture 7"
 
@@ -291,7 +348,7 @@ def test_features_of_unknown_or_repeated_movies_are_refused(source: Path, tmp_pa
     write_features(source, [2, 900], [False, False])
     data = prepare(source, tmp_path / "out")
     assert data.features is not None
-    assert not ItemTable.read(data.item_info, data.features).has_image.any()
+    assert not ItemTable.read(data.item_info, data.schema.items, data.features).has_image.any()
 
 
 def test_too_few_ratings_for_a_split(source: Path, tmp_path: Path) -> None:
@@ -322,6 +379,8 @@ def test_somebodys_directory_is_left_alone(source: Path, tmp_path: Path) -> None
 def test_wrong_options(source: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="history_length is 1 or more, got 0"):
         prepare(source, tmp_path / "out", history_length=0)
+    with pytest.raises(InputError, match=r"history is one of all, liked, got disliked$"):
+        prepare(source, tmp_path / "out", history="disliked")
     with pytest.raises(InputError, match=r"images is one of hardlink, .*, got teleport"):
         prepare(source, tmp_path / "out", images="teleport")
     with pytest.raises(InputError, match=r"there is none at .*/nowhere"):
@@ -331,7 +390,7 @@ def test_wrong_options(source: Path, tmp_path: Path) -> None:
 def test_the_command_line(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main([str(source), str(tmp_path / "out"), "--history-length", "4", "--images", "none"])
     assert f"wrote {tmp_path / 'out'}: train " in capsys.readouterr().out
-    assert MicroLens.open(tmp_path / "out").history_length == 4
+    assert ClickData.open(tmp_path / "out").widths["item_seq"] == 4
     command = [
         sys.executable,
         "-m",

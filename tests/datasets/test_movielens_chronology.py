@@ -1,6 +1,9 @@
-"""Splits, histories and levels agree with loops, and know nothing of what comes later."""
+"""Splits, histories, shares, counts and levels agree with loops, and know nothing of what comes
+at or after the row's own second."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +12,8 @@ from hypothesis import strategies as st
 from reference import chronology as slow
 from slow_variants import thoroughly
 
-from mmrec.datasets import chronology
+from mmrec.datasets import chronology, movielens_clicks
+from mmrec.datasets.chronology import History, Past, Ratings
 
 # Few users, items and seconds: ties and repeated items are the rule. A user rates an item once.
 RATINGS = st.dictionaries(
@@ -20,37 +24,50 @@ RATINGS = st.dictionaries(
 ).map(lambda found: [(user, item, *rest) for (user, item), rest in found.items()])
 
 
-def columns(ratings: list[slow.Rating]) -> dict[str, np.ndarray]:
+def columns(ratings: list[slow.Rating]) -> Ratings:
     user, item, time, liked = (np.array(column) for column in zip(*ratings, strict=True))
-    return {"user": user, "item": item, "time": time, "liked": liked}
+    return Ratings(user=user, item=item, time=time, liked=liked)
 
 
-WITH_LENGTH = given(RATINGS, st.integers(1, 7))
+def entries(history: History) -> list[list[tuple[int, int, float]]]:
+    """Row by row as `slow.history` gives them."""
+    lists = [matrix.tolist() for matrix in (history.item, history.liked, history.days_ago)]
+    return [list(zip(*row, strict=True)) for row in zip(*lists, strict=True)]
+
+
+WITH_LENGTH = given(RATINGS, st.integers(1, 7), st.booleans())
 WITH_DRAWS = given(RATINGS, st.data())
 
 
 @settings(max_examples=100, deadline=None)
 @WITH_LENGTH
-def test_everything_agrees_with_loops(ratings: list[slow.Rating], length: int) -> None:
+def test_everything_agrees_with_loops(
+    ratings: list[slow.Rating], length: int, only_liked: bool
+) -> None:
     known = columns(ratings)
     rows = np.arange(len(ratings))
-    split = chronology.split_by_user(known["user"], known["time"], known["item"])
+    split = chronology.split_by_user(known.user, known.time, known.item)
     assert split.tolist() == slow.splits(ratings)
 
-    histories = chronology.Histories(**known, length=length).of(rows)
-    assert histories.tolist() == [slow.history(ratings, row, length) for row in rows]
-    chronology.check_histories(histories, rows, **known)
+    past = Past(known, kept=known.liked) if only_liked else Past(known)
+    history = past.history(rows, length)
+    expected = [slow.history(ratings, row, length, only_liked=only_liked) for row in rows]
+    assert [[entry[:2] for entry in row] for row in entries(history)] == [
+        [entry[:2] for entry in row] for row in expected
+    ]
+    days = np.array([[entry[2] for entry in row] for row in expected], dtype=np.float32)
+    np.testing.assert_array_equal(history.days_ago, days)
+    chronology.check_history(history, rows, known, only_liked=only_liked)
 
-    train = (split == chronology.TRAIN).astype(np.int64)
-    count = chronology.count_earlier(known["item"], known["time"], train)
-    likes = chronology.count_earlier(known["item"], known["time"], train * known["liked"])
-    own = {name: known[name] for name in ("user", "time", "item")}
-    recent = chronology.recent_earlier(
-        **own, kept=train == 1, weight=known["liked"].astype(np.int64), length=length
-    )
-    made = (chronology.likes_level(likes, count), chronology.views_level(count))
-    got = zip(*made, chronology.user_level(*recent), strict=True)
-    assert list(got) == [slow.levels(ratings, split.tolist(), row, length) for row in rows]
+    made = list(movielens_clicks.numbers(known, Past(known), last=(length, 2 * length)).values())
+    slowly = [slow.numbers(ratings, row, (length, 2 * length)) for row in rows]
+    assert all(column.dtype == np.float32 for column in made)
+    np.testing.assert_allclose(np.stack(made, axis=1), np.array(slowly), rtol=1e-6)
+
+    levels = movielens_clicks.levels(known, split).values()
+    assert list(zip(*levels, strict=True)) == [
+        slow.levels(ratings, split.tolist(), row) for row in rows
+    ]
 
 
 test_everything_agrees_with_loops_thoroughly = thoroughly(
@@ -76,23 +93,22 @@ def test_nothing_depends_on_the_row_itself_or_on_later_rows(
 ) -> None:
     known = columns(ratings)
     row = data.draw(st.integers(0, len(ratings) - 1))
-    later = known["time"] >= known["time"][row]  # the row itself and its ties too
+    later = known.time >= known.time[row]  # the row itself and its ties too
     flipped = data.draw(st.lists(st.booleans(), min_size=len(later), max_size=len(later)))
-    changed = known | {"liked": known["liked"] ^ (later & np.array(flipped))}
+    changed = replace(known, liked=known.liked ^ (later & np.array(flipped)))
+    kept = np.flatnonzero(~later | (np.arange(len(later)) == row))
+    alone = Ratings(known.user[kept], known.item[kept], known.time[kept], known.liked[kept])
 
-    def seen(columns: dict[str, np.ndarray]) -> list[int]:
-        count = chronology.count_earlier(
-            columns["item"], columns["time"], columns["liked"].astype(np.int64)
-        )
-        history = chronology.Histories(**columns, length=5).of(np.array([row]))[0]
-        liked = columns["liked"].astype(np.int64)
-        own = {name: columns[name] for name in ("user", "time", "item")}
-        recent, _ = chronology.recent_earlier(
-            **own, kept=np.ones(len(liked), dtype=bool), weight=liked, length=3
-        )
-        return [int(count[row]), int(recent[row]), *history.tolist()]
+    def seen(ratings: Ratings, row: int) -> list[float]:
+        past = Past(ratings)
+        numbers = movielens_clicks.numbers(ratings, past, last=(1, 3)).values()
+        histories = [past.history(np.array([row]), 5)]
+        histories += [Past(ratings, kept=ratings.liked).history(np.array([row]), 5)]
+        lists = [m[0] for h in histories for m in (h.item, h.liked, h.days_ago)]
+        return [*(float(column[row]) for column in numbers), *np.concatenate(lists).tolist()]
 
-    assert seen(known) == seen(changed)
+    np.testing.assert_array_equal(seen(known, row), seen(changed, row))
+    np.testing.assert_array_equal(seen(known, row), seen(alone, kept.tolist().index(row)))
 
 
 test_nothing_depends_on_the_row_itself_or_on_later_rows_thoroughly = thoroughly(
@@ -100,27 +116,50 @@ test_nothing_depends_on_the_row_itself_or_on_later_rows_thoroughly = thoroughly(
 )
 
 
-GOOD = {
-    "user": np.array([1, 1, 1, 2]),
-    "item": np.array([3, 4, 5, 4]),
-    "time": np.array([1, 2, 2, 1]),
-    "liked": np.array([True, True, False, True]),
-}
+GOOD = Ratings(
+    user=np.array([1, 1, 1, 2]),
+    item=np.array([3, 4, 5, 4]),
+    time=np.array([1, 2, 2, 1]) * 43_200,
+    liked=np.array([True, True, False, True]),
+)
+
+
+def history_of(items: list[int], liked: list[int], days_ago: list[float]) -> History:
+    kinds = zip((items, liked, days_ago), (np.int64, np.int8, np.float32), strict=True)
+    return History(*(np.array([values], dtype=kind) for values, kind in kinds))
 
 
 @pytest.mark.parametrize(
-    ("row", "history"),
+    ("row", "items", "liked", "days_ago"),
     [
-        (2, [0, 4]),  # of the same second
-        (0, [0, 4]),  # of a later second
-        (2, [0, 5]),  # the row itself, and no like
-        (3, [0, 3]),  # another user's
-        (2, [3, 0]),  # padded on the right
-        (2, [3, 9]),  # no item at all
-        (2, [0, -3]),
+        (2, [0, 4], [0, 1], [0, 0.0]),  # of the same second
+        (0, [0, 4], [0, 1], [0, -0.5]),  # of a later second
+        (2, [0, 5], [0, 0], [0, 0.0]),  # the row itself
+        (3, [0, 3], [0, 1], [0, 0.0]),  # another user's
+        (2, [3, 0], [1, 0], [0.5, 0]),  # padded on the right
+        (2, [3, 9], [1, 1], [0.5, 0.5]),  # no item at all
+        (2, [0, -3], [0, 1], [0, 0.5]),
+        (2, [0, 3], [0, 0], [0, 0.5]),  # not what the user thought of it
+        (2, [0, 3], [1, 1], [0, 0.5]),  # an opinion of the padding
+        (2, [0, 3], [0, 1], [0, 0.25]),  # not when
+        (2, [0, 3], [0, 1], [1, 0.5]),  # a time of the padding
     ],
 )
-def test_the_assertion_on_histories_fails_on_each_breach(row: int, history: list[int]) -> None:
-    chronology.check_histories(np.array([[0, 3]]), np.array([2]), **GOOD)
-    with pytest.raises(AssertionError, match="something else than earlier likes"):
-        chronology.check_histories(np.array([history]), np.array([row]), **GOOD)
+def test_the_assertion_on_histories_fails_on_each_breach(
+    row: int, items: list[int], liked: list[int], days_ago: list[float]
+) -> None:
+    good = history_of([0, 3], [0, 1], [0, 0.5])
+    chronology.check_history(good, np.array([2]), GOOD, only_liked=True)
+    with pytest.raises(AssertionError, match="something else than earlier ratings"):
+        chronology.check_history(
+            history_of(items, liked, days_ago), np.array([row]), GOOD, only_liked=False
+        )
+
+
+def test_histories_of_likes_hold_no_dislike() -> None:
+    row_after = (1, 6, 129_600, True)
+    later = Ratings(*map(np.append, vars(GOOD).values(), row_after))
+    history, row = history_of([0, 5], [0, 0], [0, 0.5]), np.array([4])
+    chronology.check_history(history, row, later, only_liked=False)
+    with pytest.raises(AssertionError, match="something else than earlier ratings"):
+        chronology.check_history(history, row, later, only_liked=True)

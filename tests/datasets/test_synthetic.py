@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,9 @@ import pytest
 from PIL import Image
 from sklearn.metrics import log_loss, roc_auc_score
 
+from mmrec.data.clicks import ClickData
 from mmrec.data.items import ItemTable
-from mmrec.data.microlens import MicroLens
+from mmrec.data.microlens import MICROLENS
 from mmrec.datasets.click_model import (
     KINDS,
     ClickModel,
@@ -24,10 +26,14 @@ from mmrec.datasets.click_model import (
     draw_distinct,
     draw_items,
     draw_users,
+    echo,
+    liked,
     logits,
+    probability_unaware,
 )
 from mmrec.datasets.synthetic import SyntheticConfig, make_synthetic, write_captioned_covers
 from mmrec.errors import InputError
+from mmrec.schema import Categorical, Schema
 
 SMALL = SyntheticConfig(num_items=97, rows=(1500, 400, 300), history_length=11, seed=3)
 
@@ -45,11 +51,12 @@ def digest(root: Path) -> dict[str, str]:
 
 
 def test_it_is_in_the_layout_and_passes_every_check(root: Path) -> None:
-    data = MicroLens.open(root)
+    data = ClickData.open(root)
     assert data.rows == {"train": 1500, "valid": 400, "test": 300}
-    assert (data.num_items, data.history_length) == (98, 11)
+    assert (data.num_items, data.widths["item_seq"]) == (98, 11)
     assert data.images is not None
     assert data.item_feature is not None
+    assert Schema.read(root / "schema.json") == data.schema == MICROLENS
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
@@ -58,8 +65,9 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
     make_synthetic(tmp_path / "same", SMALL)
     make_synthetic(tmp_path / "other", dataclasses.replace(SMALL, seed=4))
     assert digest(tmp_path / "same") == digest(root)
-    other = digest(tmp_path / "other")
-    assert all(other.get(name) != value for name, value in digest(root).items())
+    mine, other = digest(root), digest(tmp_path / "other")
+    assert mine.pop("schema.json") == other.pop("schema.json")
+    assert all(other.get(name) != value for name, value in mine.items())
 
 
 def test_the_oracle_is_that_of_the_true_probabilities(root: Path) -> None:
@@ -144,6 +152,69 @@ def test_the_click_model_is_the_sum_it_says() -> None:
             assert got[0] == pytest.approx(expected, abs=1e-12)
 
 
+def test_earlier_items_count_by_the_kind_of_their_cover() -> None:
+    rng = np.random.default_rng(1)
+    items, users = draw_items(13, rng), draw_users(7, rng)
+    assert set(users.opinion.ravel().tolist()) == {-1, 1}
+    lengths = rng.integers(0, 6, (7, 1))
+    histories = np.where(np.arange(5) >= 5 - lengths, rng.integers(1, 14, (7, 5)), 0)
+    opinion = liked(items, users, histories)
+    for user in range(7):
+        said = {}
+        for item, like in zip(histories[user].tolist(), opinion[user].tolist(), strict=True):
+            assert like == (item > 0 and users.opinion[user, items.cover[item - 1]] == 1)
+            if item:
+                said[int(items.cover[item - 1])] = 1 if like else -1
+        for item in range(13):
+            got = echo(items, users, histories, np.array([user]), np.array([item]))
+            assert got.tolist() == [said.get(int(items.cover[item]), 0)]
+
+
+def test_who_does_not_know_what_was_liked_takes_the_mean_of_both() -> None:
+    logit, term = np.array([-1.0, 0.5, 2.0]), np.array([1.5, 0.0, -1.5])
+    expected = [
+        (1 / (1 + math.exp(-x - t)) + 1 / (1 + math.exp(-x + t))) / 2
+        for x, t in zip(logit.tolist(), term.tolist(), strict=True)
+    ]
+    np.testing.assert_allclose(probability_unaware(logit, term), expected, rtol=1e-14)
+
+
+def read_split(root: Path, name: str) -> dict[str, np.ndarray]:
+    table = pq.read_table(root / "MicroLens_1M_x1" / f"{name}.parquet")
+    return {column: np.array(table[column].to_pylist()) for column in table.column_names}
+
+
+def test_clicks_depend_on_whether_earlier_items_were_liked(tmp_path: Path) -> None:
+    plain = dataclasses.replace(SMALL, content="features", rows=(6000, 900, 900))
+    config = dataclasses.replace(plain, model=ClickModel(bias=0.0, liked_weight=2.0))
+    make_synthetic(tmp_path / "plain", plain)
+    oracle = make_synthetic(tmp_path / "liked", config)
+    assert make_synthetic(tmp_path / "liked", config) == oracle
+    data = ClickData.open(tmp_path / "liked")
+    (feature,) = data.schema.clicks.history_categorical
+    assert feature == Categorical("history_liked", limit=2)
+
+    kinds = draw_items(config.num_items, np.random.default_rng(config.seed)).cover
+    truth = pq.read_table(tmp_path / "liked" / "oracle.parquet").to_pandas()
+    for name in ("train", "valid", "test"):
+        rows, before = (read_split(tmp_path / place, name) for place in ("liked", "plain"))
+        for column in set(before) - {"label"}:
+            np.testing.assert_array_equal(rows[column], before[column])  # liked or not changed none
+        known = truth[truth.split == name]
+        assert oracle[name]["auc"] > oracle[name]["auc_unaware"] + 0.05
+        history, like = rows["item_seq"], rows["history_liked"]
+        same = (history > 0) & (kinds[history - 1] == kinds[rows["item_id"] - 1][:, None])
+        assert not like[history == 0].any()
+        echoed = np.where(same.any(1), np.where((same & (like == 1)).any(1), 1, -1), 0)
+        assert not ((same & (like == 1)).any(1) & (same & (like == 0)).any(1)).any()
+        # The term is 2 up, 2 down or nothing against what those see who do not know.
+        gap = known.probability.to_numpy() - known.unaware.to_numpy()
+        np.testing.assert_array_equal(np.sign(gap), echoed)
+        if name != "test":
+            up, down = (rows["label"][echoed == sign].mean() for sign in (1, -1))
+            assert up > down + 0.2
+
+
 def test_neither_modality_alone_tells_how_well_they_suit() -> None:
     items = draw_items(20_000, np.random.default_rng(2))
     matrix = np.zeros((KINDS, KINDS))
@@ -171,9 +242,9 @@ def test_ready_features_tell_the_kinds_and_come_in_the_pictures_place(tmp_path: 
     config = dataclasses.replace(SMALL, content="features", missing_images=0.2)
     make_synthetic(tmp_path, config)
     assert not (tmp_path / "item_images").exists()
-    data = MicroLens.open(tmp_path)
+    data = ClickData.open(tmp_path)
     assert data.features is not None
-    table = ItemTable.read(data.item_info, data.features)
+    table = ItemTable.read(data.item_info, data.schema.items, data.features)
     assert 0.05 < 1 - table.has_image[1:].float().mean() < 0.4
     assert table.has_text[1:].all()
     drawn = draw_items(config.num_items, np.random.default_rng(config.seed))
@@ -190,9 +261,9 @@ def test_ready_features_tell_the_kinds_and_come_in_the_pictures_place(tmp_path: 
 @pytest.mark.parametrize("overlap", [0.0, 1.0])
 def test_with_overlap_each_vector_tells_the_other_kind_too(tmp_path: Path, overlap: float) -> None:
     make_synthetic(tmp_path, dataclasses.replace(SMALL, content="features", overlap=overlap))
-    data = MicroLens.open(tmp_path)
+    data = ClickData.open(tmp_path)
     assert data.features is not None
-    text = ItemTable.read(data.item_info, data.features).text[1:].float().numpy()
+    text = ItemTable.read(data.item_info, data.schema.items, data.features).text[1:].float().numpy()
     cover = draw_items(SMALL.num_items, np.random.default_rng(SMALL.seed)).cover
     taught, asked = slice(0, 60), slice(60, None)
     centres = np.stack([text[taught][cover[taught] == kind].mean(0) for kind in range(KINDS)])
@@ -249,3 +320,7 @@ def test_the_command_line_reports_the_oracle(tmp_path: Path) -> None:
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     oracle = json.loads((tmp_path / "a" / "synthetic.json").read_text())["oracle"]
     assert f"valid  oracle AUC {oracle['valid']['auc']:.4f}" in said
+    command[3] = str(tmp_path / "b")
+    said = subprocess.run([*command, "--liked", "1.5"], capture_output=True, text=True, check=True)
+    oracle = json.loads((tmp_path / "b" / "synthetic.json").read_text())["oracle"]
+    assert f"not knowing what was liked {oracle['valid']['auc_unaware']:.4f}" in said.stdout
