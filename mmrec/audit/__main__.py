@@ -19,7 +19,7 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="directory in the layout")
     parser.add_argument("--out", type=Path, help="write audit.md, audit.json, audit.png there")
-    parser.add_argument("--time", help="column of each row's time (default: timestamp or alike)")
+    parser.add_argument("--time", help="column of each row's time (default: the schema's)")
     parser.add_argument(
         "--images", type=int, default=DECODED, help="pictures to decode (default: %(default)s)"
     )

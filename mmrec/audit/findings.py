@@ -18,15 +18,16 @@ Name = Literal[
     # item tables and files
     "no_item_info", "item_info_ids", "damaged_table",
     # shape
-    "missing_column", "column_type", "missing_values", "empty_split", "right_padded_history",
-    "holes_in_history", "no_history", "unknown_items", "padding_as_target", "duplicate_rows",
-    "label_values", "one_label", "constant_column", "no_valid",
-    # leaks, levels, future items
+    "missing_column", "column_type", "missing_values", "values_outside", "infinite_numbers",
+    "uneven_history", "empty_split", "right_padded_history", "holes_in_history", "no_history",
+    "unknown_items", "padding_as_target", "duplicate_rows", "label_values", "one_label",
+    "constant_column", "repeated_keys", "no_valid",
+    # leaks, categories, future items
     "single_column", "row_order", "neighbouring_labels", "target_in_history",
-    "target_ends_history", "level_disagrees", "future_items", "future_in_train",
-    # shift
+    "target_ends_history", "category_disagrees", "future_items", "future_in_train",
+    # shift, groups
     "users_shared", "rows_in_train", "unseen_items", "popularity_shift", "shift",
-    "item_means_shift", "label_rate_shift",
+    "item_means_shift", "label_rate_shift", "groups_of_one_label",
     # content
     "no_vectors", "broken_vectors", "constant_vectors", "duplicate_vectors", "zero_vectors",
     "constant_dimensions", "missing_images", "broken_images", "duplicate_images",
@@ -43,11 +44,13 @@ class Finding:
         name: its kind, such as `target_in_history`.
         evidence: the figures behind it, a dataclass of the check that found it; None where it is
             about something that is not there.
+        label: the label that it is about; None where there is but one, or it is about none.
     """
 
     severity: Severity
     name: Name
     evidence: Any = None
+    label: str | None = None
 
 
 def found(evidence: object, *rules: tuple[bool, Severity, Name]) -> Iterator[Finding]:

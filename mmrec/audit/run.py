@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from mmrec.audit.facts import judge_all, measure_all
 from mmrec.audit.report.report import Report
-from mmrec.audit.scan.clicks import SAMPLE_ROWS, highest_item, scan_splits, time_column
+from mmrec.audit.scan.clicks import SAMPLE_ROWS, Plan, highest_item, scan_splits, time_column
 from mmrec.audit.scan.files import locate
 from mmrec.audit.scan.images import DECODED
 from mmrec.audit.scan.items import ItemIds, read_content, read_ids
@@ -22,7 +22,7 @@ def audit(
     sample_rows: int = SAMPLE_ROWS,
     progress: bool | None = None,
 ) -> Report:
-    """Audit a data set in the MicroLens layout.
+    """Audit a data set over the roles of its schema.json, or MicroLens's where there is none.
 
     Every row is read and counted once; what needs rows beside each other (AUCs, duplicates) is
     measured on whole users drawn at random, about `sample_rows` of them a split, and so is exact
@@ -31,35 +31,34 @@ def audit(
     Args:
         root: the directory DATA of `docs/data_format.md`.
         out: where to write audit.md, audit.json and audit.png; None writes nothing.
-        time: the column that holds each row's time; None looks for one of `TIMES`.
+        time: the column that holds each row's time; None takes the schema's, or looks for one of
+            `TIMES`.
         images: how many pictures to decode, drawn at random.
         sample_rows: rows to keep in memory, per split.
         progress: whether to show progress on stderr; None shows it on a terminal.
 
     Raises:
-        InputError: no data there, or a click log that cannot be read at all. Whatever a file that
-            can be read holds is a finding, not an error.
+        InputError: no data there, or a click log or schema.json that cannot be read at all.
+            Whatever a file that can be read holds is a finding, not an error.
     """
     files = locate(root)
+    schema, roles = files.schema, files.schema.clicks
     rows = sum(source.num_rows for source in files.clicks.values())
-    time = time_column(files.clicks["train"], time)
+    time = time_column(files.clicks["train"], roles, time)
+    columns = {*dict(roles.roles()), time} if files.told else None
     hidden = not (sys.stderr.isatty() if progress is None else progress)
-    ids = read_ids(files.tables.get("item_info"))
+    ids = read_ids(files.tables.get("item_info"), schema.items.id)
     if isinstance(ids, ItemIds) and ids.usable:
         highest = ids.largest
     else:
-        highest = highest_item(files.clicks.values())
+        highest = highest_item(files.clicks.values(), roles)
     with tqdm(total=rows, desc="rows", unit=" rows", unit_scale=True, disable=hidden) as bar:
-        splits = scan_splits(
-            files.clicks,
-            num_items=highest + 1,
-            sample_rows=sample_rows,
-            progress=bar.update,
-        )
+        plan = Plan(roles, highest + 1, columns, sample_rows)
+        splits = scan_splits(files.clicks, plan, bar.update)
         content = read_content(
             files,
             num_items=highest + 1,
-            levels=splits["train"].levels,
+            columns=splits["train"].by_name,
             most_images=images,
             progress=bar.set_postfix_str,
         )

@@ -18,6 +18,8 @@ from mmrec.audit import Report, audit
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from store import Store, make_store
+
 ITEMS, WIDTH, DIM, KINDS = 241, 13, 16, 5
 SPLITS = ("train", "valid", "test")
 
@@ -163,3 +165,16 @@ def audited(made: Callable[..., Any], tmp_path: Path) -> Callable[..., Report]:
         return audit(data.write(tmp_path / f"data{len(list(tmp_path.iterdir()))}"))
 
     return run
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Callable[..., Report]:
+    """Audit of the store that `plant` leaves behind."""
+
+    def look(plant: Callable[[Store], None] | None = None, **how: Any) -> Report:
+        store = make_store(**how)
+        if plant is not None:
+            plant(store)
+        return audit(store.write(tmp_path / f"store{len(list(tmp_path.iterdir()))}"))
+
+    return look

@@ -35,13 +35,13 @@ def test_levels_of_negatives_from_elsewhere(audited: Callable[..., Report], colu
             clicks[column] = np.where(wrong, data.rng.integers(1, 11, len(wrong)), clicks[column])
 
     report = audited(plant)
-    finding = only_serious(report, "level_disagrees")
-    told = {(f.evidence.split, f.evidence.source) for f in report.named("level_disagrees")}
+    finding = only_serious(report, "category_disagrees")
+    told = {(f.evidence.split, f.evidence.source) for f in report.named("category_disagrees")}
     assert finding.evidence.column == column
     assert ("train", "item_feature") in told
     assert ("train", "usual") in told
     assert ("valid", "item_feature") in told
-    share = report.named("level_disagrees")[0].evidence.share
+    share = report.named("category_disagrees")[0].evidence.share
     assert 0.2 < share < 0.4  # 60 % of the negatives, less one in ten that hits the same level
 
 
@@ -78,7 +78,7 @@ def test_rows_sorted_by_label(audited: Callable[..., Report]) -> None:
 
     report = audited(plant)
     assert {f.name for f in report.serious} == {"row_order", "neighbouring_labels"}
-    scores = {score.subject: score.auc.value for score in report.facts.leaks.scores}
+    scores = {score.subject: score.auc.value for score in report.facts.tasks["label"].leaks.scores}
     assert scores["row_number"] == 1.0
 
 
@@ -309,7 +309,7 @@ def test_any_list_type_gives_the_same_report(
         pq.write_table(table.set_column(place, "item_seq", column), path)
     after = audit(root)
     assert [explain(f) for f in after.findings] == [explain(f) for f in before.findings]
-    assert after.facts.leaks == before.facts.leaks
+    assert after.facts.tasks["label"].leaks == before.facts.tasks["label"].leaks
 
 
 def test_columns_of_a_wrong_type(audited: Callable[..., Report]) -> None:

@@ -126,7 +126,9 @@ def test_time_names_a_column(made: Callable[..., Any], tmp_path: Path) -> None:
     root = data.write(tmp_path / "data")
     report = audit(root, time="when")
     assert report.facts.future.by_time["train"].time == "when"
-    assert {"when", "day", "mobile"} <= {score.column for score in report.facts.leaks.scores}
+    assert {"when", "day", "mobile"} <= {
+        score.column for score in report.facts.tasks["label"].leaks.scores
+    }
     assert {f.evidence.missing["city"] > 0 for f in report.named("missing_values")} == {True}
     with pytest.raises(ValueError, match="time must be a column of train, got hour"):
         audit(root, time="hour")

@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmrec.audit import audit
-from mmrec.audit.checks.levels import differs_from_usual
+from mmrec.audit.checks.categories import differs_from_usual
 from mmrec.audit.scan import clicks
 from mmrec.audit.scan.rows import chosen, row_keys
+from mmrec.data.microlens import MICROLENS
 from mmrec.errors import InputError
 from mmrec.io.sources import open_source
 
@@ -73,11 +74,13 @@ def by_loops(rows: list[dict[str, Any]]) -> dict[str, Any]:
         target = 0 if target >= ITEMS else target
         found["levels"][target, row["likes_level"]] += 1
         label = row["label"] or 0
-        found["hits"][label] += [
-            1,
-            target != 0 and target in history,
-            target != 0 and history[-1] == target,
-        ]
+        found["hits"][label] += (row["label"] is not None) * np.array(
+            [
+                1,
+                target != 0 and target in history,
+                target != 0 and history[-1] == target,
+            ]
+        )
     for a, b in pairwise(rows):
         ids = [0 if row["item_id"] >= ITEMS else row["item_id"] for row in (a, b)]
         apart = a["user_id"] != b["user_id"] and ids[0] != ids[1]
@@ -95,7 +98,7 @@ def test_counts_equal_loops_for_any_batch_size(
     path = write(tmp_path_factory.mktemp("scan") / "train.parquet", rows)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clicks, "BATCH", size)
-        split = clicks.scan("train", open_source(path), num_items=ITEMS)
+        split = clicks.scan("train", open_source(path), clicks.Plan(MICROLENS.clicks, ITEMS))
     wanted, counts = by_loops(rows), split.counts
     assert counts.right_padded == wanted["late"]
     assert counts.with_gaps == wanted["holes"]
@@ -104,16 +107,18 @@ def test_counts_equal_loops_for_any_batch_size(
         wanted["unknown_history"],
         wanted["padding"],
     )
-    assert split.hits.tolist() == wanted["hits"].tolist()
-    assert split.neighbours.tolist() == wanted["neighbours"].tolist()
+    label = split.by_label["label"]
+    assert label.hits.tolist() == wanted["hits"].tolist()
+    assert label.neighbours.tolist() == wanted["neighbours"].tolist()
     assert split.lengths.tolist() == wanted["lengths"].tolist()
     assert split.in_history.tolist() == wanted["in_history"].tolist()
-    table = split.levels["likes_level"]
-    assert table.tolist() == wanted["levels"][:, : table.shape[1]].tolist()
-    assert split.targets.sum() == n
+    table = split.by_name["likes_level"]
+    assert table.rows.tolist() == wanted["levels"][:, table.names.astype(int)].tolist()
+    assert split.asked.sum() == n == table.rows.sum()
     labels = [row["label"] for row in rows]
-    assert counts.missing.get("label", 0) == counts.unlabelled == labels.count(None)
-    assert (counts.positives, counts.negatives) == (labels.count(1), labels.count(0))
+    assert split.columns.missing.get("label", 0) == label.counts.unlabelled == labels.count(None)
+    assert (label.counts.positives, label.counts.negatives) == (labels.count(1), labels.count(0))
+    assert label.targets.sum() == n - labels.count(None)
 
 
 @given(st.integers(0, 2**32), st.booleans())
@@ -164,17 +169,19 @@ def test_a_sampled_audit_agrees_with_the_whole(made: Callable[..., Any], tmp_pat
     plant(data)
     root = data.write(tmp_path / "data")
     whole, part = audit(root), audit(root, sample_rows=3000)
-    assert {f.name for f in part.serious} == {f.name for f in whole.serious} == {"level_disagrees"}
+    assert (
+        {f.name for f in part.serious} == {f.name for f in whole.serious} == {"category_disagrees"}
+    )
     aucs = [
         one.auc
         for report in (whole, part)
-        for one in report.facts.levels.disagreements
+        for one in report.facts.tasks["label"].categories.disagreements
         if (one.split, one.column, one.source) == ("train", "likes_level", "item_feature")
     ]
     assert aucs[1].rows < 0.7 * aucs[0].rows
     assert aucs[1].value == pytest.approx(aucs[0].value, abs=0.03)
     for report in (whole, part):  # what is counted is counted in every row
-        counts = report.facts.shape.counts["train"]
+        counts = report.facts.shape.by_label[0]
         assert counts.positives + counts.negatives == len(data.clicks["train"]["label"])
 
 
@@ -233,6 +240,6 @@ def test_columns_may_bear_any_name(made: Callable[..., Any], tmp_path: Path) -> 
         columns |= dict.fromkeys(names, 1.0 * columns["item_id"])
     root = data.write(tmp_path / "data")
     source = open_source(root / "MicroLens_1M_x1" / "train.parquet")
-    split = clicks.scan("train", source, num_items=300)
+    split = clicks.scan("train", source, clicks.Plan(MICROLENS.clicks, 300))
     assert {*split.sample.others} == names | {"likes_level", "views_level", "timestamp"}
     assert not audit(root).serious

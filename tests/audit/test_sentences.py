@@ -8,16 +8,18 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import pytest
 
 from mmrec.audit import Finding, explain
+from mmrec.audit.checks.categories import Disagreement
 from mmrec.audit.checks.future import KnownInTrain, LaterItems
+from mmrec.audit.checks.groups import Groups
 from mmrec.audit.checks.leaks import Score, TargetInHistory
-from mmrec.audit.checks.levels import Disagreement
 from mmrec.audit.checks.probe import Probe
 from mmrec.audit.checks.shift import Labels, NewItems, Separation
 from mmrec.audit.findings import SEVERITIES, Name
 from mmrec.audit.report.sentences import TEXTS, VARIANTS
+from mmrec.audit.scan.columns import Columns
 from mmrec.audit.scan.images import Images
 from mmrec.audit.scan.items import Damage, ItemIds, Titles
-from mmrec.audit.scan.split import Counts, Overlap
+from mmrec.audit.scan.split import Counts, Keys, LabelCounts, Overlap
 from mmrec.audit.scan.vectors import VectorFacts
 
 # What the checks find, by the evidence that they give.
@@ -25,18 +27,22 @@ NAMES: dict[type, str] = {
     type(None): "no_item_info no_valid",
     ItemIds: "item_info_ids",
     Damage: "damaged_table",
-    Counts: "missing_column column_type missing_values empty_split right_padded_history "
-    "holes_in_history no_history unknown_items padding_as_target duplicate_rows label_values "
-    "one_label constant_column",
+    Columns: "missing_column column_type missing_values values_outside infinite_numbers "
+    "uneven_history constant_column",
+    Counts: "empty_split right_padded_history holes_in_history no_history unknown_items "
+    "padding_as_target duplicate_rows",
+    LabelCounts: "label_values one_label",
+    Keys: "repeated_keys",
     Score: "single_column row_order neighbouring_labels",
     TargetInHistory: "target_in_history target_ends_history",
-    Disagreement: "level_disagrees",
+    Disagreement: "category_disagrees",
     LaterItems: "future_items",
     KnownInTrain: "future_in_train",
     Overlap: "users_shared rows_in_train",
     NewItems: "unseen_items",
     Separation: "popularity_shift shift",
     Labels: "item_means_shift label_rate_shift",
+    Groups: "groups_of_one_label",
     VectorFacts: "no_vectors broken_vectors constant_vectors duplicate_vectors zero_vectors "
     "constant_dimensions",
     Images: "missing_images broken_images duplicate_images images_not_decoded",

@@ -1,4 +1,4 @@
-"""Content: ids of the item table, vectors, pictures, titles, and what content says of the label."""
+"""Content: ids of the item table, vectors, pictures, titles, and what content says of a label."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,33 +23,40 @@ class ContentFacts:
     vectors: dict[str, VectorFacts]
     images: Images | None
     titles: Titles | None
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What content says of a label; None where there is none, or nothing to measure it on."""
+
     probe: Probe | None
 
 
-def measure_content(
-    ids: ItemIds | Damage | None, content: Content, splits: Mapping[str, Split], standard: Standard
-) -> ContentFacts:
-    """What the scan found of items, and a linear probe of their vectors."""
+def measure_content(ids: ItemIds | Damage | None, content: Content) -> ContentFacts:
+    """What the scan found of items."""
     return ContentFacts(
         ids=ids,
         damaged=content.damaged,
         vectors={vectors.facts.name: vectors.facts for vectors in content.vectors},
         images=content.images,
         titles=content.titles,
-        probe=_probe(content, splits, standard),
     )
 
 
-def _probe(content: Content, splits: Mapping[str, Split], standard: Standard) -> Probe | None:
+def measure_probe(
+    content: Content, splits: Mapping[str, Split], label: str, standard: Standard
+) -> Probed:
+    """A linear probe of the items' vectors."""
     train, valid = splits["train"], splits.get("valid")
-    if valid is None or not valid.counts.measurable or not train.counts.labelled:
-        return None
+    if valid is None or not valid.by_label[label].counts.measurable:
+        return Probed(None)
+    if not train.by_label[label].counts.labelled:
+        return Probed(None)
     for table in PROBED:
         vectors = [v for v in content.vectors if v.facts.name.startswith(f"{table}.")]
-        used = [v for v in vectors if v.facts.items]
-        if used:
-            return probe(train, valid, used, standard)
-    return None
+        if used := [v for v in vectors if v.facts.items]:
+            return Probed(probe(train, valid, label, used, standard))
+    return Probed(None)
 
 
 def judge_content(content: ContentFacts, standard: Standard) -> Iterator[Finding]:
@@ -82,7 +89,11 @@ def judge_content(content: ContentFacts, standard: Standard) -> Iterator[Finding
             (titles.empty > 0, "notice", "empty_titles"),
             (standard.share(titles.repeated, titles.items), "warning", "duplicate_titles"),
         )
-    yield from found(content.probe, (content.probe is not None, "notice", "content_probe"))
+
+
+def judge_probe(probed: Probed) -> Iterator[Finding]:
+    """What content is worth, wherever it could be measured."""
+    return found(probed.probe, (probed.probe is not None, "notice", "content_probe"))
 
 
 def _judge_vectors(vectors: VectorFacts, standard: Standard) -> Iterator[Finding]:

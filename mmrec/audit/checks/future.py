@@ -34,7 +34,8 @@ class KnownInTrain:
     """Rows whose item is in a train history of their user, but not in their own.
 
     Attributes:
-        of: rows looked at; `of_positives` and `of_negatives` shares by label.
+        of: rows looked at; `of_positives` and `of_negatives` shares by label, None where there is
+            none or several.
     """
 
     split: str
@@ -54,7 +55,8 @@ class FutureItems:
 
 def measure_future(splits: Mapping[str, Split], time: str | None) -> FutureItems:
     """By times where rows have them, and by train histories that hold valid's targets."""
-    rows = {name: split.followed for name, split in splits.items() if len(split.followed.row)}
+    some = {name: split for name, split in splits.items() if split.has_users}
+    rows = {name: split.followed for name, split in some.items() if len(split.followed.row)}
     timed = {name: some for name, some in rows.items() if time in some.others}
     known = {
         name: _known_in_train(name, rows[name], rows["train"])
@@ -110,13 +112,14 @@ def _known_in_train(name: str, rows: Rows, train: Rows) -> KnownInTrain | None:
     items = some.history.ravel()
     there = pair_keys(np.repeat(some.user, some.history.shape[1]), items)[items != 0]
     early = np.isin(pair_keys(asked.user, asked.item), there)
-    positives, negatives = (early[asked.label == label] for label in (1, 0))
+    one = len(asked.labels) == 1
+    positives, negatives = (early[asked.label == label] if one else [] for label in (1, 0))
     return KnownInTrain(
         split=name,
         rows=int(early.sum()),
         of=len(early),
-        of_positives=float(positives.mean()) if len(positives) else None,
-        of_negatives=float(negatives.mean()) if len(negatives) else None,
+        of_positives=float(np.mean(positives)) if len(positives) else None,
+        of_negatives=float(np.mean(negatives)) if len(negatives) else None,
     )
 
 

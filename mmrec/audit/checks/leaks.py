@@ -16,14 +16,15 @@ from mmrec.audit.checks.statistics import (
     difference,
     group_means,
     item_means,
+    list_means,
     measure,
 )
 from mmrec.audit.findings import Finding, Name
+from mmrec.audit.scan.features import newest_of
 from mmrec.audit.scan.rows import Rows
-from mmrec.audit.scan.split import Split
-from mmrec.data.schema import ROW_ID, TARGET, USER
+from mmrec.audit.scan.split import ByLabel, Split
 
-Subject = Literal["column", "missing", "row_number", "row_id", "label_before"]
+Subject = Literal["column", "id", "missing", "row_number", "row_id", "label_before"]
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,9 @@ class Score:
     """What one thing tells of the label by itself.
 
     Attributes:
-        subject: a column's values (by size or, of a level column, by each value's positive rate in
-            the other half of train: whichever tells more), whether a column is missing, the
-            number or the column ID of a row, or the label of the row before.
+        subject: a column's values (by size or, of a categorical column, by each value's positive
+            rate in the other half of train: whichever tells more), the order of ids, whether a
+            column is missing, the number or the key of a row, or the label of the row before.
         honest: AUC of item means or user means, the better of the two.
         of_item: whether it is a function of the item, which can tell no more than the item.
     """
@@ -53,7 +54,7 @@ class TargetInHistory:
     A stranger's history is the measure, because a popular item stands in many and is clicked more.
 
     Attributes:
-        rows: all rows; `holding` those, `newest` those where it is the newest entry.
+        rows: all rows with the label; `holding` those, `newest` those where it is the newest entry.
         of_positives, of_negatives, of_strangers: share of rows by label, and by chance.
         auc: of holding it; `beyond_strangers` how much more than with a stranger's history.
         more_than_strangers: difference of the two shares.
@@ -86,58 +87,90 @@ class Leaks:
     target_in_history: TargetInHistory | None
 
 
-def measure_leaks(splits: Mapping[str, Split]) -> Leaks:
-    """The AUC of everything that is not a model."""
+def measure_leaks(splits: Mapping[str, Split], label: str) -> Leaks:
+    """The AUC against a label of everything that is not a model."""
     train = splits["train"]
-    rows = train.sample.labelled()
-    if not train.counts.measurable or not len(rows.row):
+    one, roles, rows = train.by_label[label], train.roles, train.sample.labelled(label)
+    if not one.counts.measurable or not len(rows.row):
         return Leaks({}, [], None)
     cluster = clusters_of(rows.user)
-    means = _means(train, rows, cluster)
+    means = _means(one, rows, cluster)
+    if not train.has_users:
+        del means["users"]
     honest = max([0.5, *(mean.value for mean in means.values())])
-    columns = rows.others | {USER: rows.user, TARGET: rows.item, "history length": rows.length}
-    columns.pop(ROW_ID, None)
+    ids = {roles.user: rows.user, roles.target: rows.item}
+    columns = rows.others | {name: ids[name] for name in ids if name in train.types}
+    columns["history length"] = rows.length
+    apart = {roles.row_id, roles.weight}  # no input of a model
+    probe = _Probe(train, rows, cluster, honest)
     scores = [
         score
         for name, values in columns.items()
-        for score in _column(train, rows, cluster, name, values, honest)
+        if name not in apart
+        for score in probe.column(name, values)
     ]
     row_number = measure(rows.label, rows.row, cluster)
-    before = _label_before(train.neighbours.astype(float))
+    before = _label_before(one.neighbours.astype(float))
     scores.append(Score("train", "row_number", "", row_number, honest))
     scores.append(Score("train", "label_before", "", before, honest))
+    scores += _row_ids(splits, label, honest)
+    return Leaks(means, scores, _target_in_history(one, rows, cluster))
+
+
+def _row_ids(splits: Mapping[str, Split], label: str, honest: float) -> Iterator[Score]:
     for name, split in splits.items():
-        if ROW_ID in split.sample.others and split.counts.labelled:
-            some = split.sample.labelled()
-            auc = measure(some.label, some.others[ROW_ID], clusters_of(some.user))
-            scores.append(Score(name, "row_id", ROW_ID, auc, honest))
-    return Leaks(means, scores, _target_in_history(train, rows, cluster))
+        key = split.roles.row_id
+        if key is not None and key in split.sample.others and split.by_label[label].counts.labelled:
+            some = split.sample.labelled(label)
+            auc = measure(some.label, some.others[key], clusters_of(some.user))
+            yield Score(name, "row_id", key, auc, honest)
 
 
-def _means(train: Split, rows: Rows, cluster: Array) -> dict[str, Measured]:
+def _means(one: ByLabel, rows: Rows, cluster: Array) -> dict[str, Measured]:
     other = rows.fold == 1
     means = {
-        "items": item_means(train.targets, (0,))[rows.item],
+        "items": item_means(one.targets, (0,))[rows.item],
         "users": group_means(rows.user, rows.label, ~other),
     }
     return {n: measure(rows.label[other], m[other], cluster[other]) for n, m in means.items()}
 
 
-def _column(
-    train: Split, rows: Rows, cluster: Array, name: str, values: Array, honest: float
-) -> Iterator[Score]:
-    there = ~np.isnan(values.astype(float))
-    if not there.all():
-        missing = measure(rows.label, ~there, cluster)
-        yield Score("train", "missing", name, missing, honest)
-    auc, of_item = measure(rows.label[there], values[there], cluster[there]), name == TARGET
-    if name in train.levels:
-        other = rows.fold == 1
-        mean = group_means(np.nan_to_num(values), rows.label, ~other)
-        by_value = measure(rows.label[other], mean[other], cluster[other])
-        auc = max(auc, by_value, key=lambda measured: abs(measured.value - 0.5))
-        of_item = bool(((train.levels[name] > 0).sum(axis=1) <= 1).all())
-    yield Score("train", "column", name, auc, honest, of_item)
+class _Probe:
+    """What single columns of train tell of the label."""
+
+    def __init__(self, train: Split, rows: Rows, cluster: Array, honest: float) -> None:
+        self.train, self.rows, self.cluster, self.honest = train, rows, cluster, honest
+        self.other, roles = rows.fold == 1, train.roles
+        self.ids = {roles.user, roles.target, roles.group}
+        self.named = {*train.by_name}
+        self.named |= {column.name for column in roles.categorical}
+        self.named |= {newest_of(column.name) for column in roles.history_categorical}
+
+    def column(self, name: str, values: Array) -> Iterator[Score]:
+        there = ~np.isnan(values.astype(float))
+        if not there.all():
+            missing = measure(self.rows.label, ~there, self.cluster)
+            yield Score("train", "missing", name, missing, self.honest)
+        found, of_item = self._by_name(name, values), name == self.train.roles.target
+        if name not in self.rows.lists:  # whose names have no order
+            some = (self.rows.label[there], values[there], self.cluster[there])
+            found.insert(0, measure(*some))
+        if name in self.train.by_name:
+            of_item = bool(((self.train.by_name[name].rows > 0).sum(axis=1) <= 1).all())
+        auc = max(found, key=lambda measured: abs(measured.value - 0.5))
+        subject: Subject = "id" if name in self.ids else "column"
+        yield Score("train", subject, name, auc, self.honest, of_item)
+
+    def _by_name(self, name: str, values: Array) -> list[Measured]:
+        """Of each name's positive rate, and of the values of a list, in the other half."""
+        if name not in self.named:
+            return []
+        label, other = self.rows.label, self.other
+        # A missing one is no whole number, so none of the names.
+        means = [group_means(np.nan_to_num(values, nan=-0.5), label, ~other)]
+        if name in self.rows.lists:
+            means.append(list_means(self.rows.lists[name], label, ~other))
+        return [measure(label[other], mean[other], self.cluster[other]) for mean in means]
 
 
 def _label_before(table: Array) -> Measured:
@@ -152,9 +185,9 @@ def _label_before(table: Array) -> Measured:
     return Measured(0.5 + float(rates[1] - rates[0]) / 2, error, null, int(n))
 
 
-def _target_in_history(train: Split, rows: Rows, cluster: Array) -> TargetInHistory:
-    total, holding, newest = (int(count) for count in train.hits.sum(axis=0))
-    negatives, positives = train.hits[:, 1] / np.maximum(1, train.hits[:, 0])
+def _target_in_history(one: ByLabel, rows: Rows, cluster: Array) -> TargetInHistory:
+    total, holding, newest = (int(count) for count in one.hits.sum(axis=0))
+    negatives, positives = one.hits[:, 1] / np.maximum(1, one.hits[:, 0])
     more = rows.hit.astype(float) - rows.stranger
     error = float(more.std()) / math.sqrt(len(more))
     return TargetInHistory(

@@ -46,7 +46,9 @@ class Probe:
     new_items: Measured | None
 
 
-def probe(train: Split, valid: Split, vectors: Sequence[Vectors], standard: Standard) -> Probe:
+def probe(
+    train: Split, valid: Split, label: str, vectors: Sequence[Vectors], standard: Standard
+) -> Probe:
     """Fit item rates on content in train, score valid.
 
     The content's prediction c_i is ridge regression of an item's positive rate on its vectors,
@@ -55,21 +57,22 @@ def probe(train: Split, valid: Split, vectors: Sequence[Vectors], standard: Stan
     """
     there = np.asarray(np.stack([v.there for v in vectors]).any(axis=0))
     features = np.concatenate([_standardised(v) for v in vectors], axis=1)
-    negative, positive = train.targets.sum(axis=0).astype(float)
+    targets = train.by_label[label].targets
+    negative, positive = targets.sum(axis=0).astype(float)
     rows = negative + positive
-    content, ids = fit(features, positive, rows, there), item_means(train.targets)
+    content, ids = fit(features, positive, rows, there), item_means(targets)
     both = smoothed(positive, rows, content)
-    held = valid.sample.labelled()
-    item, label, cluster = held.item, held.label, clusters_of(held.user)
-    adds = difference(label, both[item], ids[item], cluster)
+    held = valid.sample.labelled(label)
+    item, truth, cluster = held.item, held.label, clusters_of(held.user)
+    adds = difference(truth, both[item], ids[item], cluster)
     some = held.where(rows[item] == 0)
     enough = min((some.label > 0).sum(), (some.label == 0).sum()) >= FEWEST_USERS
     new = measure(some.label, content[some.item], clusters_of(some.user)) if enough else None
     return Probe(
         columns=[v.facts.name for v in vectors],
-        content=measure(label, content[item], cluster),
-        ids=measure(label, ids[item], cluster),
-        both=measure(label, both[item], cluster),
+        content=measure(truth, content[item], cluster),
+        ids=measure(truth, ids[item], cluster),
+        both=measure(truth, both[item], cluster),
         adds=adds,
         real=standard.real(adds, 0.0),
         new_items=new,

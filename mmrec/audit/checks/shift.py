@@ -1,7 +1,7 @@
 """Shift: do valid and test ask about the same users, items and rates that train shows?"""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -18,7 +18,7 @@ from mmrec.audit.checks.statistics import (
 )
 from mmrec.audit.findings import Finding, Name, Severity, found
 from mmrec.audit.scan.rows import Rows
-from mmrec.audit.scan.split import Overlap, Split
+from mmrec.audit.scan.split import ByLabel, Overlap, Split
 
 # Effects by Cohen's convention (1988) for two normal distributions: d = 0.2 is small, 0.8 large.
 # The AUC that tells one from the other is Phi(d / sqrt 2).
@@ -48,7 +48,8 @@ class Separation:
     """How well a column tells two splits apart.
 
     Attributes:
-        auc: above 0.5 where `second` has the higher values.
+        missing: whether it is missing, not its value, that does.
+        auc: above 0.5 where `second` has the higher values, or lacks more of them.
         surely: lower end of the AUC in the direction that it has, at the audit's standard.
     """
 
@@ -57,6 +58,7 @@ class Separation:
     second: str
     auc: Measured
     surely: float
+    missing: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,40 +85,57 @@ class Shift:
     Attributes:
         in_train_too, new_items: by split.
         separation: every compared column of every two splits.
-        labels: None where train or valid has none.
-        popularity, popularity_rate: by split and tenth of train's rows, the most popular items
-            first and "new" for items that train never asks about: share of rows, positive rate.
+        popularity: by split and tenth of train's rows, the most popular items first and "new" for
+            items that train never asks about: share of rows.
     """
 
     in_train_too: dict[str, Overlap]
     new_items: dict[str, NewItems]
     separation: list[Separation]
-    labels: Labels | None
     popularity: dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Facts of a label.
+
+    Attributes:
+        labels: None where train or valid has none.
+        popularity_rate: by split and tenth as `Shift.popularity`: positive rate.
+    """
+
+    labels: Labels | None
     popularity_rate: dict[str, dict[str, float]]
 
 
 def measure_shift(splits: Mapping[str, Split], standard: Standard) -> Shift:
-    """Overlap, popularity, rates."""
-    train, valid = splits["train"], splits.get("valid")
-    held = valid if valid and valid.counts.labelled and train.counts.measurable else None
+    """Overlap, popularity, columns."""
+    train = splits["train"]
     others = [split for name, split in splits.items() if name != "train" and split.counts.rows]
     tenth = _tenths(train)
-    shares = {name: _by_tenth(split, tenth) for name, split in splits.items()}
     return Shift(
         in_train_too=train.overlaps,
         new_items={split.name: _new_items(train, split) for split in others},
         separation=_separations(splits, standard),
-        labels=_labels(train, held) if held else None,
-        popularity={name: share for name, (share, _) in shares.items()},
-        popularity_rate={n: rate for n, (_, rate) in shares.items() if splits[n].counts.labelled},
+        popularity={name: _by_tenth(split, tenth) for name, split in splits.items()},
+    )
+
+
+def measure_rates(splits: Mapping[str, Split], label: str) -> Rates:
+    """Positive rates of a label."""
+    train, tenth = splits["train"].by_label[label], _tenths(splits["train"])
+    labelled = {n: s for n, s in splits.items() if s.by_label[label].counts.labelled}
+    both = "valid" in labelled and train.counts.measurable
+    return Rates(
+        labels=_labels(splits["train"], splits["valid"], label) if both else None,
+        popularity_rate={n: _rate_by_tenth(s.by_label[label], tenth) for n, s in labelled.items()},
     )
 
 
 def _new_items(train: Split, split: Split) -> NewItems:
-    asked = train.targets.sum(axis=(0, 1)) > 0
+    asked = train.asked.sum(axis=0) > 0
     shown = asked | (train.in_history > 0)
-    rows = split.targets.sum(axis=(0, 1))
+    rows = split.asked.sum(axis=0)
     rows[0] = 0
     total = int(rows.sum())
     return NewItems(
@@ -133,7 +152,7 @@ def _separations(splits: Mapping[str, Split], standard: Standard) -> list[Separa
     Popularity is counted in one half of train; the train rows to compare are of the other, and so
     not counted in their own popularity.
     """
-    shown = splits["train"].targets[0].sum(axis=0)
+    shown = splits["train"].asked[0]
     samples = {name: split.sample for name, split in splits.items() if len(split.sample.row)}
     if "train" in samples:
         samples["train"] = samples["train"].where(samples["train"].fold == 1)
@@ -142,23 +161,35 @@ def _separations(splits: Mapping[str, Split], standard: Standard) -> list[Separa
         two = (samples[first], samples[second])
         label = np.repeat([0, 1], [len(rows.row) for rows in two])
         cluster = clusters_of(np.concatenate([rows.user for rows in two]))
-        columns = {
-            POPULARITY: [shown[rows.item] for rows in two],
-            "history length": [rows.length for rows in two],
-        }
-        for name in splits[first].levels:
-            if all(name in rows.others for rows in two):
-                columns[name] = [np.nan_to_num(rows.others[name]) for rows in two]
-        for name, values in columns.items():
-            auc = measure(label, np.concatenate(values), cluster)
+        for name, missing, values in _compared(splits[first], two, shown):
+            there = ~np.isnan(values)
+            auc = measure(label[there], values[there], cluster[there])
             surely = abs(auc.value - 0.5) + 0.5 - standard.z * auc.error
-            separations.append(Separation(name, first, second, auc, surely))
+            separations.append(Separation(name, first, second, auc, surely, missing))
     return separations
 
 
-def _labels(train: Split, valid: Split) -> Labels:
-    half, whole = item_means(train.targets, (0,)), item_means(train.targets)
-    inner, outer = train.sample.labelled(), valid.sample.labelled()
+def _compared(split: Split, two: Sequence[Rows], shown: Array) -> Iterator[tuple[str, bool, Array]]:
+    """Name, whether it is about missing values, and the values of both samples' rows, in turn."""
+    yield POPULARITY, False, np.concatenate([shown[rows.item].astype(float) for rows in two])
+    yield "history length", False, np.concatenate([rows.length.astype(float) for rows in two])
+    for name in two[0].others:
+        if name not in two[1].others or name in two[0].lists:
+            continue
+        values = np.concatenate([rows.others[name] for rows in two])
+        if name in split.by_name:
+            yield name, False, np.nan_to_num(values)
+        elif name in split.roles.numeric or name not in split.types:  # else it has no such role
+            absent = np.isnan(values)
+            if name in split.roles.numeric and absent.any():
+                yield name, True, absent.astype(float)
+            yield name, False, values
+
+
+def _labels(train: Split, valid: Split, label: str) -> Labels:
+    targets = train.by_label[label].targets
+    half, whole = item_means(targets, (0,)), item_means(targets)
+    inner, outer = train.sample.labelled(label), valid.sample.labelled(label)
     other = inner.where(inner.fold == 1)
 
     def auc(means: Array, rows: Rows) -> Measured:
@@ -181,7 +212,7 @@ def _rate(rows: Rows) -> Measured:
 
 def _tenths(train: Split) -> Array:
     """(N,) place in `TENTHS` of each item."""
-    counts = train.targets.sum(axis=(0, 1)).astype(float)
+    counts = train.asked.sum(axis=0).astype(float)
     counts[0] = 0
     order = np.argsort(-counts, kind="stable")
     before = np.cumsum(counts[order]) - counts[order]
@@ -191,13 +222,19 @@ def _tenths(train: Split) -> Array:
     return tenth
 
 
-def _by_tenth(split: Split, tenth: Array) -> tuple[dict[str, float], dict[str, float]]:
-    """Share of rows and positive rate, NaN without rows."""
-    weights = (split.targets.sum(axis=(0, 1)), split.targets[:, 1].sum(axis=0))
-    rows, hits = (np.bincount(tenth, weights=some, minlength=len(TENTHS)) for some in weights)
-    rate = hits / np.where(rows > 0, rows, np.nan)
-    share = rows / max(1.0, rows.sum())
-    return dict(zip(TENTHS, share, strict=True)), dict(zip(TENTHS, rate, strict=True))
+def _by_tenth(split: Split, tenth: Array) -> dict[str, float]:
+    """Share of rows."""
+    rows = np.bincount(tenth, weights=split.asked.sum(axis=0), minlength=len(TENTHS))
+    return dict(zip(TENTHS, (rows / max(1.0, rows.sum())).tolist(), strict=True))
+
+
+def _rate_by_tenth(one: ByLabel, tenth: Array) -> dict[str, float]:
+    """Positive rate, NaN without rows."""
+    weights = one.targets.sum(axis=0)
+    rest, hits = (np.bincount(tenth, weights=some, minlength=len(TENTHS)) for some in weights)
+    rows = rest + hits
+    rates = hits / np.where(rows > 0, rows, np.nan)
+    return dict(zip(TENTHS, rates.tolist(), strict=True))
 
 
 def judge_shift(shift: Shift, standard: Standard) -> Iterator[Finding]:
@@ -212,8 +249,12 @@ def judge_shift(shift: Shift, standard: Standard) -> Iterator[Finding]:
         large: Severity = "serious" if popular and apart.surely > LARGE else "warning"
         name: Name = "popularity_shift" if popular else "shift"
         yield from found(apart, (differ and apart.surely >= SMALL, large, name))
-    if shift.labels is not None:
-        yield from _judge_labels(shift.labels, standard)
+
+
+def judge_rates(rates: Rates, standard: Standard) -> Iterator[Finding]:
+    """What of a label's rates does not hold for valid."""
+    if rates.labels is not None:
+        yield from _judge_labels(rates.labels, standard)
 
 
 def _judge_overlap(overlap: Overlap, standard: Standard) -> Iterator[Finding]:

@@ -236,3 +236,19 @@ def group_means(group: Array, label: Array, some: Array) -> Floats:
     _, place = np.unique(group, return_inverse=True)
     positive = np.bincount(place, weights=some & (label > 0))
     return smoothed(positive, np.bincount(place, weights=some))[place]
+
+
+def list_means(codes: Array, label: Array, some: Array) -> Floats:
+    """(n,) the mean over each row's values (n, W) of their positive rates, as `group_means`.
+
+    Code 0 is no value; a row without any has the average of the rows of `some`.
+    """
+    values, place = np.unique(codes, return_inverse=True)
+    row, _ = np.nonzero(codes)
+    place = place.reshape(codes.shape)[codes != 0]
+    average = float(label[some].mean()) if some.any() else 0.0
+    positive = np.bincount(place, weights=(some & (label > 0))[row], minlength=len(values))
+    rate = smoothed(positive, np.bincount(place, some[row], len(values)), average)
+    size = np.bincount(row, minlength=len(codes))
+    total = np.bincount(row, weights=rate[place], minlength=len(codes))
+    return np.where(size > 0, total / np.maximum(size, 1), average)

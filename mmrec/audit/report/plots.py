@@ -11,7 +11,7 @@ import numpy as np
 from mmrec.audit.checks.content import ContentFacts
 from mmrec.audit.checks.shift import TENTHS
 from mmrec.audit.checks.statistics import Measured
-from mmrec.audit.facts import Facts
+from mmrec.audit.facts import Facts, TaskFacts
 from mmrec.errors import InputError
 from mmrec.io.files import replacing
 
@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
 COLOURS = {"train": "#4c72b0", "valid": "#dd8452", "test": "#55a868"}
 GREY = "#777777"
+MOST_SCORES = 20  # that are legible
 
 
 def plot(facts: Facts, path: str | Path, *, title: str) -> Path:
-    """Draw the facts on one page.
+    """Draw the facts on one page; of several labels, those of the first.
 
     Raises:
         InputError: matplotlib is not installed.
@@ -36,12 +37,14 @@ def plot(facts: Facts, path: str | Path, *, title: str) -> Path:
     figure = Figure(figsize=(13, 8.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, 3)
-    shift = facts.shift
+    label, task = next(iter(facts.tasks.items()))
+    which = f" {label}" if len(facts.tasks) > 1 else ""
+    rates = task.rates.popularity_rate
     _lengths(axes[0, 0], facts.shape.lengths)
-    _forest(axes[0, 1], _scores(facts), "What knows the label by itself (train)")
-    _bars(axes[0, 2], shift.popularity, "Which items are asked about", "share of rows")
-    _bars(axes[1, 0], shift.popularity_rate, "Positive rate by popularity", "positive rate")
-    _forest(axes[1, 1], _carried(facts), "What carries over to valid")
+    _forest(axes[0, 1], _scores(task), f"What knows the label{which} by itself (train)")
+    _bars(axes[0, 2], facts.shift.popularity, "Which items are asked about", "share of rows")
+    _bars(axes[1, 0], rates, f"Positive rate{which} by popularity", "positive rate")
+    _forest(axes[1, 1], _carried(task), f"What{which} carries over to valid")
     _content(axes[1, 2], facts.content)
     for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(False)
@@ -76,27 +79,30 @@ def _forest(axis: Axes, measured: Mapping[str, Measured], title: str) -> None:
     axis.set_xlim(max(0.0, low), min(1.0, high))
 
 
-def _scores(facts: Facts) -> dict[str, Measured]:
-    leaks = facts.leaks
+def _scores(task: TaskFacts) -> dict[str, Measured]:
+    """Those furthest from 0.5."""
+    leaks = task.leaks
     measured = {f"means of {name}": mean for name, mean in leaks.means.items()}
     for score in leaks.scores:
-        subject = "" if score.subject == "column" else score.subject.replace("_", " ")
+        subject = "" if score.subject in ("column", "id") else score.subject.replace("_", " ")
         measured[f"{score.column} {subject}".strip()] = score.auc
     if leaks.target_in_history is not None:
         measured["target in history"] = leaks.target_in_history.auc
-    train = [one for one in facts.levels.disagreements if one.split == "train" and one.share]
-    return measured | {f"{one.column} ≠ {one.source}": one.auc for one in train}
+    train = [one for one in task.categories.disagreements if one.split == "train" and one.share]
+    measured |= {f"{one.column} ≠ {one.source}": one.auc for one in train}
+    telling = sorted(measured, key=lambda name: -abs(measured[name].value - 0.5))[:MOST_SCORES]
+    return {name: auc for name, auc in measured.items() if name in telling}
 
 
-def _carried(facts: Facts) -> dict[str, Measured]:
+def _carried(task: TaskFacts) -> dict[str, Measured]:
     measured: dict[str, Measured | None] = {}
-    if (labels := facts.shift.labels) is not None:
+    if (labels := task.rates.labels) is not None:
         measured = {
             "half of train on the other half": labels.half_on_other_half,
             "half of train on valid": labels.half_on_valid,
             "train on valid": labels.train_on_valid,
         }
-    if (probe := facts.content.probe) is not None:
+    if (probe := task.probe.probe) is not None:
         measured |= {
             "content alone": probe.content,
             "ids alone (item means)": probe.ids,
@@ -114,7 +120,8 @@ def _bars(axis: Axes, groups: Mapping[str, Mapping[str, float]], title: str, yla
         axis.bar(places, [*values.values()], width, color=COLOURS[name], label=name)
     axis.set_xticks(range(len(TENTHS)), TENTHS)
     axis.set(title=title, xlabel="tenth of train's rows, popular items first", ylabel=ylabel)
-    axis.legend(frameon=False)
+    if groups:
+        axis.legend(frameon=False)
 
 
 def _content(axis: Axes, content: ContentFacts) -> None:

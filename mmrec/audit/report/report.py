@@ -3,6 +3,7 @@
 import json
 import textwrap
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -50,6 +51,19 @@ class Report:
         others = len(self.findings) - len(self.serious)
         return "\n".join([*lines, f"audit: {len(lines)} serious findings, {others} others"])
 
+    def sections(self) -> Iterator[tuple[str, list[str]]]:
+        """Heading and tables of each check, those of a label under its name where it has others."""
+        several = len(self.facts.tasks) > 1
+        for name, facts in vars(self.facts).items():
+            if name != "tasks":
+                yield name, tables(facts)
+                continue
+            for label, task in self.facts.tasks.items():
+                for check, some in vars(task).items():
+                    lines = tables(some)
+                    if lines and (several or check != "standard"):  # of one label: the audit's own
+                        yield (f"{check}, label {label}" if several else check), lines
+
     def to_json(self) -> str:
         """The whole report; NaN and infinity become null."""
         names = ("sentence", "advice")
@@ -67,8 +81,8 @@ class Report:
                 words = ((finding.name, *explain(finding)) for finding in some)
                 lines += [f"- **{name}.** {what} *{advice}*" for name, what, advice in words]
                 lines.append("")
-        for section, facts in vars(self.facts).items():
-            lines += [f"## Facts: {section}", "", *tables(facts)]
+        for section, facts in self.sections():
+            lines += [f"## Facts: {section}", "", *facts]
         return "\n".join(lines).rstrip() + "\n"
 
     def terminal(self, *, width: int = 100, facts: bool = False) -> str:
@@ -80,8 +94,8 @@ class Report:
         for finding in self.findings:
             lines += ["", f"{finding.severity.upper():8}{finding.name}"]
             lines += wrap.wrap(" -> ".join(explain(finding)))
-        for section, some in vars(self.facts).items() if facts else ():
-            lines += ["", section.upper(), *tables(some)]
+        for section, some in self.sections() if facts else ():
+            lines += ["", section.upper(), *some]
         return "\n".join(lines)
 
     def plot(self, path: str | Path) -> Path:

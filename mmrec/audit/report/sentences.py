@@ -3,15 +3,16 @@
 `{e}` is the finding's evidence; what `_words` adds depends on it in more than its figures.
 """
 
+import math
+
+from mmrec.audit.checks.categories import Disagreement
 from mmrec.audit.checks.future import KnownInTrain
 from mmrec.audit.checks.leaks import Score
-from mmrec.audit.checks.levels import Disagreement
 from mmrec.audit.checks.probe import Probe
 from mmrec.audit.checks.shift import LARGE, POPULARITY, Separation
 from mmrec.audit.findings import Finding, Name, Severity
+from mmrec.audit.scan.columns import Columns
 from mmrec.audit.scan.images import Images
-from mmrec.audit.scan.split import Counts
-from mmrec.data.schema import TARGET, USER
 
 _WRITE_ITEM_INFO = (
     "Write item_info.parquet again: one row an item, ids 1.. without gaps, 0 the padding."
@@ -26,7 +27,7 @@ _ORDERED = (
     "Shuffle the rows of the file once, and keep row numbers out of the model.",
 )
 _APART = (
-    "{rows} of {e.second} have a {less} {e.column} than those of {e.first}: it tells the two apart "
+    "{rows} of {e.second} {have} than those of {e.first}: it tells the two apart "
     "with AUC {auc:.3f} (a {size} effect), so {meaning}.",
     "A split in time does this; otherwise find out how the splits were drawn. Judge a model on "
     "rows like those it will serve.",
@@ -54,18 +55,32 @@ TEXTS: dict[Name, tuple[str, str]] = {
     ),
     # shape
     "missing_column": (
-        "{e.split} has no column {absent}.",
+        "{e.table} has no column {absent}.",
         "Add it, or leave out what needs it.",
     ),
     "column_type": (
-        "In {e.split}, {refused}: the loaders refuse it, and what here rests on the column may be "
+        "In {e.table}, {refused}: the loaders refuse it, and what here rests on the column may be "
         "left out.",
         "Write the column again in the type named.",
     ),
     "missing_values": (
-        "{e.split} has nulls or NaN: {missing}; readers refuse them, and a NaN that gets through "
+        "{e.table} has nulls or NaN: {missing}; readers refuse them, and a NaN that gets through "
         "makes every weight NaN.",
         "Drop these rows, or write the value that missing stands for (0 is padding).",
+    ),
+    "values_outside": (
+        "{e.table} has values that the schema rules out: {outside}; the loaders refuse them.",
+        "Correct these rows, or the limit in the schema.",
+    ),
+    "infinite_numbers": (
+        "{e.table} has infinite numbers: {infinite}; the loaders refuse them, and one that gets "
+        "through makes every weight NaN.",
+        "Write null where a number is missing, and cut what overflows.",
+    ),
+    "uneven_history": (
+        "{e.table} has history features that are not as long as their row's history: {uneven}; "
+        "their values would stand beside other items.",
+        "Write one value for each entry of the history, padding included.",
     ),
     "empty_split": ("{e.split} has no rows.", "Write it again."),
     "right_padded_history": (
@@ -106,9 +121,14 @@ TEXTS: dict[Name, tuple[str, str]] = {
         "Put both kinds of rows into it.",
     ),
     "constant_column": (
-        "{constant} in every row of train: a model can learn nothing from it, and meets whatever "
-        "other values valid and test hold unprepared.",
+        "{constant} in every row of {e.table}: a model can learn nothing from it, and meets "
+        "whatever other values there will be unprepared.",
         "Leave the column out, or find where its values were lost.",
+    ),
+    "repeated_keys": (
+        "{e.repeated:,} of {e.rows:,} rows of {e.table} have the {e.column} of an earlier row: "
+        "what is known by this key belongs to both.",
+        "Give each row a key of its own.",
     ),
     "no_valid": (
         "There is no labelled valid.parquet, so nothing says how a model does on new rows.",
@@ -131,10 +151,10 @@ TEXTS: dict[Name, tuple[str, str]] = {
         "serving time they cannot.",
         "Cut each history before its row.",
     ),
-    "level_disagrees": (
+    "category_disagrees": (
         "In {e.split}, {e.column} differs from the item's {source} in {e.share:.1%} of rows, and "
         "that marks {which}: AUC {auc:.3f} from the disagreement alone, {e.adds.value:+.3f} on top "
-        "of item means. So little is what a level of the moment, as against a final one, may do.",
+        "of item means. So little is what a value of the moment, as against a final one, may do.",
         _LEAVE_OUT,
     ),
     "future_items": (
@@ -178,6 +198,11 @@ TEXTS: dict[Name, tuple[str, str]] = {
         "probabilities learnt on one are wrong on the other (logloss), though AUC is not touched "
         "by the rate alone.",
         "Calibrate on rows drawn like those to be served, before probabilities are used.",
+    ),
+    "groups_of_one_label": (
+        "All {e.groups:,} groups of {e.split} by {e.column} have one label each, so a ranking "
+        "within them is neither right nor wrong.",
+        "Give rows that were shown together one {e.column}, or leave the role out.",
     ),
     # content
     "no_vectors": ("{e.name} holds no vector.", "Embed the items first."),
@@ -252,11 +277,17 @@ VARIANTS: dict[tuple[Name, Severity], tuple[str, str]] = {
         "Cut each history before its row's click; where people do come back to items, draw "
         "negatives from met items too.",
     ),
-    ("level_disagrees", "serious"): (
+    ("category_disagrees", "serious"): (
         "In {e.split}, {e.column} differs from the item's {source} in {e.share:.1%} of rows, and "
         "that marks {which}: AUC {auc:.3f} from the disagreement alone, {e.adds.value:+.3f} on top "
         "of item means. A model that can compare the two reads the label.",
         _LEAVE_OUT,
+    ),
+    ("category_disagrees", "notice"): (
+        "In {e.split}, {e.column} differs from the item's {source} in {e.share:.1%} of rows, and "
+        "that marks {which}: AUC {auc:.3f} from the disagreement alone. It goes with the user or "
+        "the moment rather than with the item, so people may just like what suits it.",
+        "Fine where {e.column} is known before the click.",
     ),
     ("users_shared", "warning"): (
         "{e.users_found:,} of {e.users:,} users of {e.split} are in train too: what is learnt of a "
@@ -279,17 +310,18 @@ def explain(finding: Finding) -> tuple[str, str]:
     texts = VARIANTS.get((finding.name, finding.severity)) or TEXTS[finding.name]
     words = _words(finding.evidence)
     sentence, advice = (text.format(e=finding.evidence, **words) for text in texts)
-    return sentence, advice
+    about = "" if finding.label is None else f"Label {finding.label}: "
+    return about + sentence, advice
 
 
 def subject(score: Score) -> str:
     """What a score is the AUC of."""
-    column = f"{score.column} (id order)" if score.column in (USER, TARGET) else score.column
     return {
-        "column": column,
-        "missing": f"{column} is missing",
+        "column": score.column,
+        "id": f"{score.column} (id order)",
+        "missing": f"{score.column} is missing",
         "row_number": "The row number in train",
-        "row_id": f"The column {column} of {score.split}",
+        "row_id": f"The column {score.column} of {score.split}",
         "label_before": "The label of the row before in train, of another user and item,",
     }[score.subject]
 
@@ -297,12 +329,8 @@ def subject(score: Score) -> str:
 def _words(evidence: object) -> dict[str, str | float]:
     """Words that differ from finding to finding of one kind."""
     match evidence:
-        case Counts(refused=refused, missing=missing):
-            kinds = [f"{name} is {got}, not {wanted}" for name, (got, wanted) in refused.items()]
-            rows = [f"{name} in {count:,} rows" for name, count in missing.items()]
-            same = [f"{name} is {value:g}" for name, value in evidence.constant.items()]
-            lists = {"absent": evidence.absent, "refused": kinds, "missing": rows, "constant": same}
-            return {name: ", ".join(words) for name, words in lists.items()}
+        case Columns():
+            return _of_columns(evidence)
         case Score():
             kind = "a function of the item" if evidence.of_item else "not a function of the item"
             return {"subject": subject(evidence), "kind": kind}
@@ -314,13 +342,15 @@ def _words(evidence: object) -> dict[str, str | float]:
             shares = {"positives": evidence.of_positives, "negatives": evidence.of_negatives}
             told = [f"{share:.1%} of {name}" for name, share in shares.items() if share is not None]
             return {"labels": f" ({' and '.join(told)})" if told else ""}
-        case Separation(auc=auc, first=first, second=second):
+        case Separation(auc=auc, first=first, second=second, column=column):
+            less, lack = ("lower", "less") if auc.value < 0.5 else ("higher", "more")
+            lack = f"{lack} often lack {column}"
             meaning = f"a model learns on other rows than {second} asks about"
             if first == "valid":
                 meaning = f"a score from {first} need not hold for {second}"
             return {
-                "rows": "Targets" if evidence.column == POPULARITY else "Rows",
-                "less": "lower" if auc.value < 0.5 else "higher",
+                "rows": "Targets" if column == POPULARITY else "Rows",
+                "have": lack if evidence.missing else f"have a {less} {column}",
                 "size": "large" if evidence.surely > LARGE else "more than small",
                 "auc": max(auc.value, 1 - auc.value),
                 "meaning": meaning,
@@ -334,3 +364,17 @@ def _words(evidence: object) -> dict[str, str | float]:
             return {"columns": " and ".join(columns), "adds": words}
         case _:
             return {}
+
+
+def _of_columns(columns: Columns) -> dict[str, str | float]:
+    """Each list of columns as words."""
+    kinds = [f"{name} is {got}, not {wanted}" for name, (got, wanted) in columns.refused.items()]
+    same = [
+        f"{name} holds nothing" if math.isnan(value) else f"{name} is {value:g}"
+        for name, value in columns.constant.items()
+    ]
+    lists = {"absent": columns.absent, "refused": kinds, "constant": same}
+    for what in ("missing", "outside", "infinite", "uneven"):
+        rows = getattr(columns, what)
+        lists[what] = [f"{name} in {count:,} rows" for name, count in rows.items()]
+    return {name: ", ".join(words) for name, words in lists.items()}

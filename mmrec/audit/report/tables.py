@@ -9,6 +9,9 @@ from mmrec.audit.checks.statistics import Measured
 
 LONGEST = 5  # values that a cell shows; longer lists, which plots need, stay in the JSON
 LABELS = {
+    "roles": "column",
+    "by_label": "rows by label",
+    "fatal": "lacks what training needs",
     "num_items": "items, with the padding",
     "length_quantiles": "length at 5, 25, 50, 75, 95 %",
     "means": "AUC of means, out of fold",

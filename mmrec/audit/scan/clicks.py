@@ -2,55 +2,51 @@
 
 Comes in: files of `files.py`. Goes out: `split.Split`, for the checks. Memory is a batch, a few
 arrays of one entry an item, and the sample; it does not grow with the file.
-B rows of a batch, N items, V values of a level column.
+B rows of a batch, N items, T labels.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from mmrec.audit.scan.columns import Columns
+from mmrec.audit.scan.features import length_of, newest_of
+from mmrec.audit.scan.names import MOST_CELLS, MOST_NAMES, ByName, distinct
 from mmrec.audit.scan.reading import read_rows
 from mmrec.audit.scan.rows import FEWEST_USERS, Array, Rows, chosen, find, pair_keys, stacked
-from mmrec.audit.scan.split import MOST_CELLS, QUANTILES, Counts, Overlap, Split
-from mmrec.data.microlens import SPLITS
-from mmrec.data.schema import (
-    COLUMNS_LABELLED,
-    COLUMNS_TEST,
-    CONTEXT,
-    HISTORY,
-    LABEL,
-    ROW_ID,
-    TARGET,
-    USER,
-)
+from mmrec.audit.scan.split import QUANTILES, Counts, Keys, Overlap, Split
+from mmrec.data.checks import kinds_of as kinds_needed
+from mmrec.data.clicks import SPLITS
 from mmrec.errors import InputError
-from mmrec.io.lenient import BATCH, batches, kinds_of, span
-from mmrec.io.parquet import INTEGER, INTEGERS, NUMBER
+from mmrec.io.lenient import BATCH, batches, kinds_of, span, whole
 from mmrec.io.sources import Source
+from mmrec.schema import Clicks
 
 SAMPLE_ROWS = 500_000  # an AUC over so many rows has a standard error below 0.001
 FOLLOWED_ROWS = 40_000  # rows whose histories are kept, to be compared with others of the user
 FOLLOWED_USERS = 2_000
-MOST_LEVELS = 256  # an integer column below this many values is a level, counted item by item
-TIMES = ("timestamp", "time", "ts", "datetime", "event_time")
-KINDS = dict.fromkeys((USER, TARGET, ROW_ID, *CONTEXT), INTEGER)
-KINDS |= {HISTORY: INTEGERS, LABEL: NUMBER}
+TIMES = ("timestamp", "time", "ts", "datetime", "event_time")  # where no column has the role
 
 
-def time_column(source: Source, asked: str | None) -> str | None:
-    """The column of each row's time: the one asked for, or the first of `TIMES` that there is."""
+def time_column(source: Source, roles: Clicks, asked: str | None) -> str | None:
+    """The column of each row's time.
+
+    The one asked for, else the schema's, else the first of `TIMES` that has no other role.
+    """
     names = [*kinds_of(source)]
     if asked is not None and asked not in names:
         raise InputError(f"time must be a column of train, got {asked}, train has {names}")
-    return asked or next((name for name in TIMES if name in names), None)
+    free = [name for name in TIMES if name not in dict(roles.roles())]
+    usual = free if roles.time is None else [roles.time]
+    return asked or next((name for name in usual if name in names), None)
 
 
-def highest_item(sources: Iterable[Source]) -> int:
+def highest_item(sources: Iterable[Source], roles: Clicks) -> int:
     """The largest item id of click logs, at least 1."""
-    columns = [(source, name) for source in sources for name in (TARGET, HISTORY)]
+    columns = [(source, name) for source in sources for name in (roles.target, roles.history)]
     there = [(source, name) for source, name in columns if name in kinds_of(source)]
     highest = max([1, *(max(span(source, name) or [1]) for source, name in there)])
     if highest > MOST_CELLS:
@@ -60,34 +56,48 @@ def highest_item(sources: Iterable[Source]) -> int:
     return highest
 
 
+@dataclass(frozen=True)
+class Plan:
+    """How click logs are read.
+
+    Attributes:
+        roles: of their columns.
+        num_items: ids at or above it are unknown.
+        columns: those to look at, where there; None looks at all, also those without a role.
+        sample_rows: about how many rows to sample, per split.
+    """
+
+    roles: Clicks
+    num_items: int
+    columns: Collection[str | None] | None = None
+    sample_rows: int = SAMPLE_ROWS
+
+    def kinds(self, source: Source) -> dict[str, pa.DataType]:
+        """Column to arrow type of those to look at."""
+        kinds = kinds_of(source)
+        if self.columns is None:
+            return kinds
+        return {name: kind for name, kind in kinds.items() if name in self.columns}
+
+
 def scan_splits(
     sources: Mapping[str, Source],
-    *,
-    num_items: int,
-    sample_rows: int = SAMPLE_ROWS,
+    plan: Plan,
     progress: Callable[[int], object] = lambda rows: None,
 ) -> dict[str, Split]:
     """Read train last, so that it can be searched for what valid and test hold; see `scan`."""
     found: dict[str, Split] = {}
     for name in sorted(sources, key=lambda name: name == "train"):
-        found[name] = scan(
-            name,
-            sources[name],
-            num_items=num_items,
-            others=[other for other in found.values() if other.counts.rows],
-            sample_rows=sample_rows,
-            progress=progress,
-        )
+        others = [other for other in found.values() if other.counts.rows]
+        found[name] = scan(name, sources[name], plan, others, progress)
     return {name: found[name] for name in sources}
 
 
 def scan(
     name: str,
     source: Source,
-    *,
-    num_items: int,
+    plan: Plan,
     others: Sequence[Split] = (),
-    sample_rows: int = SAMPLE_ROWS,
     progress: Callable[[int], object] = lambda rows: None,
 ) -> Split:
     """Read a click log once.
@@ -95,18 +105,18 @@ def scan(
     Args:
         name: train, valid or test.
         source: its file.
-        num_items: ids at or above it are unknown.
+        plan: how.
         others: splits read before, whose users, pairs and rows are looked for.
-        sample_rows: about how many rows to sample.
         progress: called with the number of rows of each batch.
     """
-    split = _open(name, source, num_items)
-    keeper = _Keeper(split, sample_rows, others)
-    searches = [_Search(other.name, other.sample) for other in others]
-    start, last = 0, np.zeros((3, 0), dtype=np.int64)
+    split = _open(name, source, plan)
+    keeper = _Keeper(split, plan.sample_rows, others)
+    sought = others if split.has_users else ()
+    searches = [_Search(other.name, other.sample) for other in sought]
+    start, last = 0, np.zeros((2 + len(plan.roles.labels), 0), dtype=np.int64)
     nobody = SPLITS.index(name) << 40  # rows without a user are nobody else's in other splits
-    for batch in batches(source, size=BATCH):
-        rows = read_rows(batch, split.counts, start=start, nobody=nobody)
+    for batch in batches(source, [*split.types], size=BATCH):
+        rows = read_rows(batch, split, start=start, nobody=nobody)
         _count_rows(split, rows)
         _count_values(split, rows)
         last = _count_neighbours(split, rows, last)
@@ -117,45 +127,73 @@ def scan(
         progress(len(rows.row))
     split.sample, split.followed = stacked(keeper.sample), stacked(keeper.followed)
     split.overlaps = {search.split: search.overlap() for search in searches}
-    split.counts = _finished(split, keeper.rate)
+    _finish(split, keeper.rate)
     return split
 
 
-def _open(name: str, source: Source, num_items: int) -> Split:
+def _open(name: str, source: Source, plan: Plan) -> Split:
     """A split of which no row is read, but whose columns are known."""
-    kinds = kinds_of(source)
-    levels: dict[str, NDArray[np.int32]] = {}
-    for column, kind in kinds.items():
-        if column not in (USER, TARGET, LABEL, ROW_ID) and pa.types.is_integer(kind):
-            ends = span(source, column)
-            if ends and ends[0] >= 0 and ends[1] < min(MOST_LEVELS, MOST_CELLS // num_items):
-                levels[column] = np.zeros((num_items, ends[1] + 1), dtype=np.int32)
-    wanted = COLUMNS_TEST if name == "test" else COLUMNS_LABELLED
-    counts = Counts(
-        split=name,
-        rows=source.num_rows,
-        num_items=num_items,
-        absent=[column for column in wanted if column not in kinds],
-        refused={
-            column: (str(kinds[column]), kind.name)
-            for column, kind in KINDS.items()
-            if column in kinds and not kind.accepts(kinds[column])
-        },
+    roles, kinds = plan.roles, plan.kinds(source)
+    labelled, test = (kinds_needed(roles, labelled=some) for some in (True, False))
+    columns = Columns.of(
+        name,
+        source.num_rows,
+        kinds,
+        wanted=test if name == "test" else labelled,
+        optional=labelled | test,
+        needed=(roles.user, roles.history, roles.target, *roles.labels),
     )
-    return Split(name, counts, {column: str(kind) for column, kind in kinds.items()}, levels)
+    split = Split(
+        name=name,
+        roles=roles,
+        counts=Counts(name, source.num_rows, plan.num_items),
+        columns=columns,
+        types={column: str(kind) for column, kind in kinds.items()},
+        by_name=_tables(source, plan),
+    )
+    key = roles.row_id
+    if name == "test" and key is not None and key in kinds:
+        split.keys = Keys.of(name, key, whole(source, [key])[key])
+    return split
+
+
+def _tables(source: Source, plan: Plan) -> dict[str, ByName]:
+    """Blank tables of the categorical columns, and of integers without a role that look like one.
+
+    They do where all lie in 0 … `MOST_NAMES` - 1.
+    """
+    kinds, known = plan.kinds(source), dict(plan.roles.roles())
+    wanted = kinds_needed(plan.roles, labelled=True)
+    listed = {name for name, role in known.items() if role == "categorical" and name in kinds}
+    room = min(MOST_NAMES, MOST_CELLS // plan.num_items)
+    tables: dict[str, ByName | None] = {}
+    for name, kind in kinds.items():
+        if name in listed and wanted[name].accepts(kind):
+            names = distinct(source, name, MOST_NAMES)
+            tables[name] = ByName.of(names, plan.num_items, columns=len(listed))
+        elif name not in known and pa.types.is_integer(kind):
+            names = distinct(source, name, MOST_NAMES)
+            if names is not None and len(names) and names[0] >= 0 and names[-1] < room:
+                tables[name] = ByName.of(names, plan.num_items, columns=1)
+    return {name: table for name, table in tables.items() if table is not None}
 
 
 def _count_rows(split: Split, rows: Rows) -> None:
     """Labels, items, lengths of histories, and histories that hold their row's item."""
     n = split.counts.num_items
-    split.counts.unlabelled += int((rows.label < 0).sum())
-    label = np.maximum(rows.label, 0).astype(np.int64)
-    cell = (rows.fold * 2 + label) * n + rows.item
-    split.targets += np.bincount(cell, minlength=4 * n).reshape(2, 2, n)
+    place = rows.fold * n + rows.item
+    np.add.at(split.asked.reshape(-1), place, 1)
     split.in_history += np.bincount(rows.history.ravel(), minlength=n)
+    split.counts.holding_target += int(rows.hit.sum())
     newest = rows.hit & (rows.history[:, -1] == rows.item)
-    some = (label, label[rows.hit], label[newest])
-    split.hits += np.stack([np.bincount(labels, minlength=2) for labels in some], axis=1)
+    for name, one in split.by_label.items():
+        label = rows.labels[name].astype(np.int64)
+        there = label >= 0
+        one.counts.unlabelled += int((~there).sum())
+        cell = (rows.fold * 2 + label) * n + rows.item
+        np.add.at(one.targets.reshape(-1), cell[there], 1)
+        some = (label[there], label[there & rows.hit], label[there & newest])
+        one.hits += np.stack([np.bincount(labels, minlength=2) for labels in some], axis=1)
     size = max(len(split.lengths), rows.history.shape[1] + 1)
     lengths = np.bincount(rows.length, minlength=size)
     lengths[: len(split.lengths)] += split.lengths
@@ -163,54 +201,71 @@ def _count_rows(split: Split, rows: Rows) -> None:
 
 
 def _count_values(split: Split, rows: Rows) -> None:
-    """Ranges of all further columns, and level columns item by item."""
+    """Ranges of all that is known of rows, and categorical columns item by item."""
     for name, values in rows.others.items():
         there = ~np.isnan(values)
         if there.any():
             ends = [*split.ranges.get(name, ()), values[there].min(), values[there].max()]
             split.ranges[name] = (float(min(ends)), float(max(ends)))
-        if name in split.levels:
-            table = split.levels[name]
-            cell = rows.item[there] * table.shape[1] + values[there].astype(np.int64)
-            table += np.bincount(cell, minlength=table.size).reshape(table.shape).astype(np.int32)
+        if name in split.by_name:
+            split.by_name[name].add(rows.item, values)
 
 
 def _count_neighbours(split: Split, rows: Rows, last: Array) -> Array:
-    """Labels of neighbouring rows; `last` is the row before (3, 1), and so is what returns."""
-    table = np.concatenate([last, [rows.user, rows.item, rows.label]], axis=1)
-    (user, item, label), (next_user, next_item, next_label) = table[:, :-1], table[:, 1:]
-    apart = (user != next_user) & (item != next_item) & (label >= 0) & (next_label >= 0)
-    pairs = (label * 2 + next_label)[apart]
-    split.neighbours += np.bincount(pairs, minlength=4).reshape(2, 2)
+    """Labels of neighbouring rows; `last` is the row before (2 + T, 1), and so is what returns."""
+    table = np.concatenate([last, [rows.user, rows.item, *rows.labels.values()]], axis=1)
+    (user, item, *labels), (next_user, next_item, *next_labels) = table[:, :-1], table[:, 1:]
+    apart = (user != next_user) & (item != next_item)
+    for one, label, next_label in zip(split.by_label.values(), labels, next_labels, strict=True):
+        pairs = (label * 2 + next_label)[apart & (label >= 0) & (next_label >= 0)]
+        one.neighbours += np.bincount(pairs, minlength=4).reshape(2, 2)
     return table[:, -1:]
 
 
-def _finished(split: Split, rate: float) -> Counts:
-    """Counts that follow from all rows, and from the sample, which has `rate` of the users."""
+def _finish(split: Split, rate: float) -> None:
+    """What follows from all rows, and from the sample, which has `rate` of the users."""
     lengths, sample, rows = split.lengths, split.sample, max(1, int(split.lengths.sum()))
-    unlabelled = split.counts.unlabelled
-    negatives, positives = (int(count) for count in split.targets.sum(axis=(0, 2)))
     keys, place = np.unique(sample.key, return_inverse=True)
-    labels = np.zeros((len(keys), 3), dtype=np.bool_)
-    labels[place, sample.label + 1] = True  # missing, 0, 1
-    unasked = {LABEL} if split.name == "test" else set()
-    return replace(
+    both = np.zeros(len(keys), dtype=np.bool_)
+    for label, one in split.by_label.items():
+        negatives, positives = (int(count) for count in one.targets.sum(axis=(0, 2)))
+        one.counts = replace(one.counts, negatives=negatives, positives=positives)
+        if one.counts.labelled:
+            one.counts.rate = positives / (negatives + positives)
+        seen = np.zeros((len(keys), 3), dtype=np.bool_)
+        seen[place, sample.labels[label] + 1] = True  # missing, 0, 1
+        # Where there are several labels, a missing one is none that differs.
+        both |= seen[:, min(1, len(split.by_label) - 1) :].sum(axis=1) > 1
+    split.columns.constant = _constant(split)
+    unasked = split.roles.labels if split.name == "test" else ()
+    for label in unasked:
+        split.columns.missing.pop(label, None)
+    split.counts = replace(
         split.counts,
-        missing={n: c for n, c in split.counts.missing.items() if c and n not in unasked},
-        constant={n: a for n, (a, b) in split.ranges.items() if a == b and n != ROW_ID},
-        users=round(len(np.unique(sample.user)) / rate),
-        items_shown=int((split.targets.sum(axis=(0, 1))[1:] > 0).sum()),
-        positives=positives,
-        negatives=negatives - unlabelled,
+        users=round(len(np.unique(sample.user)) / rate) if split.has_users else 0,
+        items_shown=int((split.asked.sum(axis=0)[1:] > 0).sum()),
         history_width=len(lengths) - 1,
         mean_length=float(np.arange(len(lengths)) @ lengths / rows),
         length_quantiles=np.searchsorted(np.cumsum(lengths) / rows, QUANTILES).tolist(),
         empty_histories=int(lengths[0]),
-        holding_target=int(split.hits[:, 1].sum()),
         sampled=len(place),
         repeated=len(place) - len(keys),
-        both_labels=int((labels.sum(axis=1) > 1).sum()),
+        both_labels=int(both.sum()),
     )
+
+
+def _constant(split: Split) -> dict[str, float]:
+    """Columns with one value in all rows, NaN where they hold nothing."""
+    roles, lists, numbers = split.roles, split.sample.lists, split.numbers
+    apart = {roles.row_id, *lists, *map(length_of, lists), *map(newest_of, roles.history_numeric)}
+    same = {n: low for n, (low, high) in split.ranges.items() if low == high and n not in apart}
+    if roles.weight is not None and same.get(roles.weight):
+        del same[roles.weight]  # all rows count alike
+    of_lists = {n: numbers[n].smallest for n in roles.history_numeric if n in numbers}
+    same |= {n: low for n, low in of_lists.items() if low == numbers[n].largest}
+    empty = [name for name, one in numbers.items() if one.values and not one.finite]
+    empty += [name for name in lists if split.ranges.get(length_of(name)) == (0.0, 0.0)]
+    return same | dict.fromkeys(empty, math.nan)
 
 
 class _Keeper:
@@ -235,7 +290,7 @@ class _Keeper:
         near = chosen(unit, self.followed_rate)
         if self.known:
             near |= np.isin(rows.user, np.concatenate(self.known))
-        followed = rows.where(np.flatnonzero(near)[: self.room])
+        followed = replace(rows, lists={}).where(np.flatnonzero(near)[: self.room])
         self.room -= len(followed.row)
         self.followed.append(replace(followed, history=followed.history.astype(np.int32)))
 

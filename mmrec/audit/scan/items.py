@@ -1,28 +1,31 @@
-"""What is known of items: ids of item_info, vectors, pictures, titles, levels of item_feature.
+"""What is known of items: ids, features, vectors, pictures, titles, categories given by item.
 
 N items with the padding.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from mmrec.audit.scan.columns import Columns
 from mmrec.audit.scan.files import Files
 from mmrec.audit.scan.images import DECODED, Images, read_images
-from mmrec.audit.scan.split import MOST_CELLS
+from mmrec.audit.scan.item_table import ItemTable, feature_columns, read_item_table
+from mmrec.audit.scan.names import MOST_CELLS, names_of
+from mmrec.audit.scan.rows import Array
 from mmrec.audit.scan.vectors import Vectors, read_vectors, vector_columns
-from mmrec.data.items import ITEM, feature_files
+from mmrec.data.items import CATEGORIES, feature_files
 from mmrec.errors import InputError
-from mmrec.io.lenient import integers, kinds_of, whole
-from mmrec.io.parquet import Ints
+from mmrec.io.lenient import integers, is_scalar, kinds_of, whole
+from mmrec.io.parquet import TEXT
 from mmrec.io.sources import Source, open_source
+from mmrec.schema import Items
 
-TITLE = "item_title"
-UNKNOWN = -1
+GIVING = ("item_feature", "item_info")  # tables whose columns may bear a click log's names
 
 
 @dataclass(frozen=True)
@@ -66,14 +69,17 @@ class Titles:
     commonest_items: int
 
 
-def read_ids(path: Path | None) -> ItemIds | Damage | None:
+def read_ids(path: Path | None, id_column: str) -> ItemIds | Damage | None:
     """The ids of item_info; None where there is no such file."""
     if path is None:
         return None
     try:
-        ids = integers(whole(open_source(path), [ITEM])[ITEM].drop_null())
+        array = whole(open_source(path), [id_column])[id_column]
     except InputError as error:
         return Damage("item_info", str(error))
+    if not is_scalar(array.type):
+        return Damage("item_info", f"its column {id_column} holds {array.type}, no whole numbers")
+    ids = integers(array.drop_null())
     real = ids[ids > 0]
     largest = int(real.max(initial=0))
     return ItemIds(
@@ -85,12 +91,11 @@ def read_ids(path: Path | None) -> ItemIds | Damage | None:
     )
 
 
-def read_titles(source: Source) -> Titles | None:
+def read_titles(source: Source, column: str | None) -> Titles | None:
     """Compare titles without regard to case and spaces; None where there is no such column."""
-    kind = kinds_of(source).get(TITLE, pa.null())
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+    if column is None or not TEXT.accepts(kinds_of(source).get(column, pa.null())):
         return None
-    titles = whole(source, [TITLE])[TITLE].to_pylist()
+    titles = whole(source, [column])[column].to_pylist()
     plain = [" ".join((title or "").lower().split()) for title in titles]
     times = Counter(title for title in plain if title)
     commonest, count = times.most_common(1)[0] if times else ("", 0)
@@ -103,19 +108,21 @@ def read_titles(source: Source) -> Titles | None:
     )
 
 
-def read_levels(source: Source, names: Iterable[str], num_items: int) -> dict[str, Ints]:
-    """Those of the named columns that hold integers: (N,) by item, `UNKNOWN` where it has none."""
+def read_given(
+    source: Source, columns: Iterable[str], items: Items, num_items: int
+) -> dict[str, Array]:
+    """Those of the categorical columns that a table has: (N,) by item, NaN where it has none."""
     kinds = kinds_of(source)
-    there = [name for name in names if name in kinds and pa.types.is_integer(kinds[name])]
-    if ITEM not in kinds or not there:
+    there = [name for name in columns if CATEGORIES.accepts(kinds.get(name, pa.null()))]
+    if not is_scalar(kinds.get(items.id, pa.string())) or not there:
         return {}
-    table = whole(source, [ITEM, *there])
-    item = integers(table.pop(ITEM))
+    table = whole(source, [items.id, *there])
+    item = integers(table.pop(items.id))
     inside = (item > 0) & (item < num_items)
-    levels = {name: np.full(num_items, UNKNOWN, dtype=np.int64) for name in there}
+    given = {name: np.full(num_items, np.nan) for name in there}
     for name, array in table.items():
-        levels[name][item[inside]] = integers(array, UNKNOWN)[inside]
-    return levels
+        given[name][item[inside]] = names_of(array)[inside]
+    return given
 
 
 @dataclass
@@ -123,14 +130,17 @@ class Content:
     """What item tables and pictures hold.
 
     Attributes:
-        levels: level column of item_feature to its value by item.
+        table: the columns of item_info, `features` those of the feature file.
+        given: table to categorical column of the click log to its name by item.
         damaged: tables that could not be read, or only in part, and what the reader says.
     """
 
     vectors: list[Vectors] = field(default_factory=list)
     images: Images | None = None
     titles: Titles | None = None
-    levels: dict[str, Ints] = field(default_factory=dict)
+    table: ItemTable | None = None
+    features: Columns | None = None
+    given: dict[str, dict[str, Array]] = field(default_factory=dict)
     damaged: dict[str, Damage] = field(default_factory=dict)
 
 
@@ -138,22 +148,28 @@ def read_content(
     files: Files,
     *,
     num_items: int,
-    levels: Iterable[str],
+    columns: Collection[str],
     most_images: int = DECODED,
     progress: Callable[[str], object] = lambda what: None,
 ) -> Content:
-    """Read what there is; `levels` are the columns to take from item_feature."""
-    content = Content()
+    """Read what there is; `columns` are the categorical ones of the click log."""
+    content, items = Content(), files.schema.items
     for table, path in files.tables.items():
         try:
             sources = [open_source(file) for file in feature_files(path)]
-            for column in vector_columns(sources[0]):
+            for column in vector_columns(sources[0], items):
                 name = f"{table}.{column}"
                 progress(name)
-                content.vectors.append(read_vectors(name, sources, column, num_items=num_items))
+                vectors = read_vectors(name, sources, column, items, num_items=num_items)
+                content.vectors.append(vectors)
+            if table == "features":
+                content.features = feature_columns(sources[0], items)
+            if table == "item_info":
+                content.table = read_item_table(sources[0], items)
             if table == "item_feature":
-                content.titles = read_titles(sources[0])
-                content.levels = read_levels(sources[0], levels, num_items)
+                content.titles = read_titles(sources[0], items.title)
+            if table in GIVING:
+                content.given[table] = read_given(sources[0], columns, items, num_items)
         except InputError as error:
             content.damaged[table] = Damage(table, str(error))
     if files.images is not None:

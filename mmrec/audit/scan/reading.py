@@ -9,32 +9,29 @@ from hashlib import blake2b
 import numpy as np
 import pyarrow as pa
 
+from mmrec.audit.scan.columns import count, holes
+from mmrec.audit.scan.features import read_features
 from mmrec.audit.scan.rows import Array, Rows, row_keys
-from mmrec.audit.scan.split import Counts
-from mmrec.data.schema import HISTORY, LABEL, TARGET, USER
+from mmrec.audit.scan.split import Counts, LabelCounts, Split
 from mmrec.io.lenient import floats, integers, is_scalar, lists
 from mmrec.io.parquet import Ints, is_list, left_pad
 
 
-def read_rows(
-    batch: Mapping[str, pa.Array], counts: Counts, *, start: int = 0, nobody: int = 0
-) -> Rows:
+def read_rows(batch: Mapping[str, pa.Array], split: Split, *, start: int, nobody: int) -> Rows:
     """Turn columns into rows `start`, `start + 1`, …
 
     Where the file has no user, each row is one: `nobody` and the row's number.
     """
-    row = start + np.arange(len(batch[TARGET]), dtype=np.int64)
-    others = {name: floats(array) for name, array in batch.items() if is_scalar(array.type)}
-    for name, array in batch.items():
-        if not is_list(array.type):
-            missing = np.isnan(others[name]).sum() if name in others else array.null_count
-            counts.missing[name] += int(missing)
-    label = others.pop(LABEL, np.full(len(row), np.nan))
-    valid = (label == 0) | (label == 1)
-    counts.odd_labels += int((~valid & ~np.isnan(label)).sum())
-    history = _history(batch.get(HISTORY), len(row), counts)
-    user = _users(batch[USER]) if USER in batch else nobody + row
-    item = integers(batch[TARGET])
+    roles, counts = split.roles, split.counts
+    row = start + np.arange(len(batch[roles.target]), dtype=np.int64)
+    labels = {
+        name: _label(batch.get(name), len(row), one.counts) for name, one in split.by_label.items()
+    }
+    history = _history(batch.get(roles.history), len(row), split)
+    features = read_features(batch, history[:, -1], split)
+    users = batch.get(roles.user or "")
+    user = nobody + row if users is None else _users(users)
+    item = integers(batch[roles.target])
     counts.padding_targets += int((item == 0).sum())
     key, length = row_keys(history, user, item), _lengths(history, counts, start)
     item, history = _known(item, history, counts)
@@ -43,14 +40,25 @@ def read_rows(
         row=row,
         user=user,
         item=item,
-        label=np.where(valid, label, -1).astype(np.int8),
         history=history,
         length=length,
         hit=holds.any(axis=1),
         stranger=_in_strangers(history, user, item),
         key=key,
-        others={name: values for name, values in others.items() if name not in (USER, TARGET)},
+        labels=labels,
+        others=features.others,
+        lists=features.lists,
     )
+
+
+def _label(array: pa.Array | None, rows: int, counts: LabelCounts) -> Array:
+    """(B,) 0 or 1, -1 for what is neither, which is counted unless it is missing."""
+    if array is None or not is_scalar(array.type):
+        return np.full(rows, -1, dtype=np.int8)
+    label = floats(array)
+    valid = (label == 0) | (label == 1)
+    counts.odd_labels += int((~valid & ~np.isnan(label)).sum())
+    return np.where(valid, label, -1).astype(np.int8)
 
 
 def _users(array: pa.Array) -> Ints:
@@ -62,15 +70,12 @@ def _users(array: pa.Array) -> Ints:
     return np.array(hashes, dtype=np.int64)
 
 
-def _history(array: pa.Array | None, rows: int, counts: Counts) -> Ints:
+def _history(array: pa.Array | None, rows: int, split: Split) -> Ints:
     """(B, L) ids, 0 where missing; a row that misses its list or one of its values is counted."""
     if array is None or not is_list(array.type):
         return np.zeros((rows, 1), dtype=np.int64)
     values, lengths = lists(array)
-    absent = np.array(array.is_null().to_numpy(False))
-    if values.null_count or pa.types.is_floating(values.type):
-        absent[np.repeat(np.arange(rows), lengths)[~np.isfinite(floats(values))]] = True
-    counts.missing[HISTORY] += int(absent.sum())
+    count(split.columns.missing, split.roles.history, holes(array, values, lengths))
     width = int(lengths.max(initial=0))
     if width and int(lengths.min()) == width:
         return integers(values).reshape(rows, width)

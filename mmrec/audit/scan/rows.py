@@ -7,7 +7,7 @@ n rows, L entries of a history.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,34 +30,46 @@ class Rows:
         row: (n,) int64 number in the file.
         user: (n,) int64, a hash of names that are no numbers.
         item: (n,) int64, what is asked about; 0 where it is missing or not in the item table.
-        label: (n,) int8 in {0, 1}, -1 where it is missing or neither.
         history: (n, L) ids, left-padded with 0; width 0 in a sample.
         length: (n,) items in the history.
         hit: (n,) bool, whether the history holds the item.
         stranger: (n,) bool, whether the history of another user's row does.
         key: (n,) hash of user, item and history as they are in the file.
-        others: further scalar columns, (n,) float64, NaN where missing.
+        labels: label column to (n,) int8 in {0, 1}, -1 where it is missing or neither.
+        others: what else is known of a row by name, (n,) float64, NaN where missing.
+        lists: columns of lists of categories, (n, W) int32, see `names.codes_of`.
     """
 
     row: Array
     user: Array
     item: Array
-    label: Array
     history: Array
     length: Array
     hit: Array
     stranger: Array
     key: Array
+    labels: dict[str, Array]
     others: dict[str, Array]
+    lists: dict[str, Array]
 
     def where(self, some: Array) -> Rows:
         """The rows of a mask, or of these places."""
-        columns = {name: values[some] for name, values in vars(self).items() if name != "others"}
-        return Rows(**columns, others={name: v[some] for name, v in self.others.items()})
 
-    def labelled(self) -> Rows:
-        """The rows that have a label."""
-        return self.where(self.label >= 0)
+        def part(values: Any) -> Any:
+            return {n: v[some] for n, v in values.items()} if type(values) is dict else values[some]
+
+        return Rows(**{name: part(values) for name, values in vars(self).items()})
+
+    def labelled(self, label: str) -> Rows:
+        """The rows that have this label, and no other label of theirs."""
+        values = self.labels[label]
+        return replace(self, labels={label: values}).where(values >= 0)
+
+    @property
+    def label(self) -> Array:
+        """(n,) the label of rows that have one only."""
+        (label,) = self.labels.values()
+        return label
 
     @property
     def fold(self) -> Array:

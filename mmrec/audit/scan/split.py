@@ -1,18 +1,23 @@
 """What one pass over one click log finds; `clicks.py` fills it in.
 
-N items with the padding, L entries of the longest history, V values of a level column.
+N items with the padding, L entries of the longest history.
 """
 
-from collections import Counter
+from __future__ import annotations
+
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
+import pyarrow as pa
 
+from mmrec.audit.scan.columns import Columns
+from mmrec.audit.scan.names import ByName
+from mmrec.audit.scan.numbers import Numbers
 from mmrec.audit.scan.rows import Rows
 from mmrec.io.parquet import Ints
+from mmrec.schema import Clicks
 
-MOST_CELLS = 64_000_000  # entries of a table by item
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
@@ -22,12 +27,8 @@ class Counts:
 
     Attributes:
         split, rows, num_items: its name, its rows, N.
-        absent: columns of the layout that it has not; `refused` column to the type that it has
-            and the one that the loaders need; `missing` column to rows with a null or NaN;
-            `constant` column to the one value that it has in all rows.
-        users, items_shown: users, estimated where the sample is not the whole; items asked about.
-        positives, negatives, unlabelled: rows by label; `odd_labels` the unlabelled ones that have
-            another label than 0 and 1.
+        users, items_shown: users, estimated where the sample is not the whole, 0 where the log
+            tells of none; items asked about.
         history_width: L, padding included; `mean_length` and `length_quantiles` (at `QUANTILES`)
             of items in a history.
         empty_histories, right_padded, with_gaps: histories without an item, with 0 as the newest
@@ -42,16 +43,8 @@ class Counts:
     split: str
     rows: int
     num_items: int
-    absent: list[str]
-    refused: dict[str, tuple[str, str]]
-    missing: dict[str, int] = field(default_factory=Counter)
-    constant: dict[str, float] = field(default_factory=dict)
     users: int = 0
     items_shown: int = 0
-    positives: int = 0
-    negatives: int = 0
-    unlabelled: int = 0
-    odd_labels: int = 0
     history_width: int = 0
     mean_length: float = 0.0
     length_quantiles: list[int] = field(default_factory=list)
@@ -67,6 +60,24 @@ class Counts:
     repeated: int = 0
     both_labels: int = 0
 
+
+@dataclass
+class LabelCounts:
+    """Rows of a split by one of its labels.
+
+    Attributes:
+        unlabelled: rows without it; `odd_labels` those of them with a value that is neither.
+        rate: share of positives among the rows that have the label, NaN where none has.
+    """
+
+    split: str
+    label: str
+    positives: int = 0
+    negatives: int = 0
+    unlabelled: int = 0
+    odd_labels: int = 0
+    rate: float = math.nan
+
     @property
     def labelled(self) -> bool:
         """Whether there is any usable label."""
@@ -76,6 +87,22 @@ class Counts:
     def measurable(self) -> bool:
         """Whether there is an AUC."""
         return min(self.positives, self.negatives) > 0
+
+
+class ByLabel:
+    """What is counted of one label.
+
+    Attributes:
+        targets: (2 folds, 2 labels, N) rows by item.
+        hits: (2 labels, 3): rows, rows whose history holds the target, and at the newest place.
+        neighbours: (2, 2) label by next row's label, for rows of different users and items.
+    """
+
+    def __init__(self, split: str, label: str, num_items: int) -> None:
+        self.counts = LabelCounts(split, label)
+        self.targets = np.zeros((2, 2, num_items), dtype=np.int64)
+        self.hits = np.zeros((2, 3), dtype=np.int64)
+        self.neighbours = np.zeros((2, 2), dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -91,36 +118,68 @@ class Overlap:
     rows_found: int
 
 
+@dataclass(frozen=True)
+class Keys:
+    """A column whose values stand once each: of `rows`, those whose value an earlier row has."""
+
+    table: str
+    column: str
+    rows: int
+    repeated: int
+
+    @classmethod
+    def of(cls, table: str, column: str, array: pa.Array) -> Keys:
+        """Count them."""
+        values = array.drop_null()
+        return cls(table, column, len(values), len(values) - len(values.unique()))
+
+
 @dataclass
 class Split:
     """A click log that was read.
 
     Attributes:
+        roles: of its columns.
         types: column to arrow type.
+        columns: those that break a rule.
+        by_name: categorical column to its rows by item and name.
+        numbers: numeric column to its moments.
+        keys: ids of the rows, where they are handed back with predictions.
         lengths: (L + 1,) rows by number of real items.
-        targets: (2 folds, 2 labels, N) rows by item; rows without label count as label 0.
+        asked: (2 folds, N) rows by item.
+        by_label: what is counted of each label.
         in_history: (N,) how often items stand in histories.
-        hits: (2 labels, 3): rows, rows whose history holds the target, and at the newest place.
-        neighbours: (2, 2) label by next row's label, for rows of different users and items.
-        levels: level column to (N, V) rows by item and value.
-        ranges: scalar column to smallest and largest value.
+        ranges: what else is known of a row to its smallest and largest value.
         sample: rows of whole users; `followed` those of fewer users, with their histories.
         overlaps: other split to what of its sample stands in this one.
     """
 
     name: str
+    roles: Clicks
     counts: Counts
+    columns: Columns
     types: dict[str, str]
-    levels: dict[str, NDArray[np.int32]]
+    by_name: dict[str, ByName]
     sample: Rows = field(init=False)
     followed: Rows = field(init=False)
+    keys: Keys | None = None
+    numbers: dict[str, Numbers] = field(default_factory=dict)
     lengths: Ints = field(default_factory=lambda: np.zeros(1, dtype=np.int64))
-    hits: Ints = field(default_factory=lambda: np.zeros((2, 3), dtype=np.int64))
-    neighbours: Ints = field(default_factory=lambda: np.zeros((2, 2), dtype=np.int64))
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     overlaps: dict[str, Overlap] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        items = self.counts.num_items
-        self.targets = np.zeros((2, 2, items), dtype=np.int64)
+        items, labels = self.counts.num_items, self.roles.labels
+        self.asked = np.zeros((2, items), dtype=np.int64)
         self.in_history = np.zeros(items, dtype=np.int64)
+        self.by_label = {label: ByLabel(self.name, label, items) for label in labels}
+
+    @property
+    def has_users(self) -> bool:
+        """Whether the log tells its users apart."""
+        return self.roles.user in self.types
+
+    @property
+    def labelled(self) -> bool:
+        """Whether any row has a usable label."""
+        return any(one.counts.labelled for one in self.by_label.values())

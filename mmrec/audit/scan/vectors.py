@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mmrec.audit.scan.rows import Array, Bools, Hashes, mix
-from mmrec.data.items import ITEM
-from mmrec.io.lenient import batches, integers, kinds_of, lists
+from mmrec.io.lenient import batches, integers, is_scalar, kinds_of, lists
 from mmrec.io.parquet import VECTOR, Ints
 from mmrec.io.sources import Source
+from mmrec.schema import Items
 
 Matrix = NDArray[np.float32]
 
@@ -28,7 +28,7 @@ class VectorFacts:
     """What one vector column holds.
 
     Attributes:
-        name: table and column, such as features.image_emb.
+        name: table and column, joined by a dot.
         width: D; 0 where no vector was read.
         present: vectors that are there; `absent` rows that are masked out or null.
         items: sound vectors; `broken` ones with a NaN, an infinity or a null, and `odd_width` ones
@@ -65,19 +65,24 @@ class Vectors:
     there: Bools
 
 
-def vector_columns(source: Source) -> list[str]:
+def vector_columns(source: Source, items: Items) -> list[str]:
     """Columns of float lists in a table of items."""
     kinds = kinds_of(source)
-    return [name for name, kind in kinds.items() if ITEM in kinds and VECTOR.accepts(kind)]
+    if not is_scalar(kinds.get(items.id, pa.string())):
+        return []
+    return [name for name, kind in kinds.items() if VECTOR.accepts(kind)]
 
 
-def read_vectors(name: str, sources: Sequence[Source], column: str, *, num_items: int) -> Vectors:
+def read_vectors(
+    name: str, sources: Sequence[Source], column: str, items: Items, *, num_items: int
+) -> Vectors:
     """Read one column of a table, which may be in shards, a batch of items at a time."""
-    reader, mask = _Reader(num_items), "has_" + column.removesuffix("_emb")
+    modality = {vectors: name for name, vectors in items.modalities.items()}.get(column, column)
+    reader, mask = _Reader(num_items), f"has_{modality}"
     for source in sources:
         masked = pa.types.is_boolean(kinds_of(source).get(mask, pa.null()))
-        for batch in batches(source, [ITEM, column, *([mask] if masked else [])], size=BATCH):
-            reader.add(*reader.sound(batch[ITEM], batch[column], batch.get(mask)))
+        for batch in batches(source, [items.id, column, *([mask] if masked else [])], size=BATCH):
+            reader.add(*reader.sound(batch[items.id], batch[column], batch.get(mask)))
     return reader.vectors(name)
 
 
