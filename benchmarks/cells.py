@@ -33,12 +33,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mmrec.batch import Batch
+from mmrec.data.clicks import ClickData
 from mmrec.data.counts import ClickCounts, count_clicks
 from mmrec.data.items import ItemTable
-from mmrec.data.microlens import MicroLens
-from mmrec.errors import InputError
+from mmrec.errors import InputError, require
 from mmrec.io.files import replacing, write_json
-from mmrec.models import Recipe, build_ranker
+from mmrec.models import Inputs, Recipe, build_ranker
 from mmrec.models.pretrain import pretrain_fusion
 from mmrec.models.ranker import Ranker
 from mmrec.stream.loader import Loader
@@ -101,7 +101,7 @@ class Result:
 class Data:
     """A prepared data set, read once a process."""
 
-    files: MicroLens
+    files: ClickData
     items: ItemTable
     counts: ClickCounts
     label: NDArray[np.float64]  # (R,) of the test rows
@@ -109,10 +109,11 @@ class Data:
     target: NDArray[np.int64]
 
     @property
-    def known_users(self) -> torch.Tensor | None:
-        """Train's users where they are most of test's too."""
-        share = self.counts.share_known(self.user)
-        return torch.from_numpy(self.counts.users) if share >= 0.5 else None
+    def inputs(self) -> Inputs:
+        """Users have ids where train's are most of test's too."""
+        users = self.counts.users if self.counts.share_known(self.user) >= 0.5 else None
+        known = None if users is None else torch.from_numpy(users)
+        return Inputs.of(self.files, self.counts, self.items, known_users=known)
 
 
 @functools.lru_cache(maxsize=1)
@@ -122,18 +123,20 @@ def read_data(root: Path) -> Data:
     Raises:
         InputError: there are no features or no test labels.
     """
-    files = MicroLens.open(root, check=False)
+    files = ClickData.open(root, check=False)
+    clicks = files.schema.clicks
+    require(clicks.user is not None, f"the benchmark needs users, the schema of {root} has none")
     labels = root / "test_labels.parquet"
     if files.features is None or not labels.exists():
         raise InputError(f"the benchmark needs features.parquet and test_labels.parquet in {root}")
-    test = pq.read_table(files.test, columns=["user_id", "item_id"])
+    test = pq.read_table(files.test, columns=[clicks.user, clicks.target])
     return Data(
         files=files,
-        items=ItemTable.read(files.item_info, files.features),
-        counts=count_clicks(files.train, files.num_items),
-        label=pq.read_table(labels)["label"].to_numpy().astype(np.float64),
-        user=test["user_id"].to_numpy(),
-        target=test["item_id"].to_numpy(),
+        items=ItemTable.read(files.item_info, files.schema.items, files.features),
+        counts=count_clicks(files.train, clicks, files.num_items),
+        label=pq.read_table(labels)[clicks.labels[0]].to_numpy().astype(np.float64),
+        user=test[clicks.user].to_numpy(),
+        target=test[clicks.target].to_numpy(),
     )
 
 
@@ -178,12 +181,9 @@ def read_result(cell: Cell, folder: Path) -> Result:
 def train_cell(cell: Cell, root: Path, folder: Path) -> None:
     """Train, score test three times, write."""
     data = read_data(root)
-    known_items = data.counts.known_items if cell.recipe.items.unknown_id else None
     torch.manual_seed(cell.recipe.training.seed)
     began = time.perf_counter()
-    ranker = build_ranker(
-        cell.recipe, data.items, known_users=data.known_users, known_items=known_items
-    )
+    ranker = build_ranker(cell.recipe, data.items, data.inputs)
     if cell.pretrain:
         pretrain(ranker, cell, data)
     run = folder / cell.key
@@ -252,7 +252,9 @@ def loader(cell: Cell, data: Data, split: str, *, shuffle: bool = False) -> Load
 
 def another_history(batch: Batch) -> Batch:
     """Each row with the history of the row half a batch away: of another user, as a rule."""
-    return dataclasses.replace(batch, history=batch.history.roll(len(batch) // 2, dims=0))
+    names = ("history", "history_categorical", "history_numeric")
+    moved = {name: getattr(batch, name).roll(len(batch) // 2, dims=0) for name in names}
+    return dataclasses.replace(batch, **moved)
 
 
 def _alone(parent: int, modules: Sequence[str] = ()) -> None:

@@ -32,16 +32,15 @@ import torch
 from choice_rows import CASES, CHOICES, ROWS, Case, Side
 from machine import write_result
 from torch.profiler import ProfilerActivity, profile
-from train_speed import LENGTH, write_data
+from train_speed import COLLATE, INPUTS, LENGTH, write_data
 
 from mmrec.batch import Batch
 from mmrec.cli import run
 from mmrec.config import TrainConfig
 from mmrec.data.items import ItemTable
-from mmrec.data.microlens import to_batch
-from mmrec.data.schema import COLUMNS_LABELLED
+from mmrec.data.microlens import MICROLENS
 from mmrec.models import build_ranker
-from mmrec.models.ranker import trim
+from mmrec.models.ranker import first_filled
 from mmrec.stream.loader import make_loader
 from mmrec.stream.stream import ParquetStream
 from mmrec.train.step.stepper import click_loss
@@ -59,12 +58,15 @@ class Runner:
         items = read_items(folder, case.widths)
         torch.manual_seed(0)
         config = TrainConfig(log_every=10**6, compile=side.compile, speed=side.speed)
-        model = build_ranker(replace(case.recipe, training=config), items)
+        model = build_ranker(replace(case.recipe, training=config), items, INPUTS)
         self.stepper = side.stepper(model.train(), config, torch.device("cpu"), click_loss)
         size = batch_size // SHARE if case.history == "full" else batch_size
         self.batches = read_batches(folder, size)
         if case.history == "cut":
-            self.batches = [replace(batch, history=trim(batch.history)) for batch in self.batches]
+            self.batches = [
+                replace(batch, history=batch.history[:, first_filled(batch.history) :])
+                for batch in self.batches
+            ]
         self.steps = 0
 
     def __call__(self) -> float:
@@ -87,7 +89,7 @@ class Runner:
 @functools.cache
 def read_items(folder: Path, widths: tuple[int, int]) -> ItemTable:
     """The table of `write_data`, with random vectors of these widths; 128 and 0 are its own."""
-    items = ItemTable.read(folder / "item_info.parquet")
+    items = ItemTable.read(folder / "item_info.parquet", MICROLENS.items)
     if not widths[1]:
         return items
     draw = torch.Generator().manual_seed(0)
@@ -99,9 +101,9 @@ def read_batches(folder: Path, batch_size: int) -> list[Batch]:
     stream = ParquetStream(
         folder / "train.parquet",
         batch_size=batch_size,
-        columns=COLUMNS_LABELLED,
+        columns=COLLATE.columns,
         list_widths={"item_seq": LENGTH},
-        collate=to_batch,
+        collate=COLLATE,
     )
     return list(itertools.islice(make_loader(stream), BATCHES))
 

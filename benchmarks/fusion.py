@@ -70,7 +70,7 @@ CONTROLS: dict[str, Change] = {
 """Name -> what it changes of the baseline. The baseline itself pools the history by its mean."""
 
 
-def base_recipe(given: argparse.Namespace, context_sizes: tuple[int, ...]) -> Recipe:
+def base_recipe(given: argparse.Namespace) -> Recipe:
     """What all cells share: the small recipe with a plain mean of the history."""
     return small().changed(
         {
@@ -78,7 +78,6 @@ def base_recipe(given: argparse.Namespace, context_sizes: tuple[int, ...]) -> Re
             "items.content_dim": given.width,
             "history.encoder": "mean",
             "history.newest": given.newest,
-            "context.sizes": context_sizes,
         }
     )
 
@@ -112,7 +111,7 @@ def main() -> None:
     given = parse()
     root = begin(given)
     data = read_data(root)
-    base = base_recipe(given, data.files.context_sizes)
+    base = base_recipe(given)
     rows = plan(given)
     results = train_all(rows, base, root, given)
     summary = summarise(results, data, baseline=BASELINE, jobs=given.jobs)

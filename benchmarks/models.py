@@ -68,7 +68,7 @@ ROWS: dict[str, Change] = {
 }
 
 
-def eighth(context_sizes: tuple[int, ...]) -> Recipe:
+def eighth() -> Recipe:
     """The reference at an eighth of its widths, with what makes it learn from little data."""
     return reference_fused().changed(
         {
@@ -76,7 +76,7 @@ def eighth(context_sizes: tuple[int, ...]) -> Recipe:
             "history": HistoryRecipe(encoder=Part.from_plain(FLATTENED, "encoder"), newest=20),
             "interaction.mlp": (128, 64, 32),
             "interaction.head": (16,),
-            "context": ContextRecipe(sizes=context_sizes, dim=8, user_dim=8, user_dropout=0.1),
+            "context": ContextRecipe(dim=8, user_dim=8, user_dropout=0.1),
         }
     )
 
@@ -85,7 +85,7 @@ def samples_per_second(cells: dict[str, Cell], data: Data, *, rounds: int = 9) -
     """Name -> rows a second of training steps, one thread: medians, all in turn."""
     steppers, batches = {}, {}
     for name, cell in cells.items():
-        ranker = build_ranker(cell.recipe, data.items, known_users=data.known_users)
+        ranker = build_ranker(cell.recipe, data.items, data.inputs)
         steppers[name] = Stepper(
             ranker.train(), cell.recipe.training, torch.device("cpu"), click_loss
         )
@@ -143,7 +143,7 @@ def plot_cost(rows: list[dict[str, Any]]) -> Figure:
 
 def interaction_parameters(recipe: Recipe, data: Data) -> int:
     """Of crosses, bottleneck and MLP."""
-    ranker = build_ranker(recipe, data.items, known_users=data.known_users)
+    ranker = build_ranker(recipe, data.items, data.inputs)
     return sum(p.numel() for p in ranker.interaction.parameters())
 
 
@@ -153,7 +153,7 @@ def main() -> None:
     root = begin(given)
     data = read_data(root)
     rows = {name: ROWS[name] for name in given.rows}
-    results = train_all(rows, eighth(data.files.context_sizes), root, given)
+    results = train_all(rows, eighth(), root, given)
     summary = summarise(results, data, baseline=BASELINE, jobs=given.jobs)
     cells = {name: found[0].cell for name, found in results.items()}
     rates = samples_per_second(cells, data)

@@ -65,17 +65,18 @@ def one(data: Path, out: Path, seed: int, options: list[str]) -> dict[str, Any]:
     command = [sys.executable, str(EXAMPLE), "--data", str(data), "--out", str(out)]
     subprocess.run([*command, "--seed", str(seed), "--no-audit", "--quiet", *options], check=True)
     found = json.loads((out / "metrics.json").read_text())
+    (task,) = found["tasks"].values()
     label = pq.read_table(data / "test_labels.parquet")["label"].to_numpy()
     predicted = np.loadtxt(out / "prediction.csv", delimiter=",", skiprows=1)[:, 1]
     return {
         "seed": seed,
         "valid_auc": found["valid"]["auc"],
         "valid_logloss": found["valid"]["logloss"],
-        "valid_auc_unseen": found["auc_unseen_items"],
+        "valid_auc_unseen": task["ranker"]["auc_unseen_items"],
         "test_auc": auc(label, predicted),
-        "no_content": found["no_content"],
+        "no_content": task["no_content"],
         "parameters": found["parameters"],
-        "baselines": {name: value["auc"] for name, value in found["baselines"].items()},
+        "baselines": {name: task[name]["auc"] for name in ("item_mean", "user_item_mean")},
         "seconds": found["seconds"]["train"],
     }
 

@@ -15,7 +15,7 @@ from cells import Cell, Result, run_cells
 from machine import RESULTS
 
 from mmrec.config import TrainConfig
-from mmrec.data.microlens import SPLITS, MicroLens
+from mmrec.data.clicks import SPLITS, ClickData
 from mmrec.datasets.click_model import ClickModel
 from mmrec.datasets.synthetic import SyntheticConfig, make_synthetic
 from mmrec.errors import InputError
@@ -115,7 +115,7 @@ def prepare(given: argparse.Namespace) -> Path:
 
 def bind(out: Path, root: Path, *, restart: bool) -> None:
     """Refuse cells of other data in `out`, also of data written again in the same place."""
-    files = MicroLens.open(root, check=False)
+    files = ClickData.open(root, check=False)
     splits = {name: getattr(files, name).stat() for name in SPLITS}
     said = {
         "data": str(root.resolve()),
@@ -134,7 +134,7 @@ def arguments(description: str, *, name: str, epochs: int = 2) -> argparse.Argum
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("data", nargs="?", type=Path, help="data set in the MicroLens layout")
+    parser.add_argument("data", nargs="?", type=Path, help="data set with features and test labels")
     parser.add_argument("--synthetic", choices=SYNTHETIC, help="draw clicks of a known model")
     parser.add_argument("--items", type=int, default=2000, help="synthetic items (2000)")
     parser.add_argument("--train-rows", type=int, default=120_000, help="synthetic (120000)")

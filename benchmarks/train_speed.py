@@ -33,11 +33,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmrec.cli import run
 from mmrec.config import Speed, TrainConfig
+from mmrec.data.batches import ToBatch
 from mmrec.data.items import ItemTable
-from mmrec.data.microlens import to_batch
-from mmrec.data.schema import COLUMNS_LABELLED
+from mmrec.data.microlens import MICROLENS
 from mmrec.io.files import write_json
-from mmrec.models import build_ranker, get_recipe
+from mmrec.models import Inputs, build_ranker, get_recipe
+from mmrec.nn.categorical import Vocabulary
 from mmrec.stream.loader import make_loader
 from mmrec.stream.stream import ParquetStream
 from mmrec.train.loaders import on_device
@@ -45,6 +46,9 @@ from mmrec.train.step.precision import resolve_device
 from mmrec.train.step.stepper import Stepper, click_loss
 
 LENGTH, EPOCH_ROWS, WARM_UP = 100, 3_600_000, 1
+# What `write_data` writes: two columns of levels 1 … 10 beside the history.
+COLLATE = ToBatch(MICROLENS.clicks, ("item_seq",))
+INPUTS = Inputs(categorical=(Vocabulary(torch.arange(1, 11)),) * 2)
 PEAK_BFLOAT16 = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense, by NVIDIA's data sheets
 
 
@@ -106,7 +110,7 @@ def measure_mmrec(
 ) -> dict[str, Any]:
     """The trainer's own step, fed by the library's loader."""
     torch.manual_seed(0)
-    items = ItemTable.read(data / "item_info.parquet")
+    items = ItemTable.read(data / "item_info.parquet", MICROLENS.items)
     config = TrainConfig(
         learning_rate=5e-4,
         compile=given.compile,
@@ -116,14 +120,14 @@ def measure_mmrec(
     )
     recipe = get_recipe(given.recipe)
     recipe = recipe.with_ready_vectors() if recipe.two_stage else recipe
-    model = build_ranker(replace(recipe, training=config), items)
+    model = build_ranker(replace(recipe, training=config), items, INPUTS)
     stepper = Stepper(model, config, device, click_loss)
     stream = ParquetStream(
         data / "train.parquet",
         batch_size=size,
-        columns=COLUMNS_LABELLED,
+        columns=COLLATE.columns,
         list_widths={"item_seq": LENGTH},
-        collate=to_batch,
+        collate=COLLATE,
         shuffle=True,
         drop_last=True,
     )

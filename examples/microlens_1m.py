@@ -10,6 +10,7 @@ command resumes where it was stopped, also on another number of ranks.
 """
 
 import argparse
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -17,8 +18,9 @@ from typing import Any
 
 import torch
 
-from mmrec import ItemTable, MicroLens, Recipe, build_ranker, fit, get_recipe, predict
-from mmrec.analysis import diagnose, plot_run, summarise
+from mmrec import ClickData, Inputs, ItemTable, Recipe, build_ranker, describe, fit, get_recipe
+from mmrec import predict as predict_rows
+from mmrec.analysis import diagnose_tasks, plot_run, summarise
 from mmrec.audit import audit
 from mmrec.cli import Stages, run, two_columns
 from mmrec.data.artifacts import write_item_embeddings, write_item_info
@@ -27,6 +29,7 @@ from mmrec.datasets.synthetic import SyntheticConfig, make_synthetic, write_capt
 from mmrec.embed import OpenClipEncoder, embed_items, train_tiny_clip
 from mmrec.io.files import remove, write_json
 from mmrec.io.plain import parse_settings, to_plain
+from mmrec.io.provenance import provenance
 from mmrec.models import Ranker, check_parts
 from mmrec.models.pretrain import pretrained_vectors
 from mmrec.predict import write_submission
@@ -76,24 +79,25 @@ class Pipeline:
                 print(from_first(lambda: audit(self.data.root, out=out / "audit").headlines()))
         with stage("embed"):
             self.items = self.read_items()
-        self.recipe = self.recipe.changed({"context.sizes": self.data.context_sizes})
         if self.recipe.two_stage:
             with stage("pretrain"):
                 self.vectors = from_first(self.pretrain)
                 self.items = self.items.with_vectors(self.vectors)
                 self.recipe = self.recipe.with_ready_vectors()
         with stage("train"):
-            pairs = read_pairs(self.data.valid)
-            self.known_users = from_first(lambda: self.counts.users_shared_with(pairs))
+            pairs = read_pairs(self.data.valid, self.data.schema.clicks)
+            users = from_first(lambda: self.counts.users_shared_with(pairs))
+            self.inputs = Inputs.of(self.data, self.counts, self.items, known_users=users)
             self.recipe = self.recipe.changed({"batch_size": from_first(self.batch_size)})
             ranker, best = self.train(self.recipe, out / "ranker")
-            from_first(lambda: plot_run(out, pairs.label, best.probability))
+            from_first(lambda: plot_run(out, best))
         if not args.no_diagnosis:
             with stage("diagnose"):
                 # A rank draws donors from its own rows.
-                found = diagnose(ranker, self.loader("valid"), progress=False, **self.how)
+                found = diagnose_tasks(ranker, self.loader("valid"), progress=False, **self.how)
                 from_first(lambda: write_json(out / "diagnosis.json", to_plain(found)))
-                print(f"what the ranker's AUC on valid rests on: {found.table()}")
+                for task, of in found.items():
+                    print(f"what the ranker's AUC of {task} on valid rests on: {of.table()}")
         plain: Scores | None = None
         if not args.no_ablation:
             with stage("train without content"):
@@ -103,7 +107,8 @@ class Pipeline:
 
         def report() -> None:
             figures, lines = summarise(self.data, self.counts, ranker, best, plain)
-            figures |= {"recipe": to_plain(self.recipe), "seconds": stage.seconds, "files": files}
+            figures |= {"recipe": to_plain(self.recipe), "schema": self.data.schema.to_dict()}
+            figures |= {**provenance(), "seconds": stage.seconds, "files": files}
             write_json(out / "metrics.json", figures)
             spent = {f"seconds, {name}": f"{value:.1f}" for name, value in stage.seconds.items()}
             print("\nsynthetic data, tiny encoder" if args.data is None else "")
@@ -111,7 +116,7 @@ class Pipeline:
 
         from_first(report)
 
-    def open_data(self) -> tuple[MicroLens, ClickCounts]:
+    def open_data(self) -> tuple[ClickData, ClickCounts]:
         """Find the data, or draw them from a known click model; check them, count clicks."""
         if self.args.restart:
             remove(self.out, WRITTEN)
@@ -119,8 +124,8 @@ class Pipeline:
         if self.args.data is None:
             print("no --data given: synthetic data, drawn from a click model that is known")
             make_synthetic(self.out / "data", SyntheticConfig(seed=self.args.seed))
-        data = MicroLens.open(self.args.data or self.out / "data")
-        return data, count_clicks(data.train, data.num_items)
+        data = ClickData.open(self.args.data or self.out / "data")
+        return data, count_clicks(data.train, data.schema.clicks, data.num_items)
 
     def read_items(self) -> ItemTable:
         """Tags and frozen features: ready ones, else those of pictures and titles."""
@@ -128,8 +133,9 @@ class Pipeline:
         features: Path | None = args.features or (None if args.model else self.data.features)
         if features is not None:
             print(f"features: ready-made, from {features}")
-        columns = {"image_column": args.image_column, "text_column": args.text_column}
-        return ItemTable.read(self.data.item_info, features or self.embed(), **columns)
+        items = self.data.schema.items
+        items = replace(items, modalities={**items.modalities, **args.columns})
+        return ItemTable.read(self.data.item_info, items, features or self.embed())
 
     def embed(self) -> Path:
         """Every cover and caption through frozen CLIP, each rank its share; resumable."""
@@ -139,13 +145,12 @@ class Pipeline:
             model, weights = from_first(lambda: tiny_clip(self.out / "encoder", args.seed))
         how = {"device": args.device, "precision": args.clip_precision}
         encoder = OpenClipEncoder(model_name=model, pretrained=weights, **how)
-        titles, column = self.data.titles()
         report = embed_items(
             encoder,
-            items=titles,
+            items=self.data.titles(),
             images=self.data.images,
             out=self.out / "features",
-            title_column=column,
+            schema=self.data.schema.items,
             workers=args.workers,
             restart=args.restart,
             rank=self.world.rank,
@@ -164,8 +169,7 @@ class Pipeline:
     def build(self, recipe: Recipe) -> Ranker:
         """A ranker with fresh weights, the same on every rank."""
         torch.manual_seed(self.args.seed)
-        users, items = self.known_users, self.counts.known_items
-        return build_ranker(recipe, self.items, known_users=users, known_items=items)
+        return build_ranker(recipe, self.items, self.inputs)
 
     def batch_size(self) -> int:
         """Rows of a global batch: the recipe's, or the largest that fits, as found at the start."""
@@ -181,21 +185,28 @@ class Pipeline:
         """Train one ranker; returns it with its best weights, and its scores of valid."""
         ranker, size = self.build(recipe), recipe.batch_size or 1
         train, valid = self.loader("train", batch_size=size, shuffle=True), self.loader("valid")
-        fit(ranker, train, valid, config=recipe.training, out=out, recipe=recipe.binding())
+        described = describe(recipe, self.inputs)
+        fit(ranker, train, valid, config=recipe.training, out=out, recipe=described)
         return ranker, score(ranker, valid, **self.how)
 
     def predict(self, ranker: Ranker) -> dict[str, str]:
         """Write the submission, the embeddings and an item_info that holds them."""
         rows, progress = self.data.rows["test"], self.recipe.training.progress
         loader = self.loader("test")
-        _, probability = predict(ranker, loader, num_rows=rows, progress=progress, **self.how)
+        _, probability = predict_rows(ranker, loader, num_rows=rows, progress=progress, **self.how)
         fused = ranker.items.content_table() if self.vectors is None else self.vectors
 
         def write() -> dict[str, str]:
-            out, data, column = self.out, self.data, self.args.column
-            csv, archive = write_submission(data.test_ids(), probability, out, column=column)
-            embeddings = write_item_embeddings(out / "custom_item_embeddings.parquet", fused)
-            info = write_item_info(data.item_info, out / "item_info.parquet", fused)
+            out, data, schema = self.out, self.data, self.data.schema
+            tasks = schema.clicks.labels
+            names = {"id_column": schema.clicks.row_id or "row"}
+            columns = [self.args.column] if len(tasks) == 1 else tasks
+            csv, archive = write_submission(
+                data.row_ids(), probability, out, columns=columns, **names
+            )
+            place = out / "custom_item_embeddings.parquet"
+            embeddings = write_item_embeddings(place, fused, schema.items)
+            info = write_item_info(data.item_info, out / "item_info.parquet", fused, schema.items)
             files = {"custom_item_embeddings": embeddings, "item_info": info}
             files |= {"prediction": csv, "submission": archive, "metrics": out / "metrics.json"}
             return {name: str(path) for name, path in files.items()}
@@ -218,15 +229,15 @@ def parse() -> argparse.Namespace:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     add = parser.add_argument
-    add("--data", type=Path, help="data in the MicroLens layout (synthetic data)")
+    add("--data", type=Path, help="a data set's folder (synthetic data)")
     add("--out", type=Path, default=Path("out"), help="where all results go (out)")
     add("--restart", action="store_true", help="from scratch instead of resuming")
     add("--column", default="Task1&2", help="prediction column (Task1&2)")
     add("--model", help="open_clip model name or config .json (ViT-B-32)")
     add("--pretrained", help="its pretrained tag or weights file (openai)")
     add("--features", type=Path, help="ready feature parquet (DATA/features.parquet if there)")
-    add("--image-column", default="image_emb", help="its image vectors (image_emb)")
-    add("--text-column", default="text_emb", help="its text vectors (text_emb)")
+    for name in ("image", "text"):
+        add(f"--{name}-column", help=f"its {name} vectors (as the schema says)")
     add("--clip-precision", default="auto", help="auto, fp32, bf16 or fp16 (auto)")
     add("--workers", type=int, help="image decoding processes (one a core)")
     add("--recipe", default="small", help="a recipe's name or .toml file (small)")
@@ -237,6 +248,8 @@ def parse() -> argparse.Namespace:
         add(f"--no-{what}", action="store_true", help=f"leave the {what} out")
     add("--quiet", action="store_true", help="no progress bars")
     args = parser.parse_args()
+    columns = {"image": args.image_column, "text": args.text_column}
+    args.columns = {name: column for name, column in columns.items() if column is not None}
     recipe = get_recipe(args.recipe).changed({"items.content_dim": EMBEDDING_WIDTH})
     run = {"seed": args.seed, "device": args.device, "progress": not args.quiet}
     recipe = recipe.changed({f"training.{name}": value for name, value in run.items()})

@@ -21,7 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mmrec import Schema
 from mmrec.cli import run
+from mmrec.data.microlens import MICROLENS
 from mmrec.datasets.synthetic import SyntheticConfig, make_synthetic
 from mmrec.embed.tiny import TINY_CONFIG, make_model, save_model
 from mmrec.io.files import write_json
@@ -54,6 +56,7 @@ def metrics(out: Path) -> dict[str, Any]:
     """All of metrics.json but what differs from run to run."""
     found: dict[str, Any] = json.loads((out / "metrics.json").read_text())
     del found["seconds"], found["files"], found["recipe"]["training"]["save_every_seconds"]
+    del found["command"]
     return found
 
 
@@ -71,9 +74,15 @@ def test_metrics_hold_the_promised_keys(finished: Path) -> None:
     assert found["rows"] == ROWS
     assert found["parameters"] > 1000
     assert set(found["valid"]) == {"auc", "logloss"}
-    assert set(found["baselines"]) == {"item_mean", "user_item_mean"}
-    assert set(found["no_content"]) == {"auc", "auc_unseen_items"}
-    assert 0 <= found["auc_unseen_items"] <= 1
+    assert set(found["tasks"]) == {"label"}
+    of = found["tasks"]["label"]
+    assert set(of) == {"ranker", "no_content", "item_mean", "user_item_mean"}
+    assert all(set(some) == {"auc", "auc_unseen_items"} for some in of.values())
+    assert of["ranker"]["auc"] == pytest.approx(found["valid"]["auc"])
+    assert 0 <= of["ranker"]["auc_unseen_items"] <= 1
+    assert Schema.from_dict(found["schema"]) == MICROLENS
+    assert found["command"][1:3] == [str(SCRIPT), "--data"]
+    assert {"python", "torch", "mmrec"} <= set(found["versions"])
     assert set(found["oracle"]) == {"auc", "logloss"}
     assert all(Path(path).is_file() for path in found["files"].values())
     assert {"embed", "train", "predict"} <= set(found["seconds"])

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-import ddp_example
 import numpy as np
 import pandas as pd
 import pytest
+from launching import launch
 
 from mmrec.datasets.synthetic import SyntheticConfig, make_synthetic
 from mmrec.embed.tiny import TINY_CONFIG, make_model, save_model
@@ -22,37 +17,6 @@ from mmrec.train import load_checkpoint
 # Ranks add their gradients in another order than one process does: 6.2e-8 of a probability
 # (2026-11-23, 2 shared CPU cores, torch 2.15).
 BOUND = 1e-6
-
-
-def launch(ranks: int, *options: str, limit: float = 200) -> list[tuple[int, str, str]]:
-    """What torchrun does on one machine, without its supervisor: (exit code, stdout, stderr)s."""
-    command = [sys.executable, str(Path(ddp_example.__file__)), *options]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    group = {"WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "MASTER_PORT": port}
-    processes = []
-    for rank in range(ranks):
-        place = {"RANK": rank, "LOCAL_RANK": rank, "OMP_NUM_THREADS": 1, **group}
-        # When a rank has gone, torch's own store may warn of it, with a stack; ours is the error.
-        place["TORCH_CPP_LOG_LEVEL"] = "ERROR"
-        environment = os.environ | {k: str(v) for k, v in place.items()}
-        processes.append(
-            subprocess.Popen(
-                command,
-                env=environment | {"MASTER_ADDR": "127.0.0.1"},
-                text=True,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-            )
-        )
-    until = time.monotonic() + limit
-    try:
-        outputs = [process.communicate(timeout=until - time.monotonic()) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    return [(p.returncode, *output) for p, output in zip(processes, outputs, strict=True)]
 
 
 def options(source: Path, out: Path) -> list[str]:

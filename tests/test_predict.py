@@ -107,35 +107,47 @@ def test_non_finite_predictions_are_errors() -> None:
 
 def test_submission_files(tmp_path: Path) -> None:
     ids, probability = np.array([7, 3, 11]), np.array([0.123456789123, 1e-12, 1.0])
-    csv_path, zip_path = write_submission(ids, probability, tmp_path)
+    names = {"id_column": "ID", "columns": ["Task1&2"]}
+    csv_path, zip_path = write_submission(ids, probability, tmp_path, **names)
     assert csv_path.read_text() == "ID,Task1&2\n7,0.123456789\n3,1e-12\n11,1\n"
     with zipfile.ZipFile(zip_path) as archive:
         assert archive.namelist() == ["prediction.csv"]
         assert archive.read("prediction.csv") == csv_path.read_bytes()
     first = zip_path.read_bytes()
-    write_submission(ids, probability, tmp_path)
+    write_submission(ids, probability, tmp_path, **names)
     assert zip_path.read_bytes() == first
     assert sorted(path.name for path in tmp_path.iterdir()) == ["prediction.csv", "prediction.zip"]
 
 
 def test_column_is_choosable_and_quoted(tmp_path: Path) -> None:
-    csv_path, _ = write_submission([1], [0.5], tmp_path, column='a,"b"')
+    csv_path, _ = write_submission([1], [0.5], tmp_path, id_column="ID", columns=['a,"b"'])
     assert list(pd.read_csv(csv_path).columns) == ["ID", 'a,"b"']
+
+
+def test_several_tasks_are_columns_and_ids_may_be_strings(tmp_path: Path) -> None:
+    """Ids keep every digit, whatever their type."""
+    both = np.array([[0.25, 0.5], [1.0, 0.125]])
+    for ids in (["a-1", "b"], np.array([2**63 - 1, 2**63 - 3])):
+        path, _ = write_submission(ids, both, tmp_path, id_column="key", columns=["click", "buy"])
+        lines = path.read_text().splitlines()
+        assert lines == ["key,click,buy", f"{ids[0]},0.25,0.5", f"{ids[1]},1,0.125"]
+    with pytest.raises(InputError, match="2 prediction columns need names of their own"):
+        write_submission(["a", "b"], both, tmp_path / "x", id_column="key", columns=["click"])
 
 
 @pytest.mark.parametrize(
     ("ids", "probability", "column", "sentence"),
     [
         ([1, 2], [0.5], "p", "one length"),
-        ([1, 1], [0.5, 0.5], "p", "1 came 2 times"),
+        ([1, 1], [0.5, 0.5], "p", "every ID must come once, 1 comes again"),
         ([1, 2], [0.5, 1.5], "p", "got 1.5 for ID 2"),
         ([1, 2], [0.5, float("nan")], "p", "got nan for ID 2"),
-        ([1, 2], [0.5, 0.5], "ID", "a name other than ID"),
+        ([1, 2], [0.5, 0.5], "ID", "names of their own other than ID"),
     ],
 )
 def test_bad_submissions_write_nothing(
     tmp_path: Path, ids: list[int], probability: list[float], column: str, sentence: str
 ) -> None:
     with pytest.raises(InputError, match=sentence):
-        write_submission(ids, probability, tmp_path / "out", column=column)
+        write_submission(ids, probability, tmp_path / "out", id_column="ID", columns=[column])
     assert not (tmp_path / "out").exists()

@@ -15,13 +15,13 @@ import torch
 
 from mmrec import Batch
 from mmrec.cli import run
+from mmrec.data.clicks import ClickData
+from mmrec.data.counts import count_clicks
 from mmrec.data.items import ItemTable
-from mmrec.data.microlens import MicroLens, to_batch
-from mmrec.models import build_ranker, small
+from mmrec.models import Inputs, build_ranker, describe, small
 from mmrec.predict import load_ranker, predict
 from mmrec.predict.__main__ import main
-from mmrec.stream.loader import Loader, make_loader
-from mmrec.stream.stream import ParquetStream
+from mmrec.stream.loader import Loader
 from mmrec.train import Interrupted, TrainConfig, fit, load_checkpoint
 
 ITEMS, LENGTH, ROWS = 29, 7, {"train": 211, "valid": 61, "test": 53}
@@ -66,21 +66,16 @@ class Tapped:
             yield batch
 
 
-def loader(data: MicroLens, split: str, workers: int = 0, size: int = 16) -> Loader[Batch]:
-    stream = ParquetStream(
-        getattr(data, split),
-        batch_size=size,
-        columns=data.columns(split),
-        list_widths={"item_seq": data.history_length},
-        collate=to_batch,
-        shuffle=split == "train",
-        seed=3,
-    )
-    return make_loader(stream, num_workers=workers)
+def loader(data: ClickData, split: str, workers: int = 0, size: int = 16) -> Loader[Batch]:
+    how = {"shuffle": split == "train", "seed": 3}
+    return data.loader(split, batch_size=size, workers=workers, **how)
 
 
 def train(root: Path, out: Path, *, workers: int = 0, stop_at: int | None = None) -> None:
-    data = MicroLens.open(root)
+    data = ClickData.open(root)
+    items = ItemTable.read(data.item_info, data.schema.items)
+    counts = count_clicks(data.train, data.schema.clicks, data.num_items)
+    inputs = Inputs.of(data, counts, items, known_users=torch.arange(9))
     recipe = small().changed(
         {
             "history.encoder": {"name": "transformer", "last": 0, "width": 8, "ff_dim": 8},
@@ -90,21 +85,20 @@ def train(root: Path, out: Path, *, workers: int = 0, stop_at: int | None = None
         }
     )
     torch.manual_seed(1)
-    known = torch.arange(9)
 
     def hook(given: int) -> None:
         if given == stop_at:
             raise KeyboardInterrupt
 
     fit(
-        build_ranker(recipe, ItemTable.read(data.item_info), known_users=known),
+        build_ranker(recipe, items, inputs),
         Tapped(loader(data, "train", workers), hook),
         loader(data, "valid"),
         config=TrainConfig(
             epochs=2, learning_rate=0.01, progress=False, device="cpu", save_every_steps=4
         ),
         out=out,
-        recipe=recipe.binding(),
+        recipe=describe(recipe, inputs),
     )
 
 
@@ -128,14 +122,25 @@ def test_resumes_bitwise_also_with_other_workers_and_predicts_from_the_checkpoin
     answers = []
     for size in (7, 2048):
         out = tmp_path / f"out{size}"
-        command(monkeypatch, tmp_path / "whole", "--data", root, "--out", out, "--batch-size", size)
+        command(
+            monkeypatch,
+            tmp_path / "whole",
+            "--data",
+            root,
+            "--out",
+            out,
+            "--batch-size",
+            size,
+            "--column",
+            "click",
+        )
         answers.append(pd.read_csv(out / "prediction.csv"))
     assert answers[0]["ID"].tolist() == [3 * row + 100 for row in range(ROWS["test"])]
-    np.testing.assert_allclose(answers[0]["Task1&2"], answers[1]["Task1&2"], atol=1e-6)
-    data = MicroLens.open(root)
-    ranker = load_ranker(tmp_path / "whole", ItemTable.read(data.item_info))
+    np.testing.assert_allclose(answers[0]["click"], answers[1]["click"], atol=1e-6)
+    data = ClickData.open(root)
+    ranker = load_ranker(tmp_path / "whole", ItemTable.read(data.item_info, data.schema.items))
     _, probability = predict(ranker, loader(data, "test"), device="cpu")
-    np.testing.assert_allclose(answers[1]["Task1&2"], probability, atol=1e-6)
+    np.testing.assert_allclose(answers[1]["click"], probability, atol=1e-6)
 
 
 def test_mistakes_are_one_sentence_and_exit_code_2(

@@ -1,26 +1,28 @@
 """What a trained model rests on, its figures and pictures.
 
-`diagnose.py` (what carries the AUC), `summary.py` (figures beside baselines), `plots.py`.
+`diagnose.py` (what carries the AUC), `spoilings.py` (how an input is spoiled), `summary.py`
+(figures beside baselines), `plots.py`.
 """
 
-from mmrec.analysis.diagnose import (
-    Contribution,
-    Diagnosis,
+from mmrec.analysis.diagnose import Contribution, Diagnosis, diagnose, diagnose_tasks
+from mmrec.analysis.plots import plot_calibration, plot_run, plot_training
+from mmrec.analysis.spoilings import (
     HasContent,
+    HasItemFeatures,
     HasItemTables,
     HasKnownItems,
-    diagnose,
 )
-from mmrec.analysis.plots import plot_calibration, plot_run, plot_training
 from mmrec.analysis.summary import summarise
 
 __all__ = [
     "Contribution",
     "Diagnosis",
     "HasContent",
+    "HasItemFeatures",
     "HasItemTables",
     "HasKnownItems",
     "diagnose",
+    "diagnose_tasks",
     "plot_calibration",
     "plot_run",
     "plot_training",

@@ -4,19 +4,30 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 
-from mmrec.errors import InputError
+from mmrec.errors import InputError, require
 from mmrec.io.files import replacing
 from mmrec.metrics.calibration import calibration_curve, calibration_error, predicted_over_observed
+from mmrec.train.evaluate import Scores
 from mmrec.train.state.log import read_log
 
 
-def plot_run(out: Path, label: ArrayLike, probability: ArrayLike) -> None:
-    """Both pictures of a run of the example, where matplotlib is installed."""
-    if find_spec("matplotlib"):
-        plot_training(out / "ranker")
-        plot_calibration(label, probability, out / "calibration.png")
+def plot_run(out: Path, scores: Scores) -> None:
+    """The pictures of a run of the example, where matplotlib is installed.
+
+    Args:
+        scores: of labelled rows; calibration is drawn once a task.
+    """
+    if not find_spec("matplotlib"):
+        return
+    plot_training(out / "ranker")
+    for task in scores.tasks:
+        of = scores.of_task(task)
+        require(of.label is not None, "a calibration needs labels, the scores have none")
+        name = "calibration.png" if len(scores.tasks) == 1 else f"calibration_{task}.png"
+        plot_calibration(np.asarray(of.label), of.probability, out / name)
 
 
 def plot_training(out: Path) -> Path:

@@ -5,16 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
+from mmrec.data.clicks import ClickData
 from mmrec.data.counts import ClickCounts, read_pairs
-from mmrec.data.microlens import MicroLens
 from mmrec.metrics import auc
 from mmrec.train.evaluate import Scores
 
 
 def summarise(
-    data: MicroLens,
+    data: ClickData,
     counts: ClickCounts,
     model: nn.Module,
     scores: Scores,
@@ -29,31 +30,45 @@ def summarise(
 
     AUC of unseen items is over rows whose target train never shows; None where valid has none.
     """
-    pairs = read_pairs(data.valid)
-    label = pairs.label.astype(np.float64)
+    pairs = read_pairs(data.valid, data.schema.clicks)
     unseen = ~counts.known_items.numpy()[pairs.item]
-
-    def aucs(some: Scores) -> dict[str, float | None]:
-        both = len(np.unique(label[unseen])) == 2
-        of_unseen = auc(label[unseen], some.logit[unseen]) if both else None
-        return {"auc": some.metrics()["auc"], "auc_unseen_items": of_unseen}
-
-    ranker = aucs(scores)
-    bases = {
+    logits = {"ranker": scores.logit, "no_content": None if plain is None else plain.logit}
+    columns = {
+        name: None if logit is None else logit.reshape(len(unseen), -1)
+        for name, logit in logits.items()
+    } | {
         "item_mean": counts.item_logit(pairs.item),
         "user_item_mean": counts.user_item_logit(pairs.user, pairs.item),
+    }
+    tasks = {
+        task: {
+            name: None if logit is None else _aucs(pairs.labels[:, at], logit[:, at], unseen)
+            for name, logit in columns.items()
+        }
+        for at, task in enumerate(scores.tasks)
     }
     figures: dict[str, Any] = {
         "rows": data.rows,
         "parameters": sum(p.numel() for p in model.parameters()),
         "valid": scores.metrics(),
-        "auc_unseen_items": ranker["auc_unseen_items"],
         "unseen_rows": int(unseen.sum()),
-        "baselines": {name: {"auc": auc(label, logit)} for name, logit in bases.items()},
-        "no_content": None if plain is None else aucs(plain),
+        "tasks": tasks,
         "oracle": _oracle(data.root),
     }
-    return figures, _lines(figures, ranker)
+    return figures, _lines(figures)
+
+
+def _aucs(
+    label: NDArray[np.float64], logit: NDArray[Any], unseen: NDArray[np.bool_]
+) -> dict[str, float | None]:
+    """AUC of the rows that have the label, and of those among them with unseen items."""
+    there = ~np.isnan(label)
+    new = there & unseen
+    both = len(np.unique(label[new])) == 2
+    return {
+        "auc": auc(label[there], logit[there]),
+        "auc_unseen_items": auc(label[new], logit[new]) if both else None,
+    }
 
 
 def _oracle(root: Path) -> dict[str, float] | None:
@@ -64,20 +79,22 @@ def _oracle(root: Path) -> dict[str, float] | None:
     return dict(json.loads(path.read_text())["oracle"]["valid"])
 
 
-def _lines(figures: dict[str, Any], ranker: dict[str, float | None]) -> dict[str, str]:
-    bases = {name: value["auc"] for name, value in figures["baselines"].items()}
-    valid, truth = figures["valid"], figures["oracle"]
+def _lines(figures: dict[str, Any]) -> dict[str, str]:
+    valid, truth, tasks = figures["valid"], figures["oracle"], figures["tasks"]
     lines = {
         "rows": ", ".join(f"{name} {count:,}" for name, count in figures["rows"].items()),
         "parameters": f"{figures['parameters']:,}",
-        "valid, item mean": f"AUC {bases['item_mean']:.4f}",
-        "valid, user mean + item mean": f"AUC {bases['user_item_mean']:.4f}",
     }
-    if figures["no_content"] is not None:
-        lines["valid, ranker without content"] = _text(figures["no_content"])
-    lines["valid, ranker"] = f"{_text(ranker)}, logloss {valid['logloss']:.4f}"
+    for task, of in tasks.items():
+        which, own = (f"valid, {task}", f"{task}/") if len(tasks) > 1 else ("valid", "")
+        lines[f"{which}, item mean"] = f"AUC {of['item_mean']['auc']:.4f}"
+        lines[f"{which}, user mean + item mean"] = f"AUC {of['user_item_mean']['auc']:.4f}"
+        if of["no_content"] is not None:
+            lines[f"{which}, ranker without content"] = _text(of["no_content"])
+        lines[f"{which}, ranker"] = f"{_text(of['ranker'])}, logloss {valid[f'{own}logloss']:.4f}"
     if truth is not None:
-        best = max(bases.values())
+        (of,) = tasks.values()
+        best = max(of["item_mean"]["auc"], of["user_item_mean"]["auc"])
         closed = (valid["auc"] - best) / (truth["auc"] - best)
         lines["valid, oracle"] = f"AUC {truth['auc']:.4f}, logloss {truth['logloss']:.4f}"
         lines["gap of best baseline to oracle"] = f"{closed:.0%} closed by the ranker"

@@ -8,15 +8,19 @@ import argparse
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 
 from mmrec.cli import run
+from mmrec.data.microlens import MICROLENS
 from mmrec.embed.captions import Captions
 from mmrec.embed.clip import PRECISIONS, OpenClipEncoder
 from mmrec.embed.extract import DTYPES, RESIZE, embed_items
 from mmrec.errors import InputError
+from mmrec.schema import Schema
 
 
 def parser() -> argparse.ArgumentParser:
@@ -27,12 +31,12 @@ def parser() -> argparse.ArgumentParser:
         "again does what is missing and nothing else.",
     )
     a = p.add_argument_group("input and output").add_argument
-    a("--items", required=True, metavar="FILE", help="parquet with item_id, item_title, item_tags")
-    a("--images", metavar="DIR", help="folder with <item_id>.jpg, or with item_images/ inside")
+    a("--items", required=True, metavar="FILE", help="parquet of ids, titles and tags")
+    a("--images", metavar="DIR", help="folder with <id>.jpg, or with item_images/ inside")
     a("--out", required=True, metavar="DIR", help="folder for the shards, report and contact sheet")
-    a("--id-column", default="item_id", metavar="NAME", help="default %(default)s")
-    a("--title-column", default="item_title", metavar="NAME", help="default %(default)s")
-    a("--tags-column", default="item_tags", metavar="NAME", help="default %(default)s")
+    a("--schema", type=Path, metavar="FILE", help="schema.json that names columns (MicroLens's)")
+    for what in ("id", "title", "tags"):
+        a(f"--{what}-column", metavar="NAME", help="instead of the schema's")
     a(
         "--image-column",
         metavar="NAME",
@@ -74,6 +78,10 @@ def main(argv: list[str] | None = None) -> None:
         device = args.device
         if device == "auto" and torch.cuda.is_available():
             device = f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
+        schema = (Schema.read(args.schema) if args.schema else MICROLENS).items
+        for name in ("id", "title", "tags"):
+            column = getattr(args, f"{name}_column")
+            schema = schema if column is None else replace(schema, **{name: column})
         captions = Captions(template=args.caption, tag_prefix=args.tag_prefix)
         encoder = OpenClipEncoder(
             model_name=args.model,
@@ -89,9 +97,7 @@ def main(argv: list[str] | None = None) -> None:
             images=args.images,
             out=args.out,
             captions=captions,
-            id_column=args.id_column,
-            title_column=args.title_column,
-            tags_column=args.tags_column,
+            schema=schema,
             image_column=args.image_column,
             shard_size=args.shard_size,
             batch_size=args.batch_size,

@@ -14,6 +14,7 @@ from typing import TypeVar
 import torch
 from tqdm import tqdm
 
+from mmrec.data.microlens import MICROLENS
 from mmrec.embed.captions import Captions
 from mmrec.embed.encoder import Encoder
 from mmrec.embed.forward import Forward, torch_threads
@@ -26,6 +27,7 @@ from mmrec.embed.shard import Shard, refuse_picture
 from mmrec.embed.sheet import draw_sheet
 from mmrec.errors import InputError
 from mmrec.io.pictures import MAX_PIXELS
+from mmrec.schema import Items
 
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
 RESIZE = ("auto", "worker", "device")
@@ -40,9 +42,7 @@ def embed_items(
     images: str | os.PathLike[str] | None,
     out: str | os.PathLike[str],
     captions: Captions | None = None,
-    id_column: str = "item_id",
-    title_column: str = "item_title",
-    tags_column: str = "item_tags",
+    schema: Items = MICROLENS.items,
     image_column: str | None = None,
     shard_size: int = 4096,
     batch_size: int | None = None,
@@ -62,15 +62,17 @@ def embed_items(
 ) -> EmbedReport:
     """Embed every item's picture and caption into parquet shards under `out`.
 
-    Shards that are there are kept; what is missing is done. Columns: item_id, image_emb,
-    text_emb, has_image, has_text, status, note. An item whose picture is missing or unreadable
-    falls back to its text alone: has_image is False, `status` says why.
+    Shards that are there are kept; what is missing is done. Columns: the
+    schema's id, image and text vectors, has_image, has_text, status, note. An item whose picture
+    is missing or unreadable falls back to its text alone: has_image is False, `status` says why.
 
     Args:
         encoder: see `Encoder`; `OpenClipEncoder` for any open_clip model.
         items: parquet of ids, titles and tags.
         images: folder of pictures, or None.
         captions: how title and tags become a caption.
+        schema: names of the columns: id, title and tags of `items`, and the modalities "image"
+            and "text" of what is written.
         image_column: column of `items` with the pictures' bytes, or with file names.
         shard_size: items in a shard; at most one shard's work is lost when a run is killed.
         batch_size: rows of a forward pass; None is 256 on CUDA, 64 elsewhere.
@@ -103,9 +105,7 @@ def embed_items(
         items,
         images=images,
         captions=captions,
-        id_column=id_column,
-        title_column=title_column,
-        tags_column=tags_column,
+        schema=schema,
         image_column=image_column,
     )
     on_cuda = encoder.device.type == "cuda"
@@ -121,6 +121,7 @@ def embed_items(
         "encoder": encoder.fingerprint(),
         "captions": captions.fingerprint(),
         "items": table.fingerprint(),
+        "columns": [schema.id, *schema.modalities.values()],
         "shard_size": shard_size,
         "dtype": dtype,
         "exif": exif,

@@ -12,11 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mmrec.data.microlens import MICROLENS
 from mmrec.embed.captions import Captions
 from mmrec.errors import InputError
 from mmrec.io.parquet import INTEGER, TEXT, Column, Kind, is_list, open_parquet, read_columns
 from mmrec.io.pictures import MISSING, NO_IMAGE_SOURCE, find_pictures
 from mmrec.io.sources import Source
+from mmrec.schema import Items
 
 types = pa.types
 
@@ -51,6 +53,7 @@ class Catalogue:
         files: N paths of pictures, None where there is none or it does not come from a file.
         image_column: name of the column of picture bytes, or None.
         images: the folder of pictures, or None.
+        schema: names of the columns.
     """
 
     path: Path
@@ -62,6 +65,7 @@ class Catalogue:
     files: list[str | None]
     image_column: str | None
     images: Path | None
+    schema: Items
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -94,9 +98,7 @@ def read_items(
     *,
     images: str | os.PathLike[str] | None,
     captions: Captions,
-    id_column: str = "item_id",
-    title_column: str = "item_title",
-    tags_column: str = "item_tags",
+    schema: Items = MICROLENS.items,
     image_column: str | None = None,
 ) -> Catalogue:
     """Read and check the items file, and find each item's picture.
@@ -113,19 +115,21 @@ def read_items(
             below 1 or there twice; the images folder is not there.
     """
     path, root = Path(path), None if images is None else Path(images)
-    needed = {id_column: INTEGER} | ({} if image_column is None else {image_column: PICTURE})
-    source = open_parquet(path, needed, optional={title_column: TITLE, tags_column: TAGS})
-    schema = source.schema
-    words = [name for name in (title_column, tags_column) if name in schema.names]
+    needed = {schema.id: INTEGER} | ({} if image_column is None else {image_column: PICTURE})
+    kinds = {schema.title: TITLE, schema.tags: TAGS}
+    optional = {name: kind for name, kind in kinds.items() if name is not None}
+    source = open_parquet(path, needed, optional=optional)
+    names = source.schema.names
+    words = [name for name in optional if name in names]
     if not words:
-        raise InputError(
-            f"a column {title_column} or {tags_column} is needed, got {schema.names} in {path}"
-        )
-    if image_column is not None and TEXT.accepts(schema.field(image_column).type):
+        wanted = " or ".join(optional) or "of titles or tags"
+        raise InputError(f"a column {wanted} is needed, got {names} in {path}")
+    if image_column is not None and TEXT.accepts(source.schema.field(image_column).type):
         words.append(image_column)
-    columns = _read(source, id_column, words)
-    ids, missing = columns[id_column], [None] * len(columns[id_column])
-    titles, tags = columns.get(title_column, missing), columns.get(tags_column, missing)
+    columns = _read(source, schema.id, words)
+    ids, missing = columns[schema.id], [None] * len(columns[schema.id])
+    titles = columns.get(schema.title or "", missing)
+    tags = columns.get(schema.tags or "", missing)
     files: list[str | None] = list(missing)
     if image_column is None:
         pictures = "none" if root is None else "folder"
@@ -146,6 +150,7 @@ def read_items(
         files=files,
         image_column=image_column if pictures == "column" else None,
         images=root,
+        schema=schema,
     )
 
 

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from mmrec.errors import InputError
 from mmrec.io.files import replacing
 from mmrec.io.identity import bind_identity
+from mmrec.schema import Items
 
 IDENTITY = "identity.json"
 REPORT = "report.json"
@@ -53,6 +54,7 @@ def pending(out: Path, count: int) -> list[int]:
 
 def write_shard(
     path: Path,
+    schema: Items,
     *,
     ids: Vectors,
     image: Vectors,
@@ -68,7 +70,9 @@ def write_shard(
         InputError: a vector holds NaN or infinity (float16 overflow, say).
         OSError: no space, no permission.
     """
-    for name, vectors in (("image_emb", image), ("text_emb", text)):
+    given = {"image": image, "text": text}
+    columns = {schema.modalities.get(name, name): v for name, v in given.items()}
+    for name, vectors in columns.items():
         bad = ~np.isfinite(vectors).all(axis=1)
         if bad.any():
             raise InputError(
@@ -77,9 +81,8 @@ def write_shard(
             )
     table = pa.table(
         {
-            "item_id": pa.array(ids),
-            "image_emb": _fixed_lists(image),
-            "text_emb": _fixed_lists(text),
+            schema.id: pa.array(ids),
+            **{name: _fixed_lists(vectors) for name, vectors in columns.items()},
             "has_image": pa.array(has_image),
             "has_text": pa.array(has_text),
             "status": pa.array(list(status), pa.string()),
@@ -102,8 +105,14 @@ def write_shard(
 def read_statuses(out: Path) -> Iterator[tuple[list[int], list[bool], list[str], list[str]]]:
     """(item ids, has_text, statuses, notes) of each shard."""
     for path in shard_paths(out):
-        table = pq.read_table(path, columns=["item_id", "has_text", "status", "note"])
-        yield tuple(table.column(i).to_pylist() for i in range(4))
+        table = read_shard(path, 0, 4, 5, 6)
+        yield tuple(column.to_pylist() for column in table.columns)
+
+
+def read_shard(path: Path, *places: int) -> pa.Table:
+    """Columns of a shard by their place, whatever the schema calls them; see `write_shard`."""
+    names = pq.read_schema(path).names
+    return pq.read_table(path, columns=[names[place] for place in places])
 
 
 @contextmanager

@@ -95,6 +95,7 @@ class Shard:
             with self._seconds.timed("write"):
                 write_shard(
                     self.path,
+                    self._table.schema,
                     ids=self._table.ids[self.rows.start : self.rows.stop],
                     image=spread(image, self._image_row),
                     text=spread(text, text_row),

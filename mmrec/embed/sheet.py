@@ -20,13 +20,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mmrec.cli import run
+from mmrec.data.microlens import MICROLENS
 from mmrec.embed.captions import Captions
 from mmrec.embed.items import Catalogue, read_items
-from mmrec.embed.output import shard_paths
+from mmrec.embed.output import read_shard, shard_paths
 from mmrec.errors import InputError
 from mmrec.io.files import replacing
 from mmrec.io.parquet import is_list, open_parquet, read_columns
 from mmrec.io.pictures import MAX_PIXELS, Picture, read_picture
+from mmrec.schema import Schema
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -120,13 +122,12 @@ def read_mean(features: Path) -> tuple[Ints, Floats, Bools]:
     ids, vectors, shown = [], [], []
     step = _step(sum(pq.read_metadata(path).num_rows for path in shard_paths(features)))
     for path in shard_paths(features):
-        table = pq.read_table(path, columns=["item_id", "image_emb", "text_emb", "has_image"])
-        image = _unit(_matrix(table.column("image_emb"))[::step])
-        text = _unit(_matrix(table.column("text_emb"))[::step])
+        key, image, text, has_image = read_shard(path, 0, 1, 2, 3).columns
+        image, text = _unit(_matrix(image)[::step]), _unit(_matrix(text)[::step])
         joined = image + text if image.shape[1] == text.shape[1] else np.hstack([image, text])
-        ids.append(table.column("item_id").to_numpy()[::step])
+        ids.append(key.to_numpy()[::step])
         vectors.append(_unit(joined))
-        shown.append(table.column("has_image").to_numpy()[::step])
+        shown.append(has_image.to_numpy()[::step])
     return np.concatenate(ids), np.concatenate(vectors), np.concatenate(shown)
 
 
@@ -142,8 +143,7 @@ def read_fused(features: Path, fused: Path) -> tuple[Ints, Floats, Bools]:
     parts = list(read_columns(source, [key, name]))
     ids = np.concatenate([part[key].numbers().astype(np.int64) for part in parts])[::step]
     vectors = np.concatenate([_matrix(part[name].array) for part in parts])[::step]
-    columns = ["item_id", "has_image"]
-    tables = [pq.read_table(path, columns=columns) for path in shard_paths(features)]
+    tables = [read_shard(path, 0, 3) for path in shard_paths(features)]
     there = np.concatenate([t.column(0).filter(t.column(1)).to_numpy() for t in tables])
     return ids, _unit(vectors), np.isin(ids, there)
 
@@ -204,6 +204,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     p.add_argument("--features", required=True, metavar="DIR", help="output of mmrec.embed")
     p.add_argument("--items", required=True, metavar="FILE", help="the items file")
+    p.add_argument("--schema", type=Path, metavar="FILE", help="names columns (MicroLens's)")
     p.add_argument("--images", metavar="DIR", help="the images folder")
     p.add_argument("--image-column", metavar="NAME", help="column of picture bytes in --items")
     p.add_argument("--fused", metavar="FILE", help="parquet of item ids and fused vectors")
@@ -214,7 +215,11 @@ def main(argv: list[str] | None = None) -> None:
     if not shard_paths(args.features):
         raise InputError(f"there are no shards of mmrec.embed in {args.features}")
     table = read_items(
-        args.items, images=args.images, captions=Captions(), image_column=args.image_column
+        args.items,
+        images=args.images,
+        captions=Captions(),
+        schema=(Schema.read(args.schema) if args.schema else MICROLENS).items,
+        image_column=args.image_column,
     )
     draw_sheet(
         args.features, table, args.png,

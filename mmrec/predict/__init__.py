@@ -8,6 +8,7 @@ needs nothing of the training but its checkpoint: the recipe is inside.
 import csv
 import io
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ from tqdm import tqdm
 
 from mmrec.errors import InputError, require
 from mmrec.io.files import replacing
-from mmrec.io.plain import from_plain
-from mmrec.models import Ranker, Recipe, build_ranker
-from mmrec.models.build import ItemTableLike
+from mmrec.io.parquet import first_repeat
+from mmrec.models import Ranker, rebuild
+from mmrec.models.inputs import ItemTableLike
 from mmrec.train.distributed import current_world
 from mmrec.train.evaluate import score
 from mmrec.train.loaders import BatchLoader
@@ -39,14 +40,15 @@ def predict(
     num_rows: int | None = None,
     progress: bool = False,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Click probabilities of rows 0 … n - 1, each exactly once.
+    """Probabilities of rows 0 … n - 1, each exactly once.
 
     Args:
         num_rows: n, where it is known; else the rows that come must be 0 … n - 1 for some n.
         progress: show a bar on stderr.
 
     Returns:
-        rows (n,), which is 0 … n - 1, and probabilities (n,); the same on every rank.
+        rows (n,), which is 0 … n - 1, and probabilities, (n,) of one task and (n, T) of several;
+        the same on every rank.
 
     Raises:
         InputError: a row is missing or comes twice, or a logit is not finite.
@@ -67,41 +69,47 @@ def predict(
 
 
 def write_submission(
-    ids: ArrayLike, probabilities: ArrayLike, out: Path, *, column: str = "Task1&2"
+    ids: ArrayLike, probabilities: ArrayLike, out: Path, *, id_column: str, columns: Sequence[str]
 ) -> tuple[Path, Path]:
-    """Write `prediction.csv` (ID, column) and a zip of exactly that file; both whole.
+    """Write `prediction.csv` (id, a column for each task) and a zip of exactly that; both whole.
 
     The same input gives the same bytes. Probabilities keep nine significant digits.
 
     Args:
-        ids: (n,) ids of the test rows, in their order.
-        probabilities: (n,) in [0, 1].
+        ids: (n,) keys of the rows, integers or strings, in their order.
+        probabilities: (n,) or (n, T) in [0, 1].
+        id_column, columns: the header: one name for the keys and one for each task.
 
     Raises:
         InputError: lengths differ, an id comes twice, a probability outside [0, 1].
     """
     names, values = np.asarray(ids), np.asarray(probabilities, dtype=np.float64)
     require(
-        names.shape == values.shape and names.ndim == 1 and len(names) > 0,
-        f"ids and probabilities must be vectors of one length, got {names.shape}, {values.shape}",
+        names.ndim == 1
+        and values.shape[:1] == names.shape
+        and values.ndim in (1, 2)
+        and names.size,
+        f"ids and probabilities must be of one length, got {names.shape}, {values.shape}",
     )
-    good = (values >= 0) & (values <= 1)
+    values = values.reshape(len(names), -1)
+    good = ((values >= 0) & (values <= 1)).all(axis=1)
     if not good.all():
         at = int(np.argmin(good))
-        raise InputError(f"probabilities must lie in [0, 1], got {values[at]} for ID {names[at]}")
-    unique, counts = np.unique(names, return_counts=True)
+        got = ", ".join(map(str, values[at].tolist()))
+        raise InputError(f"probabilities must lie in [0, 1], got {got} for {id_column} {names[at]}")
+    again = first_repeat(names)
+    require(again is None, f"every {id_column} must come once, {names[again or 0]} comes again")
+    header = [id_column, *columns]
     require(
-        len(unique) == len(names),
-        f"every ID must come once, {unique[np.argmax(counts)]} came {counts.max()} times",
-    )
-    require(
-        column.strip() and column != "ID",
-        f"the prediction column needs a name other than ID, got {column!r}",
+        len(set(header)) == 1 + values.shape[1] == len(header) and all(map(str.strip, header)),
+        f"{values.shape[1]} prediction columns need names of their own other than {id_column}, "
+        f"got {list(columns)}",
     )
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("ID", column))
-    writer.writerows(zip(names.tolist(), (f"{v:.9g}" for v in values.tolist()), strict=True))
+    writer.writerow(header)
+    written = ([f"{v:.9g}" for v in row] for row in values.tolist())
+    writer.writerows([name, *row] for name, row in zip(names.tolist(), written, strict=True))
     content = text.getvalue().encode()
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -126,7 +134,7 @@ def load_ranker(path: Path, items: ItemTableLike) -> Ranker:
 
     Args:
         path: `out` of `fit`, its directory of checkpoints, or one checkpoint's JSON file. Its
-            recipe must be `Recipe.binding()`.
+            recipe must be `mmrec.models.describe`'s.
         items: the item table, which is no part of a checkpoint.
 
     Raises:
@@ -135,9 +143,8 @@ def load_ranker(path: Path, items: ItemTableLike) -> Ranker:
     checkpoint = load_checkpoint(path)
     known = checkpoint.part("model").get(Ranker.KNOWN_USERS)
     try:
-        recipe = from_plain(Recipe, checkpoint.recipe)
+        ranker = rebuild(checkpoint.recipe, items, known_users=known)
     except InputError as error:
         raise InputError(f"{checkpoint.path} holds no recipe of a ranker: {error}") from error
-    ranker = build_ranker(recipe, items, known_users=known, estimate=False)
     load_weights(ranker, checkpoint)
     return ranker

@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from mmrec.cli import run
+from mmrec.data.clicks import ClickData
 from mmrec.data.items import ItemTable
-from mmrec.data.microlens import MicroLens
 from mmrec.predict import load_ranker, predict, write_submission
 from mmrec.train.distributed import process_group
 
@@ -14,8 +14,9 @@ def main() -> None:
     """Predict one split of a data set and write the submission."""
     given = _parse()
     with process_group(given.device) as world:
-        data = MicroLens.open(given.data)
-        items = ItemTable.read(data.item_info, given.features or data.features)
+        data = ClickData.open(given.data)
+        clicks, features = data.schema.clicks, given.features or data.features
+        items = ItemTable.read(data.item_info, data.schema.items, features)
         rows, probability = predict(
             load_ranker(given.run, items),
             data.loader(
@@ -31,9 +32,15 @@ def main() -> None:
             progress=world.is_first,
         )
         if world.is_first:
-            ids = data.test_ids() if given.split == "test" else rows
-            for path in write_submission(ids, probability, given.out, column=given.column):
-                print(path)
+            keyed = given.split == "test" and clicks.row_id is not None
+            written = write_submission(
+                data.row_ids(given.split) if keyed else rows,
+                probability,
+                given.out,
+                id_column=clicks.row_id or "row",
+                columns=given.column or clicks.labels,
+            )
+            print(*written, sep="\n")
 
 
 def _parse() -> argparse.Namespace:
@@ -42,11 +49,13 @@ def _parse() -> argparse.Namespace:
         description="Write prediction.csv and its zip with a trained ranker.",
     )
     parser.add_argument("run", type=Path, help="`out` of the training, or one checkpoint's JSON")
-    parser.add_argument("--data", type=Path, required=True, help="data set in the MicroLens layout")
+    parser.add_argument("--data", type=Path, required=True, help="the data set's folder")
     parser.add_argument("--features", type=Path, help="feature parquet (the data set's own)")
     parser.add_argument("--out", type=Path, required=True, help="where to write")
     parser.add_argument("--split", default="test", choices=("train", "valid", "test"))
-    parser.add_argument("--column", default="Task1&2", help="prediction column (Task1&2)")
+    parser.add_argument(
+        "--column", nargs="+", help="prediction columns, one a label (the names of the labels)"
+    )
     parser.add_argument("--batch-size", type=int, default=2048, help="over all ranks (2048)")
     parser.add_argument("--workers", type=int, default=0, help="processes that read (0)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto)")

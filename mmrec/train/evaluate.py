@@ -1,8 +1,11 @@
 """Scores of a whole loader, gathered over ranks, and the metrics of them."""
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from statistics import fmean
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,6 +21,13 @@ from mmrec.train.loaders import BatchLoader, on_device, rewound
 from mmrec.train.step.precision import autocast, resolve_device, resolve_precision
 
 
+@runtime_checkable
+class HasTasks(Protocol):
+    """A model that names its labels, in the order of its logits (B, T)."""
+
+    tasks: Sequence[str]
+
+
 @dataclass(frozen=True)
 class Scores:
     """What a model says of n rows, in ascending row order, the same on every rank.
@@ -25,32 +35,50 @@ class Scores:
     Attributes:
         row: (n,) int64 row numbers.
         user: (n,) int64 user ids.
-        label: (n,) float32, or None where the loader has none.
-        logit: (n,) float32.
+        label: float32, NaN where a task has none; None where the loader has none.
+        logit: float32. Both are (n,) of one task, (n, T) of several.
+        tasks: names of the T tasks.
     """
 
     row: NDArray[np.int64]
     user: NDArray[np.int64]
     label: NDArray[np.float32] | None
     logit: NDArray[np.float32]
+    tasks: tuple[str, ...] = ("label",)
 
     @property
     def probability(self) -> NDArray[np.float64]:
         """sigmoid(logit) in float64, without overflow."""
         return np.asarray(torch.from_numpy(self.logit).double().sigmoid(), dtype=np.float64)
 
+    def of_task(self, task: str) -> Scores:
+        """Scores (m,) of one task, of the rows that have its label."""
+        require(task in self.tasks, f"a task is one of {', '.join(self.tasks)}, got {task!r}")
+        if self.logit.ndim == 1:
+            return self
+        at = self.tasks.index(task)
+        label, logit = None if self.label is None else self.label[:, at], self.logit[:, at]
+        if label is None:
+            return Scores(self.row, self.user, None, logit, (task,))
+        there = ~np.isnan(label)
+        return Scores(self.row[there], self.user[there], label[there], logit[there], (task,))
+
     def metrics(self) -> dict[str, float]:
-        """AUC and logloss.
+        """AUC and logloss; of several tasks their means, and each as "task/auc", "task/logloss".
 
         Raises:
             InputError: no labels, or one class only.
         """
         if self.label is None:
             raise InputError("metrics need labels, the loader gives none")
-        return {
-            "auc": auc(self.label, self.logit),
-            "logloss": logloss_of_logits(self.label, self.logit),
-        }
+        if self.logit.ndim == 1:
+            return {
+                "auc": auc(self.label, self.logit),
+                "logloss": logloss_of_logits(self.label, self.logit),
+            }
+        each = {task: self.of_task(task).metrics() for task in self.tasks}
+        found = {name: fmean(of[name] for of in each.values()) for name in ("auc", "logloss")}
+        return found | {f"{task}/{name}": v for task, of in each.items() for name, v in of.items()}
 
 
 def score(
@@ -70,8 +98,8 @@ def score(
         each_batch: called after every batch with the number of its rows (progress, interrupts).
 
     Raises:
-        InputError: the loader gives nothing or a row twice, the model's output is not (B,), or a
-            logit is not finite.
+        InputError: the loader gives nothing or a row twice, the model's output is neither (B,)
+            nor (B, T), or a logit is not finite.
     """
     device = resolve_device(device)
     dtype = resolve_precision(precision, device)
@@ -86,35 +114,48 @@ def score(
                 with autocast(device, dtype):
                     logit = model(batch)
                 check_logits(logit, batch)
-                label = logit[:0] if batch.label is None else batch.label
                 # Copies: what a loader's workers send holds an open file each until it is freed.
-                parts.append((batch.row.clone(), batch.user.clone(), label.clone(), logit.float()))
+                own = batch.row.clone(), batch.user.clone(), batch.labels.clone()
+                parts.append((*own, logit.float().reshape(len(batch), -1)))
                 if each_batch is not None:
                     each_batch(len(batch))
     finally:
         model.train(was_training)
     mine = [torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)]
-    return _joined([columns for columns in gather_objects(mine) if columns])
+    return _joined([columns for columns in gather_objects(mine) if columns], model)
 
 
 def check_logits(logit: Tensor, batch: Batch) -> None:
-    """Refuse a model whose output is not one number a row."""
-    if logit.shape != batch.target.shape:
-        raise InputError(
-            f"a model must return logits of shape ({len(batch)},), got {tuple(logit.shape)}"
-        )
+    """Refuse a model whose output is not one number a row, or one a row and label."""
+    rows, tasks = batch.labels.shape
+    good = logit.shape == (rows,) if logit.ndim == 1 else logit.ndim == 2 and len(logit) == rows
+    if logit.numel() and tasks:
+        good = good and logit.numel() == rows * tasks
+    if not good:
+        shape = f"({rows}, {tasks})" if tasks > 1 else f"({rows},)"
+        raise InputError(f"a model must return logits of shape {shape}, got {tuple(logit.shape)}")
 
 
-def _joined(ranks: list[list[NDArray[Any]]]) -> Scores:
+def task_names(model: nn.Module, tasks: int) -> tuple[str, ...]:
+    """What the model calls its tasks; else "label", or "0", "1", … of several."""
+    if isinstance(model, HasTasks) and len(model.tasks) == tasks:
+        return tuple(model.tasks)
+    return ("label",) if tasks == 1 else tuple(map(str, range(tasks)))
+
+
+def _joined(ranks: list[list[NDArray[Any]]], model: nn.Module) -> Scores:
     """Row, user, label and logit of every rank that had rows, as one; by row number."""
     require(ranks, "the loader gives no rows to score")
     row, user, label, logit = (np.concatenate(column) for column in zip(*ranks, strict=True))
     order = np.argsort(row, kind="stable")
     row, logit = row[order], logit[order]
-    doubled, bad = row[1:][row[1:] == row[:-1]], row[~np.isfinite(logit)]
+    doubled, bad = row[1:][row[1:] == row[:-1]], row[~np.isfinite(logit).all(axis=1)]
     if len(doubled):
         raise InputError(f"every row must come once, row {doubled[0]} came more than once")
     if len(bad):
         raise InputError(f"logits must be finite, the model gives another for row {bad[0]}")
-    labels = label[order] if len(label) == len(row) else None
-    return Scores(row=row, user=user[order], label=labels, logit=logit)
+    tasks = task_names(model, logit.shape[1])
+    labels = label[order] if label.shape[1] else None
+    if len(tasks) == 1:
+        logit, labels = logit[:, 0], None if labels is None else labels[:, 0]
+    return Scores(row=row, user=user[order], label=labels, logit=logit, tasks=tasks)

@@ -1,7 +1,6 @@
 """What training needs of a loader, and its batches on the device one ahead of the step."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import fields
 from typing import Any, Protocol
 
 import torch
@@ -64,8 +63,6 @@ def _claimed(
     """Make the current stream wait for the copy and keep its memory until it has been used."""
     main = torch.cuda.current_stream(device)
     main.wait_stream(side)
-    for field in fields(Batch):
-        value = getattr(copied[0], field.name)
-        if value is not None:
-            value.record_stream(main)
+    for tensor in copied[0].tensors():
+        tensor.record_stream(main)
     return copied

@@ -28,7 +28,7 @@ from mmrec.train.state.store import Store
 from mmrec.train.step.guard import StepRecord, diverged, is_overflow, out_of_memory
 from mmrec.train.step.optimizer import rate_factor
 from mmrec.train.step.precision import resolve_device
-from mmrec.train.step.stepper import RowLoss, Stepper, click_loss
+from mmrec.train.step.stepper import ClickLoss, RowLoss, Stepper, checked_tasks
 
 # Overflows in a row that float16's loss scale may need to come down from its start.
 _SCALE_ALLOWANCE = 24
@@ -43,9 +43,9 @@ def fit(
     out: Path,
     recipe: Mapping[str, Any],
     restart: bool = False,
-    loss: RowLoss = click_loss,
+    loss: RowLoss | None = None,
 ) -> FitResult:
-    """Train `model` (Batch -> logits (B,)) and leave its best weights in it.
+    """Train `model` (Batch -> logits (B,) or (B, T)) and leave its best weights in it.
 
     Writes `out/checkpoints/` (the newest `keep_last` and the best), `out/log.jsonl`. The same
     call again resumes from the newest complete checkpoint, on the CPU with bitwise the result of
@@ -54,11 +54,13 @@ def fit(
 
     Args:
         model: where it `HasAuxiliary` (the attribute `auxiliary`, a scalar tensor that its latest
-            forward left, or None), that loss is added to the mean loss of the rows.
+            forward left, or None), that loss is added to the mean loss of the rows. Where it
+            `HasTasks`, metrics, `monitor` and `task_weights` go by those names.
         recipe: what the model was built from, JSON-able; kept in every checkpoint, and a
             checkpoint of another recipe is refused.
         restart: remove the checkpoints and log in `out` and start from scratch.
-        loss: (logits float32 (B,), batch) -> (B,) loss of each row.
+        loss: (float32 logits as the model gives them, batch) -> (B,) loss of each row. None is
+            `ClickLoss` with the config's `task_weights`.
 
     Raises:
         InputError: a checkpoint of another recipe, setting or data; a save that failed; too many
@@ -89,7 +91,7 @@ class _Run:
         config: TrainConfig,
         out: Path,
         recipe: Mapping[str, Any],
-        loss: RowLoss,
+        loss: RowLoss | None,
         stop: StopSignal,
     ) -> None:
         require(len(train_loader) > 0, "the training loader has no batches")
@@ -97,6 +99,8 @@ class _Run:
         self.train_loader, self.valid_loader = train_loader, valid_loader
         self.world = current_world()
         self.device = resolve_device(config.device)
+        self.tasks = checked_tasks(model, config)
+        loss = loss or ClickLoss(tuple(config.task_weights.get(t, 1.0) for t in self.tasks))
         self.stepper = Stepper(model, config, self.device, loss)
         steps = -(-len(train_loader) // config.accumulate)
         self.rate_factor = partial(rate_factor, config, total_steps=config.epochs * steps)
@@ -110,6 +114,7 @@ class _Run:
         self.store = Store(out, identity=identity, keep_last=config.keep_last, world=self.world)
         self._saved = self._window_started = time.monotonic()
         self._loading_seconds = 0.0
+        self._rows_before = 0  # of the window, from before the clock of this epoch
 
     def go(self, *, restart: bool) -> FitResult:
         started = time.monotonic()
@@ -174,7 +179,7 @@ class _Run:
         progress, config = self.progress, self.config
         self.train_loader.seek(epoch=progress.epoch, batch=progress.batch)
         batches = on_device(self.train_loader, self.device)
-        self._window_started = time.monotonic()
+        self._window_started, self._rows_before = time.monotonic(), progress.window.rows
         with tqdm(
             total=len(self.train_loader),
             initial=progress.batch,
@@ -263,7 +268,7 @@ class _Run:
     def _log_window(self) -> None:
         progress, now = self.progress, time.monotonic()
         seconds = max(now - self._window_started, 1e-9)
-        mean, rate = progress.window.mean, progress.window.rows / seconds
+        mean, rate = progress.window.mean, (progress.window.rows - self._rows_before) / seconds
         factor = self.rate_factor(progress.step - 1, plateau=progress.plateau)
         self.log.write(
             "train",
@@ -277,6 +282,7 @@ class _Run:
         if mean is not None:
             self.bar.set_postfix_str(f"loss {mean:.4f}, {rate:,.0f} rows/s")
         progress.window, self._window_started, self._loading_seconds = Sums(), now, 0.0
+        self._rows_before = 0
 
     def _evaluate(self) -> None:
         """Score the validation rows, if not done after this very step, and keep the best."""
@@ -300,9 +306,14 @@ class _Run:
             if improved:
                 weights = {f"model/{k}": v for k, v in self.model.state_dict().items()}
                 self.store.write("best", progress.step, tensors=weights, content={"metrics": found})
+        each = ", ".join(
+            f"{name[:-4]} {found[name]:.4f}" for name in found if name.endswith("/auc")
+        )
         self._say(
-            f"epoch {found['epoch']}, step {found['step']}: valid AUC {found['auc']:.4f}, "
-            f"logloss {found['logloss']:.4f}" + (" (best)" if improved else "")
+            f"epoch {found['epoch']}, step {found['step']}: valid AUC {found['auc']:.4f}"
+            + (f" ({each})" if each else "")
+            + f", logloss {found['logloss']:.4f}"
+            + (" (best)" if improved else "")
         )
         self._window_started += time.monotonic() - began  # not the training's time
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from mmrec import Batch, InputError
-from mmrec.analysis.diagnose import INPUTS, Diagnosis, HasItemTables, diagnose
+from mmrec.analysis import Diagnosis, HasItemTables, diagnose
 from mmrec.io.plain import to_plain
 from mmrec.models import (
     ContextRecipe,
     HistoryRecipe,
+    Inputs,
     InteractionRecipe,
     ItemsRecipe,
     Recipe,
@@ -24,8 +25,21 @@ from mmrec.models import (
 )
 from mmrec.models.ranker import Ranker
 from mmrec.nn import Part
+from mmrec.nn.categorical import Vocabulary
 
 ITEMS, KINDS, LENGTH, USERS = 61, 4, 7, 300
+LEVELS = Vocabulary(torch.arange(3))
+HERE = (
+    "history shuffled",
+    "history removed",
+    "content permuted",
+    "image permuted",
+    "text permuted",
+    "tags permuted",
+    "categorical permuted",
+    "ids removed",
+    "user permuted",
+)
 
 
 @dataclass
@@ -38,6 +52,9 @@ class Table:
     has_image: Tensor
     has_text: Tensor
     num_tags: int = 2
+    categorical: Tensor = field(default_factory=lambda: torch.zeros(ITEMS, 0, dtype=torch.int64))
+    numeric: Tensor = field(default_factory=lambda: torch.zeros(ITEMS, 0))
+    widths: tuple[int, ...] = ()
 
 
 @dataclass
@@ -49,13 +66,7 @@ class Rows:
 
     def __iter__(self) -> Iterator[Batch]:
         for start in range(0, len(self.batch), self.size):
-            columns = vars(self.batch)
-            yield Batch(
-                **{
-                    name: None if value is None else value[start : start + self.size]
-                    for name, value in columns.items()
-                }
-            )
+            yield self.batch.map(lambda tensor, start=start: tensor[start : start + self.size])
 
     def __len__(self) -> int:
         return -(-len(self.batch) // self.size)
@@ -80,7 +91,7 @@ def items(kind: Tensor) -> Table:
 
 
 def rows(n: int, kind: Tensor, seed: int) -> Rows:
-    """Users click what is of their kind; histories show the kind, the first context is a hint."""
+    """Users click what is of their kind; histories show the kind, the first category is a hint."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(high: int, *shape: int) -> Tensor:
@@ -93,10 +104,11 @@ def rows(n: int, kind: Tensor, seed: int) -> Rows:
     length = 1 + draw(LENGTH, n)
     history[torch.arange(LENGTH) < (LENGTH - length)[:, None]] = 0
     target = 1 + draw(ITEMS - 1, n)
-    context = draw(3, n, 2)
-    logit = 2.0 * (kind[target] == favourite) - 1.2 + 0.8 * (context[:, 0] == 2)
+    categorical = draw(3, n, 2)
+    logit = 2.0 * (kind[target] == favourite) - 1.2 + 0.8 * (categorical[:, 0] == 2)
     label = (torch.rand(n, generator=generator) < logit.sigmoid()).float()
-    return Rows(Batch(user, history, target, context, label, torch.arange(n)))
+    roles = {"user": user, "categorical": categorical, "labels": label.unsqueeze(1)}
+    return Rows(Batch.of(history=history, target=target, **roles))
 
 
 class Inverted(nn.Module):
@@ -116,8 +128,8 @@ def train(model: Ranker, data: Rows, steps: int = 120) -> Ranker:
     batch = data.batch
     for _ in range(steps):
         some = torch.randint(0, len(batch), (256,))
-        part = Batch(**{name: value[some] for name, value in vars(batch).items()})
-        loss = nn.functional.binary_cross_entropy_with_logits(model(part), part.label)
+        part = batch.map(lambda tensor, some=some: tensor[some])
+        loss = nn.functional.binary_cross_entropy_with_logits(model(part), part.labels[:, 0])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -131,7 +143,7 @@ RECIPE = Recipe(
         Part("parallel", {"encoders": [{"name": "transformer", **TRANSFORMER}, "mean"]})
     ),
     interaction=InteractionRecipe(mlp=(24,), dropout=0.0, head=()),
-    context=ContextRecipe(sizes=(3, 3), dim=4),
+    context=ContextRecipe(dim=4),
 )
 
 
@@ -146,7 +158,7 @@ def diagnoses(kind: Tensor) -> dict[str, Diagnosis]:
     torch.manual_seed(0)
     found = {}
     for name in ("sound", "inverted"):
-        model = build_ranker(RECIPE, items(kind))
+        model = build_ranker(RECIPE, items(kind), Inputs(categorical=(LEVELS, LEVELS)))
         if name == "inverted":
             model.sequence = Inverted(model.sequence)
         train(model, rows(3000, kind, seed=1))
@@ -179,15 +191,15 @@ def test_each_input_is_told_by_what_it_carries(diagnoses: dict[str, Diagnosis]) 
     sound = diagnoses["sound"]
     assert sound["content permuted"].measurable
     assert sound["image permuted"].measurable
-    assert sound["context permuted"].measurable
+    assert sound["categorical permuted"].measurable
     assert sound["user permuted"].lost.value == 0  # the recipe has no user vectors
     assert sound["text permuted"].lost.value < 0.01  # text is noise here
-    assert {c.name for c in sound.contributions} == set(INPUTS)
+    assert {c.name for c in sound.contributions} == set(HERE)
 
 
 def test_the_report_reads_and_writes(diagnoses: dict[str, Diagnosis]) -> None:
     table = diagnoses["sound"].table()
-    assert table.count("\n") == 3 + len(INPUTS)
+    assert table.count("\n") == 3 + len(HERE)
     assert "| history shuffled |" in table
     assert json.loads(json.dumps(to_plain(diagnoses["sound"])))["rows"] == 2000
     with pytest.raises(InputError, match="history shuffled"):
@@ -208,17 +220,17 @@ class Reads(nn.Module):
 
 def test_a_model_without_seams_is_diagnosed_by_its_batches(kind: Tensor) -> None:
     model = Reads(
-        lambda b: (kind[b.history[:, -1]] == kind[b.target]) + 0.5 * (b.context[:, 0] == 2)
+        lambda b: (kind[b.history[:, -1]] == kind[b.target]) + 0.5 * (b.categorical[:, 0] == 2)
     )
     found = diagnose(model, rows(1500, kind, seed=3), device="cpu", replicates=100)
     assert [c.name for c in found.contributions] == [
         "history shuffled",
         "history removed",
-        "context permuted",
+        "categorical permuted",
         "user permuted",
     ]
     assert found["history shuffled"].measurable
-    assert found["context permuted"].measurable
+    assert found["categorical permuted"].measurable
     assert found["user permuted"].lost.value == 0
 
 
@@ -247,7 +259,7 @@ def test_a_model_of_ones_own_offers_its_tables_of_items(kind: Tensor) -> None:
     """Whatever they are called; a table that is not offered is left alone."""
     data = rows(1500, kind, seed=6)
     clicked = (kind[data.batch.target] == 1).float()
-    data = Rows(replace(data.batch, label=clicked))
+    data = Rows(replace(data.batch, labels=clicked.unsqueeze(1)))
     hidden, model = Popular(kind), Offering(kind)
     assert not isinstance(hidden, HasItemTables)
     assert isinstance(model, HasItemTables)
@@ -293,7 +305,7 @@ def test_wrong_use_is_one_sentence(kind: Tensor) -> None:
     with pytest.raises(InputError, match="inputs must be among"):
         diagnose(model, data, device="cpu", inputs=("weather",))
     with pytest.raises(InputError, match="labels"):
-        diagnose(model, Rows(replace(data.batch, label=None)), device="cpu")
+        diagnose(model, Rows(replace(data.batch, labels=data.batch.labels[:, :0])), device="cpu")
     alone = replace(data.batch, user=torch.zeros_like(data.batch.user))
     with pytest.raises(InputError, match="two users"):
         diagnose(model, Rows(alone), device="cpu")

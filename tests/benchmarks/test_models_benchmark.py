@@ -26,7 +26,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
 
 
 def recipe(name: str) -> Recipe:
-    return models.eighth((11, 11)).changed({**models.ROWS[name], "batch_size": 64})
+    return models.eighth().changed({**models.ROWS[name], "batch_size": 64})
 
 
 def test_every_other_model_has_fewer_weights_in_its_crosses(data: Data) -> None:

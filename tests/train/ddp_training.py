@@ -37,7 +37,7 @@ def train(out: Path, name: str, world: World, crash: int | None = None) -> None:
     test = ToyLoader(101, data_seed=3, shuffle=False, labelled=False, **slices)
     rows, probability = predict(model, test, device="cpu")
     if world.is_first:
-        write_submission(rows, probability, out / name)
+        write_submission(rows, probability, out / name, id_column="ID", columns=["click"])
 
 
 def crash_once(out: Path) -> None:

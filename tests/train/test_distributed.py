@@ -82,7 +82,7 @@ def test_two_ranks_are_one(outs: tuple[Path, Path], name: str) -> None:
 def test_the_predictions_file_is_the_same(outs: tuple[Path, Path], name: str) -> None:
     one, two = (pd.read_csv(out / name / "prediction.csv") for out in outs)
     assert one["ID"].tolist() == two["ID"].tolist() == list(range(101))
-    np.testing.assert_allclose(one["Task1&2"], two["Task1&2"], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(one["click"], two["click"], rtol=0, atol=1e-5)
 
 
 def test_ranks_raise_no_warning(outs: tuple[Path, Path]) -> None:

@@ -66,7 +66,7 @@ def test_one_step_is_that_of_plain_adam_on_the_mean_loss(tmp_path: Path) -> None
         lr=0.01,
     )
     batch = next(iter(ToyLoader(13)))
-    F.binary_cross_entropy_with_logits(plain(batch), batch.label).backward()
+    F.binary_cross_entropy_with_logits(plain(batch), batch.labels[:, 0]).backward()
     torch.nn.utils.clip_grad_norm_(plain.parameters(), 0.05)
     optimizer.step()
     for (name, mine), theirs in zip(model.named_parameters(), plain.parameters(), strict=True):
@@ -259,10 +259,10 @@ def test_logged_loss_is_the_mean_over_rows(tmp_path: Path) -> None:
 
 
 def test_click_loss_is_the_formula_of_each_row() -> None:
-    batch = replace(next(iter(ToyLoader(4))), label=torch.tensor([1.0, 1.0, 0.0, 0.0]))
+    batch = replace(next(iter(ToyLoader(4))), labels=torch.tensor([[1.0], [1.0], [0.0], [0.0]]))
     logits = torch.tensor([3.0, -20.0, 0.1, 9.0])
     slow = []
-    for logit, label in zip(logits.tolist(), batch.label.tolist(), strict=True):
+    for logit, label in zip(logits.tolist(), batch.labels[:, 0].tolist(), strict=True):
         click = 1 / (1 + math.exp(-logit))
         slow.append(-(label * math.log(click) + (1 - label) * math.log(1 - click)))
     assert click_loss(logits, batch).tolist() == pytest.approx(slow, rel=1e-5)
@@ -303,7 +303,7 @@ def test_an_auxiliary_loss_joins_the_mean_loss(tmp_path: Path) -> None:
     assert not isinstance(plain, HasAuxiliary)
     optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-3, weight_decay=0.0)
     batch = next(iter(ToyLoader(13)))
-    loss = F.binary_cross_entropy_with_logits(plain(batch), batch.label)
+    loss = F.binary_cross_entropy_with_logits(plain(batch), batch.labels[:, 0])
     (loss + 2.0 * plain.head.bias.square().sum()).backward()
     optimizer.step()
     for mine, theirs in zip(model.parameters(), plain.parameters(), strict=True):

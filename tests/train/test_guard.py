@@ -19,12 +19,11 @@ from mmrec.train.step.stepper import Stepper, click_loss
 
 
 def spoil(*rows: int) -> Callable[[Batch], Batch]:
-    """NaN labels in the batches that hold these rows."""
+    """NaN weights in the batches that hold these rows."""
 
     def change(batch: Batch) -> Batch:
         bad = torch.isin(batch.row, torch.tensor(rows))
-        assert batch.label is not None
-        return replace(batch, label=torch.where(bad, torch.nan, batch.label))
+        return replace(batch, weight=torch.where(bad, torch.nan, 1.0).unsqueeze(1))
 
     return change
 

@@ -88,12 +88,13 @@ class ToyLoader:
         def ids(name: str) -> Tensor:
             return torch.from_numpy(self.columns[name][rows]).long()
 
-        return Batch(
+        label = torch.from_numpy(self.columns["label"][rows]).unsqueeze(1)
+        return Batch.of(
             user=ids("user"),
             history=ids("history"),
             target=ids("target"),
-            context=ids("context"),
-            label=torch.from_numpy(self.columns["label"][rows]) if self.labelled else None,
+            categorical=ids("context"),
+            labels=label if self.labelled else label[:, :0],
             row=torch.from_numpy(rows).long(),
         )
 
@@ -113,7 +114,7 @@ class ToyModel(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         valid = batch.valid.unsqueeze(-1)
         past = (self.items(batch.history) * valid).sum(1) / valid.sum(1).clamp(min=1)
-        parts = [self.items(batch.target), past, self.context(batch.context)]
+        parts = [self.items(batch.target), past, self.context(batch.categorical)]
         hidden = self.dropout(torch.relu(self.hidden(torch.cat(parts, dim=-1))))
         return self.head(hidden).squeeze(-1)
 

@@ -39,7 +39,7 @@ class Checkpoint:
         path: its JSON file.
         step: optimizer steps taken.
         tensors: by name: `model/…` weights, and in a `last` one `optimizer/…`, `ema/…`, `scaler/…`.
-        content: the JSON: recipe, config, progress, metrics.
+        content: the JSON: recipe, setting, data, progress, metrics, command and versions.
     """
 
     path: Path

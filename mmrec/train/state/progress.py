@@ -61,7 +61,7 @@ class Progress:
 
     def note(self, found: dict[str, Any], config: TrainConfig) -> bool:
         """Take in an evaluation; returns whether it is the best so far."""
-        sign = 1 if config.monitor == "auc" else -1
+        sign = 1 if config.metric == "auc" else -1
         best = self.best
         improved = best is None or sign * found[config.monitor] > sign * best[config.monitor]
         self.evaluated = self.step
@@ -82,7 +82,8 @@ class FitResult:
     """What `fit` returns; the model then holds the best weights.
 
     Attributes:
-        best: {"auc", "logloss", "train_loss", "epoch", "step"} of the best evaluation.
+        best: {"auc", "logloss", "train_loss", "epoch", "step"} of the best evaluation; of several
+            tasks also "task/auc", "task/logloss" of each.
         history: the same for every evaluation, in order.
         steps, epochs: optimizer steps taken, epochs completed.
         finished: "epochs" or "early stopping".

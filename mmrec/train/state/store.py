@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from mmrec.io.identity import require_same
+from mmrec.io.provenance import provenance
 from mmrec.train.distributed import World, barrier
 from mmrec.train.state.checkpoint import (
     Checkpoint,
@@ -53,7 +54,7 @@ class Store:
     ) -> None:
         """Write one."""
         if self.world.is_first:
-            body = {**self.identity, **content}
+            body = {**self.identity, **content, "written_by": provenance()}
             save_checkpoint(self.directory, kind, step, tensors=tensors, content=body)
 
     def retain(self, *, best_step: int | None) -> None:

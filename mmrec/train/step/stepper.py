@@ -1,6 +1,7 @@
 """One optimizer step: forward, backward, clip, guard, update; the host waits for none of it."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -9,10 +10,10 @@ from torch.nn import functional as F
 
 from mmrec.batch import Batch
 from mmrec.config import TrainConfig
-from mmrec.errors import InputError
+from mmrec.errors import InputError, require
 from mmrec.io.hashing import FULL, GOLDEN, mix64
 from mmrec.train.distributed import current_world, parallel, sum_over_ranks
-from mmrec.train.evaluate import check_logits
+from mmrec.train.evaluate import HasTasks, check_logits
 from mmrec.train.step.ema import EMA
 from mmrec.train.step.guard import StepRecords, healthy
 from mmrec.train.step.optimizer import (
@@ -38,15 +39,57 @@ class HasAuxiliary(Protocol):
     auxiliary: Tensor | None
 
 
-def click_loss(logit: Tensor, batch: Batch) -> Tensor:
-    """(B,) binary cross-entropy of float32 logits.
+@dataclass(frozen=True)
+class ClickLoss:
+    """w_i Σ_t v_t BCE(logit_it, y_it) of each row i, over the tasks t whose label y_it is there.
+
+    w is the row's weight where the batch has weights, else 1.
+
+    Args:
+        weights: v (T,); empty = 1 for each.
+    """
+
+    weights: tuple[float, ...] = ()
+
+    def __call__(self, logit: Tensor, batch: Batch) -> Tensor:
+        """Float32 logits (B,) or (B, T) -> (B,).
+
+        Raises:
+            InputError: the batch has no labels.
+        """
+        labels = batch.labels
+        require(labels.shape[1], "training needs labels, the loader gives none")
+        there = ~labels.isnan()
+        logit = logit.reshape(labels.shape)
+        loss = F.binary_cross_entropy_with_logits(
+            logit, torch.where(there, labels, 0.0), reduction="none"
+        )
+        loss = torch.where(there, loss, 0.0)
+        if self.weights:  # as numbers: a tensor of them would wait for the device
+            parts = zip(loss.unbind(dim=1), self.weights, strict=True)
+            loss = torch.stack([part * weight for part, weight in parts], dim=1)
+        loss = loss.sum(dim=1)
+        return loss * batch.weight.squeeze(1) if batch.weight.shape[1] else loss
+
+
+click_loss = ClickLoss()
+
+
+def checked_tasks(model: nn.Module, config: TrainConfig) -> tuple[str, ...]:
+    """The names that the model gives its tasks, empty where it gives none.
 
     Raises:
-        InputError: the batch has no labels.
+        InputError: `task_weights` or `monitor` name another.
     """
-    if batch.label is None:
-        raise InputError("training needs labels, the loader gives none")
-    return F.binary_cross_entropy_with_logits(logit, batch.label, reduction="none")
+    tasks = tuple(model.tasks) if isinstance(model, HasTasks) else ()
+    named = [*config.task_weights, *([config.monitor.rpartition("/")[0]] * ("/" in config.monitor))]
+    for task in named:
+        require(
+            task in tasks,
+            f"task_weights and monitor name tasks of the model, {', '.join(tasks) or 'none'}, "
+            f"got {task!r}",
+        )
+    return tasks if config.task_weights else ()
 
 
 class Stepper:
