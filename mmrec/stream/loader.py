@@ -3,13 +3,13 @@
 from collections import deque
 from collections.abc import Iterator, Mapping
 from itertools import count
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from mmrec.errors import InputError
-from mmrec.stream.ring import Ring, Written
+from mmrec.stream.ring import Ring, Written, shared
 from mmrec.stream.stream import ParquetStream
 
 T = TypeVar("T")
@@ -20,15 +20,31 @@ _LEAST_AHEAD, _MOST_AHEAD = 2, 16  # batches
 _MESSAGES = 4  # that the batches read ahead come in: a message costs both processes some 0.2 ms
 
 
-class _InWorkers(IterableDataset[list[Written]]):
-    """What worker processes iterate: the stream, writing into a ring."""
+Message = list[Written] | InputError
+
+
+class _InWorkers(IterableDataset[Message]):
+    """What worker processes iterate: the stream, writing into a ring. The last may be an error."""
 
     def __init__(self, stream: ParquetStream[Any], ring: Ring, together: int) -> None:
         super().__init__()
         self._stream, self._ring, self._together = stream, ring, together
+        # Where the iteration begins. Shared memory of its own: persistent workers see a new one,
+        # and no worker sees what is set for the iteration after.
+        self._position = shared(torch.zeros(2, dtype=torch.int64))
 
-    def __iter__(self) -> Iterator[list[Written]]:
-        return self._stream.into(self._ring, together=self._together)
+    def begin(self, epoch: int, start: int) -> None:
+        """In the main process, before the workers are asked for anything."""
+        self._position.numpy()[:] = epoch, start
+
+    def __iter__(self) -> Iterator[Message]:
+        epoch, start = self._position.tolist()
+        try:
+            yield from self._stream.into(
+                self._ring, epoch=epoch, start=start, together=self._together
+            )
+        except InputError as error:  # as it is: torch would wrap it into a traceback
+            yield error
 
 
 class Loader(Generic[T]):
@@ -51,7 +67,7 @@ class Loader(Generic[T]):
         self._workers, self._persistent = num_workers, persistent
         self._prefetch = prefetch or _read_ahead(stream.batch_bytes)
         self._pin = pin_memory and torch.cuda.is_available()
-        self._kept: tuple[Ring, DataLoader[list[Written]]] | None = None
+        self._kept: tuple[Ring, DataLoader[Message]] | None = None
         self._iterations = 0
 
     def __len__(self) -> int:
@@ -62,19 +78,19 @@ class Loader(Generic[T]):
         return map(_pinned, batches) if self._pin else batches
 
     def _in_workers(self) -> Iterator[T]:
-        self.stream.begin()
+        position = self.stream.begin()
         # An iteration has a ring of its own: one that was given up may still be writing into its.
         ring, loader = self._kept or self._start()
         if self._persistent:
             self._kept = ring, loader
         self._iterations += 1
-        position = self.stream.epoch, self.stream.start
+        cast(_InWorkers, loader.dataset).begin(*position)
         return self._hand_out(ring, iter(loader), self._iterations, position)
 
     def _hand_out(
         self,
         ring: Ring,
-        messages: Iterator[list[Written]],
+        messages: Iterator[Message],
         iteration: int,
         position: tuple[int, int],
     ) -> Iterator[T]:
@@ -92,12 +108,14 @@ class Loader(Generic[T]):
                 message = next(messages, None)
                 if message is None:
                     return
+                if isinstance(message, InputError):
+                    raise message
                 waiting[message[0].worker].extend(message)
             yield self.stream.finish(
                 ring.hand_out(mine.popleft(), pin=self._pin), epoch=epoch, batch=first + number
             )
 
-    def _start(self) -> tuple[Ring, DataLoader[list[Written]]]:
+    def _start(self) -> tuple[Ring, DataLoader[Message]]:
         together = max(1, self._prefetch // _MESSAGES)
         messages = -(-self._prefetch // together)
         # A worker is asked for one more message as soon as one arrives, before it is handed out.
@@ -108,13 +126,14 @@ class Loader(Generic[T]):
             num_workers=self._workers,
             prefetch_factor=messages,
             persistent_workers=self._persistent,
-            collate_fn=list,  # leave the messages as they are
+            collate_fn=_as_it_is,
+            generator=torch.Generator(),  # else each iteration draws from the caller's
         )
         return ring, loader
 
     @property
     def epoch(self) -> int:
-        """The epoch that the next iteration yields."""
+        """See `ParquetStream.epoch`."""
         return self.stream.epoch
 
     def set_epoch(self, epoch: int) -> None:
@@ -176,6 +195,10 @@ def make_loader(
         prefetch=prefetch,
         persistent=persistent and num_workers > 0,
     )
+
+
+def _as_it_is(message: Message) -> Message:
+    return message
 
 
 def _read_ahead(batch_bytes: int) -> int:

@@ -20,7 +20,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mmrec.stream.decode import TensorColumn
@@ -126,8 +128,9 @@ class Ring:
             for name, tensor in self.tensors(written).items():
                 copy[name].copy_(tensor)
             return copy
-        flag = self._held[written.worker, written.slot]
-        flag.fill_(1)
+        # As an array: torch refuses to write outside of inference mode to what was made inside.
+        flag = self._held.numpy()[written.worker, written.slot : written.slot + 1]
+        flag[0] = 1
         # The tensors share one storage, which holds this array; both go with the last tensor.
         slot = self._memory[written.worker, written.slot].numpy()
         weakref.finalize(slot, _let_go, flag, os.getpid()).atexit = False
@@ -140,9 +143,9 @@ def shared(memory: Tensor) -> Tensor:
     return memory
 
 
-def _let_go(flag: Tensor, process: int) -> None:
+def _let_go(flag: NDArray[np.uint8], process: int) -> None:
     if os.getpid() == process:  # a fork's copy of the batch says nothing
-        flag.fill_(0)
+        flag[0] = 0
 
 
 class Writer:

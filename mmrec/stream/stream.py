@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from mmrec.errors import InputError
+from mmrec.errors import InputError, require
 from mmrec.io.identity import require_same
 from mmrec.io.sources import Paths, open_sources
 from mmrec.stream.batches import Arrays, Reader, read_batches
@@ -37,7 +37,8 @@ class ParquetStream(IterableDataset[T], Generic[T]):
     the left; and `"row"`, (B,) int64, the row's number counted over the files in order.
 
     Iterate it as it is, through `mmrec.stream.loader.make_loader`, or through
-    `DataLoader(stream, batch_size=None, num_workers=…)`.
+    `DataLoader(stream, batch_size=None, num_workers=…)`. Each iteration is the next epoch, unless
+    `set_epoch` or `seek` say another; with workers of a plain DataLoader they must.
 
     Args:
         paths: a file, a directory, a glob or a list of them; local or fsspec URLs.
@@ -115,9 +116,11 @@ class ParquetStream(IterableDataset[T], Generic[T]):
         self._collate, self._filter, self._threads = collate, row_filter, threads
         self.rank, self.world_size = rank, world_size
         self._spare: list[Arrays] = []  # of an earlier epoch, to be used again
-        # (epoch, batch to begin with), in shared memory: persistent workers see changes.
+        # (epoch, batch to begin with), in shared memory: persistent workers of a plain DataLoader
+        # see changes.
         self._position = shared(torch.zeros(2, dtype=torch.int64))
-        self._begun = False  # the position's batch has been used by an iteration
+        self._frozen: tuple[int, int] | None = (0, 0)  # what a worker process was started with
+        self._begun = False  # the position has been used by an iteration
         self._next: tuple[int, int] | None = None  # where the iteration of this process stands
         self._num_batches = self._plan(0).num_batches
         self._warn_of_big_groups()
@@ -132,7 +135,7 @@ class ParquetStream(IterableDataset[T], Generic[T]):
 
     @property
     def epoch(self) -> int:
-        """The epoch that the next iteration yields."""
+        """The epoch that the next iteration yields; once one has begun, that one's."""
         return int(self._position[0])
 
     @property
@@ -147,19 +150,21 @@ class ParquetStream(IterableDataset[T], Generic[T]):
     def __iter__(self) -> Iterator[T]:
         info = get_worker_info()
         if info is None:
-            self.begin()
-            reader = Reader(self.rank, self.world_size, self.start, 1, self._threads)
+            epoch, start = self.begin()
+            reader = Reader(self.rank, self.world_size, start, 1, self._threads)
         else:
-            reader = self._worker(info)
-        return self._iterate(self.epoch, reader)
+            epoch, start = self._frozen or (self.epoch, self.start)
+            self._frozen = None  # persistent workers look again
+            reader = self._worker(info, start)
+        return self._iterate(epoch, reader)
 
     def _iterate(self, epoch: int, reader: Reader) -> Iterator[T]:
         for batch, tensors in self._read(epoch, reader, self._tensors.empty):
             yield self.finish(tensors, epoch=epoch, batch=batch)
 
-    def _worker(self, info: Any) -> Reader:
+    def _worker(self, info: Any, start: int) -> Reader:
         # The worker processes are what runs at the same time: they have no threads.
-        return Reader(self.rank, self.world_size, self.start + info.id, info.num_workers, 0)
+        return Reader(self.rank, self.world_size, start + info.id, info.num_workers, 0)
 
     def _read(
         self, epoch: int, reader: Reader, empty: Callable[[int], dict[str, Tensor]]
@@ -189,7 +194,7 @@ class ParquetStream(IterableDataset[T], Generic[T]):
     def _most_rows(self) -> int:
         return -(-self._spec.batch_size // self.world_size)
 
-    def into(self, ring: Ring, *, together: int) -> Iterator[list[Written]]:
+    def into(self, ring: Ring, *, epoch: int, start: int, together: int) -> Iterator[list[Written]]:
         """In a worker process: its batches, written into the ring, named `together` at a time."""
         info = get_worker_info()
         assert info is not None, "only worker processes write into a ring"
@@ -202,7 +207,7 @@ class ParquetStream(IterableDataset[T], Generic[T]):
             return ring.tensors(written[-1])
 
         try:
-            for _ in self._read(self.epoch, self._worker(info), next_slot):
+            for _ in self._read(epoch, self._worker(info, start), next_slot):
                 whole = len(written)
                 if whole == together:
                     yield written
@@ -220,39 +225,58 @@ class ParquetStream(IterableDataset[T], Generic[T]):
         """Make the next iteration yield that epoch; a `seek` into the same epoch stays in force."""
         if epoch < 0:
             raise InputError(f"an epoch must be at least 0, got {epoch}")
-        if epoch != self.epoch:
+        if epoch != self.epoch or self._begun:
             self.seek(epoch=epoch, batch=0)
 
     def seek(self, *, epoch: int, batch: int) -> None:
-        """Make the next iteration start at that batch of that epoch; those after it start at 0.
+        """Make the next iteration start at that batch of that epoch; the one after it is the next
+        epoch's, from its start.
 
-        Reads nothing of what is skipped but the beginning of the windows it lands in.
+        An iteration that has begun stays where it is. Reads nothing of what is skipped but the
+        beginning of the windows it lands in.
         """
         if epoch < 0 or not 0 <= batch <= len(self):
             raise InputError(
                 f"a position must lie in epoch >= 0 and batches 0..{len(self)}, "
                 f"got epoch {epoch}, batch {batch}"
             )
-        self._position[0], self._position[1] = epoch, batch
+        self._stand(epoch, batch)
         self._begun = False
         self._next = None
 
-    def begin(self) -> None:
-        """Say that an iteration begins: a position that was used by one before starts at 0.
+    def begin(self) -> tuple[int, int]:
+        """Say that an iteration begins; returns its epoch and first batch.
 
-        Called by `__iter__` and by `make_loader`'s loader, in the main process.
+        A position that an iteration has used gives the next epoch, from its start. Called by
+        `__iter__` and by `make_loader`'s loader, in the main process.
         """
         if self._begun:
-            self._position[1] = 0
+            self._stand(self.epoch + 1, 0)
         self._begun = True
         self._next = (self.epoch, self.start)
+        return self._next
+
+    def _stand(self, epoch: int, batch: int) -> None:
+        # Through numpy: torch refuses to write outside of inference mode to what was made inside.
+        self._position.numpy()[:] = epoch, batch
+        self._frozen = epoch, batch
 
     def state_dict(self) -> dict[str, Any]:
         """Position after the last batch that was yielded in this process, and the fingerprint.
 
         Worker processes of a plain `DataLoader` have streams of their own: with them ask
         `state_after`.
+
+        Raises:
+            InputError: in one of several workers, which knows its own part of the batches alone.
         """
+        info = get_worker_info()
+        if info is not None and info.num_workers > 1:
+            raise InputError(
+                "the position of a stream is that of all its batches, and one of "
+                f"{info.num_workers} workers knows only its own: use mmrec.stream.make_loader, or "
+                "one worker"
+            )
         epoch, batch = self._next or (self.epoch, self.start)
         return self.state_after(epoch=epoch, batch=batch)
 
@@ -266,6 +290,10 @@ class ParquetStream(IterableDataset[T], Generic[T]):
         Raises:
             InputError: when the order would not be the same, naming what differs.
         """
+        require(
+            {"epoch", "batch", "fingerprint"} <= set(state),
+            f"a state holds epoch, batch and fingerprint, got {sorted(state)}",
+        )
         require_same(
             state["fingerprint"],
             self.fingerprint(),

@@ -25,7 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.stream_order import slice_rows
 from slow_variants import thorough, thoroughly
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 import mmrec.stream.stream
 from mmrec.errors import InputError
@@ -203,7 +203,9 @@ def test_epochs_with_workers(folder: Path, persistent: bool) -> None:
     assert found == [expected[0][5:], *expected[1:]]
     loader.seek(epoch=1, batch=30)
     assert batches_of(loader) == expected[1][30:]
-    assert batches_of(loader) == expected[1]  # the next iteration starts at 0 again
+    assert batches_of(loader) == expected[2]  # the next iteration is the next epoch, whole
+    loader.set_epoch(2)
+    assert batches_of(loader) == expected[2]  # unless told otherwise
 
 
 @pytest.mark.parametrize("every", [9, thorough(1)])
@@ -239,6 +241,7 @@ def test_resume_after_any_batch(
             assert again.state_dict() == state
             again.set_epoch(epoch)
             assert batches_of(again) == whole[epoch][stop:]
+            again.set_epoch(epoch)
             assert batches_of(again) == whole[epoch]
 
 
@@ -284,10 +287,84 @@ def test_a_pickled_stream_is_the_same_stream(folder: Path) -> None:
 
 
 def test_two_iterations_at_once(folder: Path) -> None:
+    """They are of two epochs, and neither disturbs the other."""
     stream = stream_of(folder)
-    whole = batches_of(stream)
+    first, second = batches_of(stream), batches_of(stream)
+    stream.set_epoch(0)
     both = [(a["row"].tolist(), b["row"].tolist()) for a, b in zip(stream, stream, strict=True)]
-    assert both == [(batch, batch) for batch in whole]
+    assert both == list(zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_every_iteration_is_the_next_epoch(folder: Path, workers: int) -> None:
+    loader = make_loader(stream_of(folder), num_workers=workers)
+    found = [batches_of(loader) for _ in range(3)]
+    assert found[0] != found[1] != found[2]
+    for epoch in (2, 0, 1):
+        loader.set_epoch(epoch)
+        assert batches_of(loader) == found[epoch]
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+@pytest.mark.parametrize("plain", [False, True])
+def test_an_iteration_keeps_the_position_that_it_began_with(
+    folder: Path, plain: bool, persistent: bool
+) -> None:
+    """Whatever is set for the next one before the workers have looked."""
+    whole = batches_of(stream_of(folder))
+    for _ in range(4):
+        stream = stream_of(folder)
+        if plain:
+            how = {"num_workers": 2, "persistent_workers": persistent}
+            loader: Any = DataLoader(stream, batch_size=None, **how)
+        else:
+            loader = make_loader(stream, num_workers=2, persistent=persistent)
+        stream.seek(epoch=0, batch=30)
+        batches = iter(loader)
+        stream.seek(epoch=1, batch=0)
+        assert [batch["row"].tolist() for batch in batches] == whole[30:]
+
+
+def test_one_of_several_workers_has_no_state(folder: Path) -> None:
+    """torchdata's stateful loader asks there; a worker knows its own batches alone."""
+    loader = DataLoader(Asking(stream_of(folder)), batch_size=None, num_workers=2)
+    with pytest.raises(InputError, match="one of 2 workers knows only its own"):
+        next(iter(loader))
+    assert next(iter(DataLoader(Asking(stream_of(folder)), batch_size=None, num_workers=1)))
+
+
+class Asking(IterableDataset[dict[str, Any]]):
+    def __init__(self, stream: ParquetStream[Any]) -> None:
+        self.stream = stream
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for _ in self.stream:
+            yield self.stream.state_dict()
+
+
+def test_inference_mode_leaves_no_trace(folder: Path) -> None:
+    """What is made or iterated inside serves outside, and the other way round."""
+    whole = batches_of(stream_of(folder))
+    with torch.inference_mode():
+        stream = stream_of(folder)
+        loader = make_loader(stream_of(folder), num_workers=1, persistent=True)
+        assert batches_of(loader) == whole
+        kept = list(loader)
+    del kept
+    loader.set_epoch(0)
+    assert batches_of(loader) == whole
+    stream.set_epoch(1)
+    stream.seek(epoch=0, batch=0)
+    assert batches_of(stream) == whole
+
+
+def test_the_callers_generators_are_left_alone(folder: Path) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(2)
+    torch.manual_seed(5)
+    for workers in (0, 2):
+        batches_of(make_loader(stream_of(folder), num_workers=workers))
+    assert torch.equal(torch.rand(2), expected)
 
 
 def test_an_abandoned_iteration_leaves_no_thread(folder: Path) -> None:
