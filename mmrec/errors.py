@@ -1,5 +1,7 @@
 """The one exception for mistakes that a user can fix, and the checks that raise it."""
 
+from numbers import Integral
+
 
 class InputError(ValueError):
     """Bad input: the rule, then what arrived and where, in one sentence.
@@ -36,9 +38,21 @@ def positive(at_least: int = 1, **sizes: int) -> None:
     """
     for name, value in sizes.items():
         require(
-            isinstance(value, int) and not isinstance(value, bool) and value >= at_least,
+            isinstance(value, Integral) and not isinstance(value, bool) and value >= at_least,
             f"{name} must be a whole number of at least {at_least}, got {value!r}",
         )
+
+
+def whole(name: str, value: object) -> int:
+    """A whole number of any kind, numpy's too, as Python's.
+
+    >>> whole("seed", 3.5)
+    Traceback (most recent call last):
+    mmrec.errors.InputError: seed must be a whole number, got 3.5
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise InputError(f"{name} must be a whole number, got {value!r}")
+    return int(value)
 
 
 def not_negative(**sizes: int) -> None:

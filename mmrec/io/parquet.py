@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from mmrec.errors import InputError
 from mmrec.io.files import replacing
-from mmrec.io.sources import BATCH_ROWS, PathLike, Source, open_source
+from mmrec.io.paths import PathLike
+from mmrec.io.sources import BATCH_ROWS, Source, open_source
 
 types = pa.types
 

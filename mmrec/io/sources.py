@@ -6,22 +6,19 @@ A `Source` describes one file; `parquet.py` checks its columns and turns them in
 import hashlib
 import io
 import os
+import re
 import stat
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import product
-from typing import Any, TypeAlias
+from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fsspec.core import url_to_fs
 
 from mmrec.errors import InputError
-
-PathLike: TypeAlias = "str | os.PathLike[str]"
-Paths: TypeAlias = "PathLike | Sequence[PathLike]"
+from mmrec.io.paths import PathLike, Paths, find_files, hive_values
 
 BATCH_ROWS = 8_192  # rows read at a time: 6.5 MB of int64 histories of length 100
 
@@ -45,6 +42,7 @@ class Source:
         stamp: what the file system says that changes when the file is replaced.
         footer: SHA-256 of the footer, hexadecimal.
         group_rows: rows of each row group.
+        partition: (column, value) of hive directories (`day=1/`) that it lies in.
     """
 
     path: str
@@ -55,10 +53,16 @@ class Source:
     footer: str
     group_rows: tuple[int, ...]
     metadata: Any = field(repr=False, compare=False)
+    partition: tuple[tuple[str, pa.Scalar], ...] = ()
 
     @property
     def name(self) -> str:
         return self.location.rsplit("/", 1)[-1]
+
+    @property
+    def place(self) -> str:
+        """The name, with the hive directories that it lies in."""
+        return "/".join([*(f"{key}={value.as_py()}" for key, value in self.partition), self.name])
 
     @property
     def num_rows(self) -> int:
@@ -66,7 +70,11 @@ class Source:
 
     @property
     def schema(self) -> pa.Schema:
-        return self.metadata.schema.to_arrow_schema()
+        """Columns of the file, then those of its hive directories."""
+        schema = self.metadata.schema.to_arrow_schema()
+        for name, value in self.partition:
+            schema = schema.append(pa.field(name, value.type))
+        return schema
 
     def read(
         self,
@@ -95,17 +103,18 @@ class Source:
         expected, count = sum(self.group_rows[group] for group in groups), 0
         self.check_unchanged()
         opened = file or self.open(buffered=True, checksums=checksums)
+        constant = {name: value for name, value in self.partition if name in columns}
         try:
             for batch in opened.iter_batches(
                 batch_size=rows,
                 row_groups=list(groups),
-                columns=list(columns),
+                columns=[name for name in columns if name not in constant],
                 use_threads=threads,
             ):
                 count += batch.num_rows
                 if count > expected:
                     break
-                yield batch
+                yield _with_constants(batch, columns, constant) if constant else batch
             if count != expected:
                 raise ValueError(f"{count} rows where the footer says {expected}")
         except READ_ERRORS as error:
@@ -155,41 +164,15 @@ def open_sources(paths: Paths) -> list[Source]:
     """Every parquet file that `paths` stands for, its footer read, in reading order.
 
     Takes a file, a directory (every `*.parquet` below it, by name; names that begin with `.` or
-    `_` are skipped), a glob, or a list of those, local or as fsspec URLs. A list keeps its order.
+    `_` are skipped, links are followed), a glob, or a list of those, local or as fsspec URLs. A
+    list keeps its order. Hive directories (`day=1/`) are columns: of integers where all their
+    values are, else of strings.
 
     Raises:
-        InputError: one of them matches nothing, or a file is cut off or not parquet.
+        InputError: one of them matches nothing, a file is cut off or not parquet, or files differ
+            in their hive directories.
     """
-    many = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-    if not many:
-        raise InputError("at least one parquet file is needed, got an empty list")
-    found = [one for path in many for one in _find(os.fspath(path))]
-    return [open_source(*one) for one in found]
-
-
-def _find(path: str) -> list[tuple[str, str, Any]]:
-    """(path for messages, location, file system or None) of every file."""
-    try:
-        filesystem, location = url_to_fs(path)
-    except (ImportError, ValueError) as error:
-        raise InputError(f"the path {path} cannot be opened: {error}") from None
-    if any(mark in path for mark in "*?[") and not filesystem.exists(location):
-        matches = [m for m in sorted(filesystem.glob(location)) if filesystem.isfile(m)]
-    elif filesystem.isdir(location):
-        matches = [m for m in sorted(filesystem.find(location)) if _is_data(m, location)]
-    else:
-        matches = [location] if filesystem.exists(location) else []
-    if not matches:
-        raise InputError(f"a path must match at least one parquet file, but {path} matches none")
-    if isinstance(filesystem, fsspec.get_filesystem_class("file")):
-        return [(match, match, None) for match in matches]
-    scheme = path.split("://", 1)[0]
-    return [(f"{scheme}://{m.lstrip('/')}", m, filesystem) for m in matches]
-
-
-def _is_data(match: str, root: str) -> bool:
-    parts = match[len(root) :].strip("/").split("/")
-    return match.endswith(".parquet") and not any(part[:1] in "._" for part in parts if part)
+    return with_partitions([open_source(*one) for one in find_files(paths)])
 
 
 def open_source(path: PathLike, location: str | None = None, filesystem: Any = None) -> Source:
@@ -223,6 +206,45 @@ def open_source(path: PathLike, location: str | None = None, filesystem: Any = N
         ) from None
     digest = hashlib.sha256(footer).hexdigest()
     return Source(path, location, filesystem, size, stamp, digest, groups, metadata)
+
+
+def with_partitions(sources: Sequence[Source]) -> list[Source]:
+    """The sources, told the hive directories that they lie in."""
+    found = [hive_values(source.location) for source in sources]
+    own = {name for source in sources for name in source.schema.names}
+    keys = [name for name in found[0] if name not in own]
+    for source, values in zip(sources, found, strict=True):
+        if [name for name in values if name not in own] != keys:
+            raise InputError(
+                f"files must lie in hive directories of the same columns, {sources[0].path} in "
+                f"{[*found[0]]}, {source.path} in {[*values]}"
+            )
+    whole = {key: all(_is_integer(values[key]) for values in found) for key in keys}
+    return [
+        replace(source, partition=tuple((key, _scalar(values[key], whole[key])) for key in keys))
+        for source, values in zip(sources, found, strict=True)
+    ]
+
+
+def _is_integer(value: str | None) -> bool:
+    return value is None or bool(re.fullmatch(r"-?(0|[1-9][0-9]{0,17})", value))
+
+
+def _scalar(value: str | None, whole: bool) -> pa.Scalar:
+    if whole:
+        return pa.scalar(None if value is None else int(value), pa.int64())
+    return pa.scalar(value, pa.string())
+
+
+def _with_constants(
+    batch: pa.RecordBatch, columns: Sequence[str], constant: Mapping[str, pa.Scalar]
+) -> pa.RecordBatch:
+    """The batch with columns of one value, all in the order asked for."""
+    arrays = [
+        pa.repeat(constant[name], batch.num_rows) if name in constant else batch.column(name)
+        for name in columns
+    ]
+    return pa.RecordBatch.from_arrays(arrays, names=list(columns))
 
 
 def _stamp_of(location: str, filesystem: Any, path: str) -> tuple[Any, ...]:

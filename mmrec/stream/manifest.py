@@ -1,13 +1,14 @@
 """The manifest that `repack` leaves beside its files: counts and checksums, and their check."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import fsspec
 
 from mmrec.errors import InputError
 from mmrec.io.hashing import sha256_of
+from mmrec.io.paths import Paths, as_list, open_directory
 from mmrec.io.sources import Source
 
 NAME = "manifest.json"
@@ -45,13 +46,19 @@ def read_entries(directory: str, filesystem: Any = None) -> dict[str, dict[str, 
     return entries
 
 
-def check_against_manifest(sources: Iterable[Source], *, verify: bool) -> None:
+def check_against_manifest(paths: Paths, sources: Sequence[Source], *, verify: bool) -> None:
     """Compare size and footer with the manifest beside a file, if any; with `verify`, all bytes.
 
+    A path that is a directory must hold what its manifest lists, all of it and nothing else.
+
     Raises:
-        InputError: when a file is not the one the manifest describes, or when `verify` is asked
-            for a file that no manifest lists.
+        InputError: when a file is not the one the manifest describes, is missing, or is there
+            without being listed, or when `verify` is asked for a file that no manifest lists.
     """
+    for path in as_list(paths):
+        folder = open_directory(path)
+        if folder is not None:
+            _check_parts(path, *folder, sources)
     manifests: dict[str, dict[str, dict[str, Any]]] = {}
     for source in sources:
         directory = source.location.rpartition("/")[0]
@@ -73,3 +80,20 @@ def check_against_manifest(sources: Iterable[Source], *, verify: bool) -> None:
                 )
         if verify and sha256_of(source.location, source.filesystem) != entry["sha256"]:
             raise InputError(f"{source.path} does not have the SHA-256 that its {NAME} gives")
+
+
+def _check_parts(path: str, location: str, filesystem: Any, sources: Sequence[Source]) -> None:
+    listed = set(read_entries(location, filesystem))
+    there = {s.name for s in sources if s.location.rpartition("/")[0] == location.rstrip("/")}
+    if not listed:
+        return
+    if listed - there:
+        raise InputError(
+            f"{path} lacks {min(listed - there)}, which its {NAME} lists: fetch it again, or "
+            "repack the data again"
+        )
+    if there - listed:
+        raise InputError(
+            f"{path} holds {min(there - listed)}, which its {NAME} does not list: move it away, "
+            "or repack the data with it"
+        )

@@ -23,7 +23,8 @@ from mmrec.errors import InputError
 from mmrec.io.files import replacing, write_json
 from mmrec.io.identity import require_same
 from mmrec.io.parquet import Column, column_type, is_list
-from mmrec.io.sources import PathLike, Paths, Source, open_source, open_sources
+from mmrec.io.paths import PathLike, Paths
+from mmrec.io.sources import Source, open_source, open_sources
 from mmrec.stream.compact import Survey, convert, stored_schema
 from mmrec.stream.manifest import FORMAT, NAME, describe
 from mmrec.stream.partition import shares

@@ -5,6 +5,8 @@ G row groups, F files.
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -121,6 +123,12 @@ def _kept_rows(source: Source, row_filter: Any) -> list[npt.NDArray[np.bool_]]:
         import pyarrow.dataset as ds  # loads pandas where it is installed
 
         data = ds.dataset(source.location, filesystem=filesystem, format="parquet")
+        if source.partition:
+            found = [ds.field(name) == value for name, value in source.partition]
+            fragment = data.format.make_fragment(
+                source.location, data.filesystem, functools.reduce(operator.and_, found)
+            )
+            data = ds.FileSystemDataset([fragment], source.schema, data.format, data.filesystem)
         scanner = data.scanner(columns={"keep": row_filter}, use_threads=False, batch_readahead=1)
         kind = scanner.projected_schema.field(0).type
         if kind != pa.bool_():

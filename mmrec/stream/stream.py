@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from mmrec.errors import InputError, require
+from mmrec.errors import InputError, require, whole
 from mmrec.io.identity import require_same
-from mmrec.io.sources import Paths, open_sources
+from mmrec.io.paths import Paths
+from mmrec.io.sources import open_sources
 from mmrec.stream.batches import Arrays, Reader, read_batches
 from mmrec.stream.decode import plan_columns
 from mmrec.stream.manifest import check_against_manifest
@@ -96,19 +97,20 @@ class ParquetStream(IterableDataset[T], Generic[T]):
         threads: int = 2,
     ) -> None:
         super().__init__()
+        threads_of, files_of = lanes or ((4, 4) if shuffle else (1, 1))
         spec = Spec(
-            batch_size=batch_size,
-            window=window,
-            lanes=lanes or ((4, 4) if shuffle else (1, 1)),
-            seed=seed,
-            shuffle=shuffle,
-            drop_last=drop_last,
+            batch_size=whole("batch_size", batch_size),
+            window=whole("window", window),
+            lanes=(whole("lanes", threads_of), whole("lanes", files_of)),
+            seed=whole("seed", seed),
+            shuffle=bool(shuffle),
+            drop_last=bool(drop_last),
         )
+        rank, world_size = whole("rank", rank), whole("world_size", world_size)
         _check(spec, rank, world_size)
-        if isinstance(row_filter, list):
-            row_filter = pq.filters_to_expression(row_filter)
+        row_filter = _expression(row_filter)
         sources = open_sources(paths)
-        check_against_manifest(sources, verify=verify)
+        check_against_manifest(paths, sources, verify=verify)
         planned = plan_columns(sources, columns, list_widths or {}, pads or {}, missing)
         self._groups = RowGroups.of(sources, planned, row_filter, checksums)
         self._tensors = BatchTensors.of(planned)
@@ -223,6 +225,7 @@ class ParquetStream(IterableDataset[T], Generic[T]):
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next iteration yield that epoch; a `seek` into the same epoch stays in force."""
+        epoch = whole("epoch", epoch)
         if epoch < 0:
             raise InputError(f"an epoch must be at least 0, got {epoch}")
         if epoch != self.epoch or self._begun:
@@ -235,6 +238,7 @@ class ParquetStream(IterableDataset[T], Generic[T]):
         An iteration that has begun stays where it is. Reads nothing of what is skipped but the
         beginning of the windows it lands in.
         """
+        epoch, batch = whole("epoch", epoch), whole("batch", batch)
         if epoch < 0 or not 0 <= batch <= len(self):
             raise InputError(
                 f"a position must lie in epoch >= 0 and batches 0..{len(self)}, "
@@ -309,7 +313,7 @@ class ParquetStream(IterableDataset[T], Generic[T]):
         """
         return {
             "format": FORMAT,
-            "files": [[s.name, s.size, s.footer[:16]] for s in self._groups.sources],
+            "files": [[s.place, s.size, s.footer[:16]] for s in self._groups.sources],
             "rows": self.num_rows,
             "row_filter": None if self._filter is None else str(self._filter),
             "batch_size": self._spec.batch_size,
@@ -337,6 +341,18 @@ class ParquetStream(IterableDataset[T], Generic[T]):
             "groups; `python -m mmrec.stream.repack` writes smaller ones",
             stacklevel=3,
         )
+
+
+def _expression(row_filter: Any) -> Any:
+    """A pyarrow expression, from one or from tuples; None of no tuples."""
+    if not isinstance(row_filter, list):
+        return row_filter
+    try:
+        return pq.filters_to_expression(row_filter) if row_filter else None
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"row_filter must be an expression or (column, operator, value) tuples: {error}"
+        ) from None
 
 
 def _check(spec: Spec, rank: int, world_size: int) -> None:

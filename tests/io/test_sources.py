@@ -85,3 +85,52 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
         open_source(tmp_path / "circle.parquet")
     with pytest.raises(InputError, match=r"there is none \(any more\) at .*nowhere/a\.parquet$"):
         open_source(tmp_path / "nowhere" / "a.parquet")
+
+
+def values(paths: object, column: str) -> list[object]:
+    sources = open_sources(paths)  # type: ignore[arg-type]
+    return [v for s in sources for batch in s.read([column]) for v in batch.column(0).to_pylist()]
+
+
+def write(path: Path, **columns: list[object]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), path)
+
+
+@pytest.mark.parametrize("pattern", ["", "/**/*.parquet"])
+def test_links_are_followed_and_a_circle_is_entered_once(tmp_path: Path, pattern: str) -> None:
+    write(tmp_path / "clicks" / "a.parquet", n=[1])
+    write(tmp_path / "elsewhere" / "day2" / "b.parquet", n=[2])
+    os.symlink(tmp_path / "elsewhere" / "day2", tmp_path / "clicks" / "day2")
+    os.symlink(tmp_path / "clicks", tmp_path / "clicks" / "round")
+    os.symlink(tmp_path / "elsewhere" / "day2" / "b.parquet", tmp_path / "clicks" / "z.parquet")
+    assert values(f"{tmp_path}/clicks{pattern}", "n") == [1, 2, 2]
+
+
+def test_a_broken_link_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "clicks" / "a.parquet", n=[1])
+    os.symlink(tmp_path / "nowhere.parquet", tmp_path / "clicks" / "b.parquet")
+    with pytest.raises(InputError, match=r"there is none \(any more\) at .*/b\.parquet"):
+        open_sources(tmp_path / "clicks")
+
+
+def test_hive_directories_are_columns(tmp_path: Path) -> None:
+    for day, land, n in ((1, "de", 10), (12, "fr", 20), (2, "a%20b", 30)):
+        write(tmp_path / f"day={day}" / f"land={land}" / "a.parquet", n=[n, n + 1])
+    sources = open_sources(tmp_path)
+    assert sources[0].schema.names == ["n", "day", "land"]
+    assert values(tmp_path, "day") == [1, 1, 12, 12, 2, 2]
+    assert values(tmp_path, "land") == ["de", "de", "fr", "fr", "a b", "a b"]
+    (batch,) = sources[0].read(["day", "n"])
+    assert batch.to_pydict() == {"day": [1, 1], "n": [10, 11]}
+    write(tmp_path / "day=3" / "a.parquet", n=[1])
+    with pytest.raises(InputError, match=r"hive directories of the same columns, .*\['day'\]"):
+        open_sources(tmp_path)
+
+
+def test_a_hive_value_that_is_missing_and_a_column_that_is_there(tmp_path: Path) -> None:
+    write(tmp_path / "a" / "day=__HIVE_DEFAULT_PARTITION__" / "a.parquet", n=[1])
+    write(tmp_path / "a" / "day=7" / "a.parquet", n=[2])
+    assert values(tmp_path / "a", "day") == [7, None]
+    write(tmp_path / "b" / "n=5" / "a.parquet", n=[1])
+    assert values(tmp_path / "b", "n") == [1]

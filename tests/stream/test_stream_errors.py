@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -231,3 +233,54 @@ def test_without_page_checksums_the_manifest_finds_a_flip_on_demand(tmp_path: Pa
     (tmp_path / NAME).write_text("[]")
     with pytest.raises(InputError, match=r"manifest\.json is not a manifest"):
         read_all(path)
+
+
+def test_a_folder_holds_what_its_manifest_lists(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"x": range(1000)}), tmp_path / "a.parquet")
+    folder = tmp_path / "packed"
+    repack(tmp_path / "a.parquet", folder, file_rows=300, group_rows=100)
+    assert ParquetStream(folder, batch_size=64).num_rows == 1000
+    part = folder / "part-00001.parquet"
+    assert ParquetStream(part, batch_size=64).num_rows == 300  # asked for alone, it is fine
+    stranger = folder / "b.parquet"
+    part.rename(stranger)
+    with pytest.raises(InputError, match=r"packed lacks part-00001\.parquet, which its manifest"):
+        ParquetStream(folder, batch_size=64)
+    stranger.rename(part)
+    shutil.copy(tmp_path / "a.parquet", stranger)
+    with pytest.raises(InputError, match=r"packed holds b\.parquet, which its manifest\.json does"):
+        ParquetStream([part, folder], batch_size=64)
+
+
+def test_hive_columns_are_read_filtered_and_repacked(tmp_path: Path) -> None:
+    for day in (1, 2):
+        (tmp_path / "in" / f"day={day}").mkdir(parents=True)
+        path = tmp_path / "in" / f"day={day}" / "a.parquet"
+        pq.write_table(pa.table({"x": [10 * day, 10 * day + 1]}), path)
+    (batch,) = ParquetStream(tmp_path / "in", batch_size=9)
+    assert batch["day"].tolist() == [1, 1, 2, 2]
+    (batch,) = ParquetStream(tmp_path / "in", batch_size=9, row_filter=[("day", "==", 2)])
+    assert (batch["x"].tolist(), batch["row"].tolist()) == ([20, 21], [2, 3])
+    repack(tmp_path / "in", tmp_path / "out")
+    (batch,) = ParquetStream(tmp_path / "out", batch_size=9)
+    assert batch["day"].tolist() == [1, 1, 2, 2]
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"x": range(100)}), tmp_path / "a.parquet")
+    three, eight = np.int64(3), np.int32(8)
+    path = tmp_path / "a.parquet"
+    stream = ParquetStream(path, batch_size=eight, seed=three, shuffle=True, row_filter=[])
+    same = ParquetStream(path, batch_size=8, seed=3, shuffle=True)
+    assert json.loads(json.dumps(stream.state_dict())) == same.state_dict()
+    stream.seek(epoch=np.int64(1), batch=np.int64(2))
+    same.seek(epoch=1, batch=2)
+    found = [[batch["x"].tolist() for batch in one] for one in (stream, same)]
+    assert found[0] == found[1]
+    for name, value in (("batch_size", 8.5), ("seed", "3"), ("seed", None), ("window", True)):
+        with pytest.raises(InputError, match=f"{name} must be a whole number, got"):
+            ParquetStream(path, **{"batch_size": 8, name: value})  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"row_filter must be an expression or .* tuples"):
+        ParquetStream(path, batch_size=8, row_filter=[("x", "~", 1)])
+    with pytest.raises(InputError, match=r"a state holds epoch, batch and fingerprint, got \[\]"):
+        stream.load_state_dict({})
