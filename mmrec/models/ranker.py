@@ -4,7 +4,7 @@ B rows, L history, D item width, T tasks.
 """
 
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -110,6 +110,10 @@ class Ranker(nn.Module):
                 "a conditioned fusion must take the embeddings of the row's categories, "
                 f"{given} wide, got context_dim {fusion.context_dim}"
             )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Copies and pickles are of the model, not of the graph of its latest step.
+        return {**self.__dict__, "auxiliary": None}
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B,), or (B, T) of several tasks; float32 also under autocast."""

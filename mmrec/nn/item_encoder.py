@@ -13,6 +13,7 @@ from mmrec.nn.categorical import CategoricalEncoder
 from mmrec.nn.fusion.base import EstimatedFusion, Fusion
 from mmrec.nn.fusion.modality_dropout import drop_modality
 from mmrec.nn.numeric import NumericEncoder
+from mmrec.nn.tokens import recorded
 from mmrec.nn.users import EMBEDDING_STD
 
 
@@ -120,12 +121,20 @@ class ItemEncoder(nn.Module):
         return [] if self.ids is None else [self.ids]
 
     def forward(self, ids: Tensor) -> Tensor:
+        """ids (...) int64 -> (..., out_dim).
+
+        Raises:
+            InputError: an id outside 0 … N - 1. Looked for on the CPU alone: a GPU would have to
+                be waited for, and stops with an assertion of its own.
+        """
+        self._check(ids)
         parts = []
         if self.ids is not None:
             parts.append(self._id_vector(ids))
         if self.tag is not None:
             bags = self.tags[ids.reshape(-1)]
-            parts.append(self.tag(bags).view(*ids.shape, -1))
+            vectors = self.tag(bags)
+            parts.append(vectors.view(*ids.shape, vectors.shape[-1]))
         if self.categorical is not None:
             parts.append(self.categorical(self.categories[ids]))
         if self.numeric is not None:
@@ -136,6 +145,7 @@ class ItemEncoder(nn.Module):
 
     def content(self, ids: Tensor) -> Tensor:
         """The fused vectors alone: ids (...) -> (..., content_dim)."""
+        self._check(ids)
         if self.fusion is None:
             raise InputError("content needs a fusion, and this item encoder has none")
         image, text, has_image, has_text = self.features(ids)
@@ -161,6 +171,15 @@ class ItemEncoder(nn.Module):
             )
         finally:
             self.train(before)
+
+    def _check(self, ids: Tensor) -> None:
+        if ids.device.type != "cpu" or not ids.numel() or recorded():
+            return
+        low, high = (int(end) for end in ids.aminmax())
+        if low < 0 or high >= self.num_items:
+            raise InputError(
+                f"item ids lie in 0 … {self.num_items - 1}, got {low if low < 0 else high}"
+            )
 
     def _id_vector(self, ids: Tensor) -> Tensor:
         vector = cast(Tensor, cast(nn.Embedding, self.ids)(ids))

@@ -116,10 +116,11 @@ class ReluAttention(nn.Module):
         history = without_padding(history, target, valid, dim=self.dim)
         tokens = Tokens(valid, compact=compact_here(self.compact, history))
         rows, length = valid.shape
+        size = self.out_dim // self.heads
         pair = tokens.spread(self.key_value(tokens.take(history)))
-        key, value = pair.view(rows, length, 2, self.heads, -1).unbind(2)  # (B, L, heads, d)
-        query = self.query(target).view(rows, self.heads, -1)
-        score = torch.einsum("bhd,blhd->blh", query, key) / math.sqrt(query.shape[-1])
+        key, value = pair.view(rows, length, 2, self.heads, size).unbind(2)  # (B, L, heads, d)
+        query = self.query(target).view(rows, self.heads, size)
+        score = torch.einsum("bhd,blhd->blh", query, key) / math.sqrt(size)
         weight = score.relu().masked_fill(~valid.unsqueeze(-1), 0)
         return torch.einsum("blh,blhd->bhd", weight, value).flatten(1)
 

@@ -28,7 +28,7 @@ class Tokens:
 
     def take(self, padded: Tensor) -> Tensor:
         """(B, L, W) -> (T, W)."""
-        flat = padded.reshape(self.batch * self.length, -1)
+        flat = padded.reshape(self.batch * self.length, padded.shape[-1])
         return flat if self.place is None else flat.index_select(0, self.place)
 
     def repeat(self, rows: Tensor) -> Tensor:
@@ -46,7 +46,15 @@ class Tokens:
 
 
 def compact_here(choice: bool | None, tensor: Tensor) -> bool:
-    """Resolve a flag whose None means: on the CPU only, and not inside `torch.compile`."""
-    if choice is not None:
-        return choice
-    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+    """Resolve a flag whose None means: on the CPU only. Never where the graph is recorded.
+
+    What is left out depends on the batch at hand: a trace or an export would leave it out for good.
+    """
+    if recorded():
+        return False
+    return tensor.device.type == "cpu" if choice is None else choice
+
+
+def recorded() -> bool:
+    """Whether torch.compile, torch.export or torch.jit.trace is recording what runs."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()

@@ -51,8 +51,9 @@ class TransformerLayer(nn.Module):
 
     def _attention(self, x: Tensor, tokens: Tokens, attend: Tensor) -> Tensor:
         # Cut along the last dim: their gradients are joined in one copy.
+        shape = tokens.batch, tokens.length, self.heads, x.shape[-1] // self.heads
         query, key, value = (
-            part.view(tokens.batch, tokens.length, self.heads, -1).transpose(1, 2)  # (B, H, L, d)
+            part.view(shape).transpose(1, 2)  # (B, H, L, d)
             for part in tokens.spread(self.qkv(x)).chunk(3, dim=-1)
         )
         mixed = F.scaled_dot_product_attention(
@@ -62,7 +63,7 @@ class TransformerLayer(nn.Module):
             attn_mask=attend,
             dropout_p=self.dropout.p if self.training else 0.0,
         )
-        mixed = mixed.transpose(1, 2).reshape(tokens.batch, tokens.length, -1)  # (B, L, W)
+        mixed = mixed.transpose(1, 2).reshape(tokens.batch, tokens.length, x.shape[-1])
         return cast(Tensor, self.dropout(self.out(tokens.take(mixed))))
 
     def _feed_forward(self, x: Tensor) -> Tensor:
@@ -161,6 +162,8 @@ class TargetTransformer(nn.Module):
             tail = x[:, -self.last :].masked_fill(padding[:, -self.last :], 0)
             parts.append(F.pad(tail, (0, 0, missing, 0)).flatten(1))  # (B, last · W)
         if self.pool is not None:
+            if not x.shape[1]:  # no position at all is no item
+                x, padding = x.new_zeros(len(x), 1, x.shape[2]), padding.new_ones(len(x), 1, 1)
             lowest = x.masked_fill(padding, torch.finfo(x.dtype).min)
             largest = lowest.amax(1).masked_fill(~valid.any(1, keepdim=True), 0)
             parts.append(self.pool(largest))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -238,3 +239,52 @@ def test_newest_reads_only_the_newest_items(table: Any, batch: Batch) -> None:
     everything.load_state_dict(ranker.state_dict())
     torch.testing.assert_close(everything(cut), logits, rtol=1e-12, atol=1e-12)
     assert not torch.allclose(everything(batch), logits)
+
+
+def test_nobody_and_no_history_are_batches(table: Any, batch: Batch) -> None:
+    ranker = make(TINY.changed({"history.tiers": 3}), table)
+    assert ranker(batch.map(lambda tensor: tensor[:0])).shape == (0,)
+    none = replace(batch, **{name: getattr(batch, name)[:, :0] for name in OF_HISTORY})
+    empty = replace(batch, history=torch.zeros_like(batch.history))
+    torch.testing.assert_close(ranker(none), ranker(empty), rtol=1e-10, atol=1e-10)
+
+
+def test_padding_other_than_zero_is_refused(table: Any, batch: Batch) -> None:
+    wrong = replace(batch, history=batch.history.masked_fill(batch.history == 0, -1))
+    for recipe in (TINY, TINY.changed({"items.id_dim": 0, "items.unknown_id": False})):
+        with pytest.raises(InputError, match=r"item ids lie in 0 … \d+, got -1"):
+            make(recipe, table)(wrong)
+
+
+def test_copies_after_a_step_are_copies(table: Any, batch: Batch) -> None:
+    """The loss of the latest step, with its graph, is no part of the model."""
+    ranker = make(TINY.changed({"items.alignment": 0.5}), table).train()
+    (ranker(batch).sum() + ranker.auxiliary).backward()
+    again = copy.deepcopy(ranker).eval()
+    assert again.auxiliary is None
+    assert torch.equal(again(batch), ranker.eval()(batch))
+    torch.optim.swa_utils.AveragedModel(ranker.train())
+
+
+class Traced(torch.nn.Module):
+    def __init__(self, ranker: Ranker) -> None:
+        super().__init__()
+        self.ranker = ranker
+
+    def forward(self, history: Tensor, target: Tensor) -> Tensor:
+        return cast(Tensor, self.ranker(Batch.of(history=history, target=target)))
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.*")
+@pytest.mark.parametrize("fast", [None, True])
+def test_a_trace_on_short_histories_is_right_on_full_ones(
+    table: Any, batch: Batch, fast: bool | None
+) -> None:
+    speed = {"training.speed.deduplicate": fast, "training.speed.compact": fast}
+    ranker = build_ranker(TINY.changed(speed), table).double().eval()
+    full = torch.randint(1, len(table.tags), batch.history.shape)
+    short = full.clone()
+    short[:, :6] = 0
+    traced = torch.jit.trace(Traced(ranker), (short, batch.target), check_trace=False)
+    expected = ranker(Batch.of(history=full, target=batch.target))
+    torch.testing.assert_close(traced(full, batch.target), expected, rtol=1e-10, atol=1e-10)

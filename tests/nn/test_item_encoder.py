@@ -138,3 +138,13 @@ def test_tables_that_do_not_match_are_named() -> None:
         encoder(id_dropout=0.1)
     with pytest.raises(InputError, match="got none of them"):
         encoder(id_dim=0, tag_dim=0, fusion=None)(torch.tensor([1]))
+
+
+@pytest.mark.parametrize("bad", [-1, ITEMS, 2**40])
+@pytest.mark.parametrize("id_dim", [0, ID_DIM])
+def test_an_id_of_no_item_is_never_another_items_vector(bad: int, id_dim: int) -> None:
+    items = encoder(id_dim=id_dim)
+    ids = torch.tensor([[1, bad], [3, 4]])
+    for call in (items, items.content):
+        with pytest.raises(InputError, match=rf"item ids lie in 0 … {ITEMS - 1}, got {bad}$"):
+            call(ids)

@@ -304,3 +304,29 @@ def test_impossible_sizes_are_named() -> None:
         transformer(heads=3)
     with pytest.raises(InputError, match="nothing goes out"):
         transformer(last=0, pool=False)
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        MeanPool(dim=4),
+        NoHistory(),
+        DINAttention(dim=4),
+        DINAttention(dim=4, softmax=True, compact=False),
+        ReluAttention(dim=4, heads=2),
+        TargetTransformer(dim=4, heads=2, last=3),
+        TargetTransformer(dim=4, heads=2, last=0, positions=2, compact=False),
+        ParallelSequences(encoders=[MeanPool(dim=4), TargetTransformer(dim=4, width=6)]),
+    ],
+    ids=lambda encoder: type(encoder).__name__,
+)
+def test_no_rows_and_no_positions(encoder: SequenceEncoder) -> None:
+    """A batch of nobody is a batch; a history of width 0 is one of padding alone."""
+    for rows, length in ((0, 5), (3, 0), (0, 0), (1, 1)):
+        history, target = torch.randn(rows, length, 4), torch.randn(rows, 4)
+        out = encoder(history, target, torch.zeros(rows, length, dtype=torch.bool))
+        assert out.shape == (rows, encoder.out_dim)
+        assert out.isfinite().all()
+        padded = torch.zeros(rows, 2, dtype=torch.bool)
+        same = encoder(torch.randn(rows, 2, 4), target, padded)
+        torch.testing.assert_close(out, same)
