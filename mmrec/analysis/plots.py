@@ -44,7 +44,7 @@ def plot_training(out: Path) -> Path:
         losses.axvline(step, color="tab:red", lw=0.5, alpha=0.5)
     losses.set(xlabel="step", ylabel="logloss", title="logloss")
     losses.legend()
-    ranking.plot(steps, [e["auc"] for e in valid], "o-", ms=3, color="tab:orange")
+    ranking.plot(steps, [e.get("auc") for e in valid], "o-", ms=3, color="tab:orange")
     ranking.set(xlabel="step", ylabel="AUC", title="valid AUC")
     return _save(figure, out / "training.png")
 

@@ -75,7 +75,7 @@ def pretrain_fusion(
     before = items.training
     items.train()
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
             for _ in range(epochs):
                 totals = torch.zeros(3, dtype=torch.float64, device=device)
@@ -119,8 +119,9 @@ def pretrained_vectors(
         stored = json.loads(done.read_text())
         require_same(stored, said, where=folder, remedy="use --restart or another folder")
         return load_file(path)["vectors"]
-    torch.manual_seed(seed)
-    encoder = build_items(alone, items)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder = build_items(alone, items)
     encoder.to("cuda" if recipe.training.device != "cpu" and torch.cuda.is_available() else "cpu")
     epochs = recipe.items.pretrain_epochs
     result = pretrain_fusion(encoder, histories, epochs=epochs, seed=seed)

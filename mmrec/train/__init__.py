@@ -2,8 +2,8 @@
 
 Read `trainer.py` first, then `step/` (one training step) and `state/` (what a run leaves on disk).
 `loaders.py` says what a loader must do and brings its batches to the device, `evaluate.py` scores
-them; `interrupt.py` is for signals, `distributed.py` for several ranks, and `batch_size.py` finds
-the largest batch that fits.
+them; `interrupt.py` is for signals, `randomness.py` for the caller's generators, `distributed.py`
+for several ranks, and `batch_size.py` finds the largest batch that fits.
 """
 
 from mmrec.config import TrainConfig

@@ -14,6 +14,7 @@ from mmrec.config import TrainConfig
 from mmrec.errors import require
 from mmrec.io.files import write_json
 from mmrec.train.distributed import alone, current_world
+from mmrec.train.randomness import generators_kept
 from mmrec.train.step.precision import resolve_device
 from mmrec.train.step.stepper import RowLoss, Stepper, click_loss
 
@@ -52,7 +53,7 @@ def largest_batch_size(
     state = model.state_dict()  # without the item table, which no step changes
     kept = {k: state[k].clone() for k, _ in model.named_buffers() if k in state}
     fits, size = 0, start
-    with alone():
+    with alone(), generators_kept(device):
         while size <= limit and _fits(model, _filled(sample, size), config, device, loss):
             fits, size = size, size * 2
     model.train(was_training)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Protocol, runtime_checkable
@@ -63,8 +63,11 @@ class Scores:
         there = ~np.isnan(label)
         return Scores(self.row[there], self.user[there], label[there], logit[there], (task,))
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self, *, unranked: Collection[str] = ()) -> dict[str, float]:
         """AUC and logloss; of several tasks their means, and each as "task/auc", "task/logloss".
+
+        Args:
+            unranked: tasks whose AUC is left out, since they have one class.
 
         Raises:
             InputError: no labels, or one class only.
@@ -72,13 +75,12 @@ class Scores:
         if self.label is None:
             raise InputError("metrics need labels, the loader gives none")
         if self.logit.ndim == 1:
-            return {
-                "auc": auc(self.label, self.logit),
-                "logloss": logloss_of_logits(self.label, self.logit),
-            }
-        each = {task: self.of_task(task).metrics() for task in self.tasks}
-        found = {name: fmean(of[name] for of in each.values()) for name in ("auc", "logloss")}
-        return found | {f"{task}/{name}": v for task, of in each.items() for name, v in of.items()}
+            ranked = {} if self.tasks[0] in unranked else {"auc": auc(self.label, self.logit)}
+            return ranked | {"logloss": logloss_of_logits(self.label, self.logit)}
+        each = {task: self.of_task(task).metrics(unranked=unranked) for task in self.tasks}
+        values = {n: [of[n] for of in each.values() if n in of] for n in ("auc", "logloss")}
+        means = {name: fmean(some) for name, some in values.items() if some}
+        return means | {f"{task}/{name}": v for task, of in each.items() for name, v in of.items()}
 
 
 def score(
@@ -123,6 +125,36 @@ def score(
         model.train(was_training)
     mine = [torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)]
     return _joined([columns for columns in gather_objects(mine) if columns], model)
+
+
+def check_labels(model: nn.Module, loader: BatchLoader, monitor: str) -> frozenset[str]:
+    """Tasks that have one class in `loader`, and so no AUC; looked for no further than needed.
+
+    Raises:
+        InputError: there are no rows or no labels, or `monitor` is such an AUC.
+    """
+    seen, rows = torch.zeros(2, 0), 0
+    for batch in rewound(loader):
+        labels, rows = batch.labels, rows + len(batch)
+        require(labels.shape[1], "validation needs labels, the loader gives none")
+        if not seen.shape[1]:
+            seen = torch.zeros(2, labels.shape[1])
+        seen += torch.stack([(labels == 0).sum(0), (labels == 1).sum(0)]).cpu()
+        if seen.all():
+            break
+    counts = gather_objects((rows, seen.tolist() if seen.shape[1] else None))
+    require(sum(count for count, _ in counts), "the validation loader gives no rows")
+    both = np.sum([some for _, some in counts if some is not None], axis=0) > 0  # (2, T)
+    tasks = task_names(model, both.shape[1])
+    unranked = frozenset(t for t, zero, one in zip(tasks, *both, strict=True) if not (zero and one))
+    task, _, metric = monitor.rpartition("/")
+    lacking = sorted(unranked & ({task} if task else set(tasks)))
+    if metric == "auc" and lacking:
+        raise InputError(
+            f"labels of validation must be both 0 and 1 for monitor {monitor!r}, those of "
+            f"{', '.join(lacking)} are all alike: monitor logloss, or validate on other rows"
+        )
+    return unranked
 
 
 def check_logits(logit: Tensor, batch: Batch) -> None:

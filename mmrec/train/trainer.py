@@ -18,9 +18,10 @@ from mmrec.config import TrainConfig
 from mmrec.errors import InputError, require
 from mmrec.io.plain import from_plain, to_plain
 from mmrec.train.distributed import any_rank, barrier, current_world, gather_objects
-from mmrec.train.evaluate import score
+from mmrec.train.evaluate import check_labels, score
 from mmrec.train.interrupt import Interrupted, StopSignal
 from mmrec.train.loaders import BatchLoader, on_device
+from mmrec.train.randomness import generators_kept
 from mmrec.train.state.checkpoint import is_finite, load_checkpoint, load_weights
 from mmrec.train.state.log import RunLog
 from mmrec.train.state.progress import FitResult, Progress, Sums
@@ -67,7 +68,7 @@ def fit(
             bad steps in a row (`Diverged`); out of memory.
         Interrupted: after SIGTERM or Ctrl-C, with a checkpoint written.
     """
-    with StopSignal() as stop:
+    with StopSignal() as stop, generators_kept(resolve_device(config.device)):
         try:
             run = _Run(model, train_loader, valid_loader, config, Path(out), recipe, loss, stop)
             return run.go(restart=restart)
@@ -118,6 +119,7 @@ class _Run:
 
     def go(self, *, restart: bool) -> FitResult:
         started = time.monotonic()
+        self.unranked = check_labels(self.model, self.valid_loader, self.config.monitor)
         self._open(restart=restart)
         try:
             while self.progress.finished is None:
@@ -166,7 +168,13 @@ class _Run:
         if progress.finished is None and progress.batch < len(self.train_loader):
             self._train()
         if progress.finished is None:
-            self._evaluate()
+            try:
+                self._evaluate()
+            except Exception as error:
+                # An epoch's work is not lost to what is wrong with valid.
+                if self.world.size == 1 and not isinstance(error, _Stopped):
+                    self._save()
+                raise
             progress.epoch, progress.batch, progress.in_epoch = progress.epoch + 1, 0, Sums()
             if progress.finished is None and progress.epoch >= config.epochs:
                 progress.finished = "epochs"
@@ -299,7 +307,8 @@ class _Run:
                 precision=self.config.precision,
                 each_batch=self._stop_if_alone,
             )
-            found: dict[str, Any] = {**scores.metrics(), "train_loss": progress.in_epoch.mean}
+            found: dict[str, Any] = scores.metrics(unranked=self.unranked)
+            found |= {"train_loss": progress.in_epoch.mean}
             found |= {"epoch": progress.epoch + 1, "step": progress.step}
             self.log.write("valid", **found)
             improved = progress.note(found, self.config)
@@ -309,11 +318,10 @@ class _Run:
         each = ", ".join(
             f"{name[:-4]} {found[name]:.4f}" for name in found if name.endswith("/auc")
         )
+        ranked = f"AUC {found['auc']:.4f}{f' ({each})' if each else ''}, " if "auc" in found else ""
         self._say(
-            f"epoch {found['epoch']}, step {found['step']}: valid AUC {found['auc']:.4f}"
-            + (f" ({each})" if each else "")
-            + f", logloss {found['logloss']:.4f}"
-            + (" (best)" if improved else "")
+            f"epoch {found['epoch']}, step {found['step']}: valid {ranked}"
+            f"logloss {found['logloss']:.4f}{' (best)' if improved else ''}"
         )
         self._window_started += time.monotonic() - began  # not the training's time
 

@@ -1,0 +1,134 @@
+"""What `fit` finds before it begins, what it keeps when it fails, and what it leaves untouched."""
+
+from __future__ import annotations
+
+import random
+import signal
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from toy_training import ToyLoader, ToyModel, toy_config
+
+from mmrec.batch import Batch
+from mmrec.errors import InputError
+from mmrec.predict import predict
+from mmrec.train import fit, largest_batch_size, load_checkpoint, score
+
+
+def alike(batch: Batch) -> Batch:
+    return replace(batch, labels=torch.zeros_like(batch.labels))
+
+
+class Counting(ToyModel):
+    steps = 0
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        Counting.steps += self.training
+        return super().forward(batch)
+
+
+def train(out: Path, valid: Any, model: torch.nn.Module | None = None, **changes: Any) -> Any:
+    config = toy_config(epochs=1, **changes)
+    model = Counting() if model is None else model
+    return fit(model, ToyLoader(), valid, config=config, out=out, recipe={})
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"change": alike}, "must be both 0 and 1 for monitor 'auc', those of label are all alike"),
+        ({"labelled": False}, "validation needs labels, the loader gives none"),
+        ({"n": 0}, "the validation loader gives no rows"),
+    ],
+)
+def test_validation_rows_that_measure_nothing_are_found_before_the_first_step(
+    options: dict[str, Any], sentence: str, tmp_path: Path
+) -> None:
+    Counting.steps = 0
+    with pytest.raises(InputError, match=sentence):
+        train(tmp_path, ToyLoader(**{"n": 50, "shuffle": False, **options}))
+    assert Counting.steps == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_logloss_needs_one_class_only(tmp_path: Path) -> None:
+    result = train(tmp_path, ToyLoader(50, shuffle=False, change=alike), monitor="logloss")
+    assert "auc" not in result.best
+    assert result.best["logloss"] > 0
+
+
+def test_an_evaluation_that_fails_loses_no_training(tmp_path: Path) -> None:
+    class Breaks(ToyModel):
+        def forward(self, batch: Batch) -> torch.Tensor:
+            logit = super().forward(batch)
+            return logit if self.training else logit * torch.inf
+
+    with pytest.raises(InputError, match="must be finite"):
+        train(tmp_path, ToyLoader(50, shuffle=False), Breaks())
+    assert load_checkpoint(tmp_path, "last").step == 13
+    assert train(tmp_path, ToyLoader(50, shuffle=False)).steps == 13
+
+
+def world() -> dict[str, Any]:
+    """What a caller may rely on."""
+    return {
+        "torch": torch.get_rng_state().tolist(),
+        "numpy": str(np.random.get_state()),  # noqa: NPY002
+        "python": random.getstate(),
+        "threads": torch.get_num_threads(),
+        "handlers": [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)],
+        "warnings": list(warnings.filters),
+        "grad": torch.is_grad_enabled(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
+
+
+@pytest.mark.parametrize("work", ["fit", "score", "predict", "largest batch", "failing fit"])
+def test_the_callers_world_is_as_before(work: str, tmp_path: Path) -> None:
+    model, loader = ToyModel(), ToyLoader(50, shuffle=False)
+    careful = ToyLoader(50, shuffle=False)
+    careful.__class__ = Careful
+    torch.manual_seed(123)
+    before = world()
+    if work == "fit":
+        train(tmp_path, loader, model)
+    elif work == "failing fit":
+        with pytest.raises(InputError):
+            train(tmp_path, ToyLoader(50, change=alike), model)
+    elif work == "score":
+        score(model, careful, device="cpu")
+    elif work == "predict":
+        predict(model, careful, device="cpu")
+    else:
+        batch = next(iter(loader))
+        before = world()
+        largest_batch_size(model, batch, config=toy_config(), limit=256)
+    if work == "failing fit":  # the loader of these tests draws by itself, before training begins
+        before["torch"] = torch.get_rng_state().tolist()
+    assert world() == before
+
+
+class Careful(ToyLoader):
+    """Draws nothing."""
+
+    def __iter__(self) -> Any:
+        state = torch.get_rng_state()
+        for batch in super().__iter__():
+            torch.set_rng_state(state)
+            yield batch
+
+
+def test_an_ensemble_has_members(tmp_path: Path) -> None:
+    """Fresh weights after a training are not those from before it."""
+    models = [ToyModel(seed=1) for _ in range(2)]
+    torch.manual_seed(123)
+    drawn = []
+    for number, model in enumerate(models):
+        drawn.append(torch.rand(1).item())
+        train(tmp_path / str(number), ToyLoader(50, shuffle=False), model)
+    assert drawn[0] != drawn[1]
