@@ -169,7 +169,7 @@ def check_features(features: str | Path, schema: Items, num_items: int) -> None:
 def check_titles(path: str | Path, schema: Items, num_items: int) -> None:
     """Check ids, titles and, where there, tags of an `item_feature.parquet`.
 
-    An item without a title has the empty string; null is refused.
+    A title may be empty or null: the item has none.
     """
     kinds = {schema.id: INTEGER} | ({} if schema.title is None else {schema.title: TEXT})
     optional = {} if schema.tags is None else {schema.tags: INTEGERS}
@@ -181,8 +181,6 @@ def check_titles(path: str | Path, schema: Items, num_items: int) -> None:
         bad = (ids < 1) | (ids >= num_items)
         columns[schema.id].refuse_where(bad, f"item ids lie in 1..{num_items - 1} (0 is padding)")
         refuse_repeat(columns[schema.id], ids, seen)
-        if schema.title is not None:
-            columns[schema.title].refuse_null("an item without a title has an empty string")
         for name in tagged:
             values, lengths = columns[name].lists()
             if (values < 0).any():

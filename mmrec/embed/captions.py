@@ -1,6 +1,7 @@
 """Title and tags to one caption."""
 
 import string
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from mmrec.errors import InputError
 
 FIELDS = ("title", "tags")
+_FILLERS = "\u115f\u1160\u2800\u3164\uffa0"  # letters and symbols that are blank
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,9 @@ class Captions:
     def __call__(self, title: str | None, tags: Iterable[int | str | None] | None) -> str:
         """The caption of one item, or "" where there are no words."""
         words = _clean(title or "", self.longest)
+        words = words if visible(words) else ""
         kept = [str(tag).strip() for tag in tags or () if tag not in (None, 0, "")]
-        joined = self.tag_separator.join(self.tag_prefix + tag for tag in kept if tag)
+        joined = self.tag_separator.join(self.tag_prefix + tag for tag in kept if visible(tag))
         if not words and not joined:
             return ""
         return _clean(self.template.format(title=words, tags=joined), self.longest)
@@ -70,6 +73,17 @@ class Captions:
     def fingerprint(self) -> dict[str, Any]:
         """What must stay equal for captions to stay equal."""
         return asdict(self)
+
+
+def visible(text: str) -> bool:
+    """Whether a text has a letter, digit, mark or symbol that can be seen.
+
+    Zero-width and control characters, joiners and fillers alone are no words.
+
+    >>> visible("a"), visible("\u200b\u00ad"), visible("\u3164")
+    (True, False, False)
+    """
+    return any(unicodedata.category(c)[0] in "LNPS" and c not in _FILLERS for c in text)
 
 
 def _clean(text: str, longest: int) -> str:

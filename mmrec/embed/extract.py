@@ -86,7 +86,7 @@ def embed_items(
         max_pixels: larger pictures get the status "too large" before they are decoded.
         strict: raise at the first picture that cannot be used.
         restart: start from scratch instead of resuming; removes the shards that are there.
-        contact_sheet: rows of contact.png, items with their nearest neighbours; 0 for none.
+        contact_sheet: rows of _contact.png, items with their nearest neighbours; 0 for none.
         rank, world_size, barrier: this process's share; `barrier()` waits for all of them.
 
     Raises:

@@ -16,7 +16,7 @@ from mmrec.data.microlens import MICROLENS
 from mmrec.embed.captions import Captions
 from mmrec.errors import InputError
 from mmrec.io.parquet import INTEGER, TEXT, Column, Kind, is_list, open_parquet, read_columns
-from mmrec.io.pictures import MISSING, NO_IMAGE_SOURCE, find_pictures
+from mmrec.io.pictures import MISSING, NO_IMAGE_SOURCE, find_pictures, listing
 from mmrec.io.sources import Source
 from mmrec.schema import Items
 
@@ -135,6 +135,11 @@ def read_items(
         pictures = "none" if root is None else "folder"
         found = {} if root is None else find_pictures(root)
         files = [found.get(item_id) for item_id in ids]
+        if root is not None and not any(files):
+            raise InputError(
+                f"pictures are named <id>.jpg, none of the {len(ids):,} items has one in {root}, "
+                f"which holds {listing(root)}"
+            )
     elif image_column in columns:
         pictures, base = "folder", root or path.parent
         files = [str(base / name) if name else None for name in columns[image_column]]
@@ -185,10 +190,20 @@ def _stored(path: Path, column: str, start: int, stop: int, size: int) -> Iterat
     for batch in source.read([column], groups=range(first, last + 1), rows=size):
         kept = batch.column(0)[max(0, start - row) : max(0, stop - row)]
         row += batch.num_rows
-        packed = types.is_struct(kept.type)
-        yield from (pc.struct_field(kept, "bytes") if packed else kept).to_pylist()
+        yield from _sources(kept, path.parent)
         if row >= stop:
             return
+
+
+def _sources(column: pa.Array, folder: Path) -> Iterator[PictureSource]:
+    """Bytes as they are; of structs, where they hold no bytes, the file that `path` names."""
+    if not types.is_struct(column.type):
+        yield from column.to_pylist()
+        return
+    named = column.type.get_field_index("path") >= 0
+    paths = pc.struct_field(column, "path").to_pylist() if named else [None] * len(column)
+    for data, name in zip(pc.struct_field(column, "bytes").to_pylist(), paths, strict=True):
+        yield data if data is not None or not name else str(folder / name)
 
 
 def _hash(titles: Sequence[str | None], tags: Sequence[Any]) -> str:

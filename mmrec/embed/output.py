@@ -1,8 +1,8 @@
 """The output folder: whole shards, and a record of what they were made from.
 
     OUT/part-00000-of-00023.parquet …   features of items 0..4095, 4096..8191, …, in file order
-    OUT/identity.json                   encoder, weights, captions, items: must stay equal
-    OUT/report.json  OUT/contact.png    written last
+    OUT/_identity.json                   encoder, weights, captions, items: must stay equal
+    OUT/_report.json  OUT/_contact.png    written last
 
 A shard's bytes are a function of its own items alone, never of ranks, workers or what was done
 before: that is what makes a run that was killed end like one that was not.
@@ -25,9 +25,9 @@ from mmrec.io.files import replacing
 from mmrec.io.identity import bind_identity
 from mmrec.schema import Items
 
-IDENTITY = "identity.json"
-REPORT = "report.json"
-CONTACT = "contact.png"
+IDENTITY = "_identity.json"
+REPORT = "_report.json"
+CONTACT = "_contact.png"
 _LOCK = ".lock"
 _REMEDY = "restart (--restart) or choose another folder"
 

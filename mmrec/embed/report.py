@@ -84,7 +84,7 @@ class EmbedReport:
         return self.items_now / self.seconds.total if self.seconds.total > 0 else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """As in report.json; long lists are cut, with a count of what was left out."""
+        """As in _report.json; long lists are cut, with a count of what was left out."""
         content = asdict(self)
         content["out"] = str(self.out)
         content["items_per_second"] = round(self.rate, 2)
@@ -96,7 +96,7 @@ class EmbedReport:
         return content
 
     def write(self) -> None:
-        """Write report.json into the output folder."""
+        """Write _report.json into the output folder."""
         write_json(self.out / REPORT, self.to_json())
 
     def __str__(self) -> str:

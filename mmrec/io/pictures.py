@@ -15,7 +15,7 @@ import os
 import stat
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -98,8 +98,9 @@ def picture_name(item_id: int) -> str:
 def find_pictures(folder: str | os.PathLike[str]) -> dict[int, str]:
     """Item id -> path, for all `<id>.jpg` in `folder`, or in an `item_images` inside it.
 
-    Other suffixes are found too, in the order of `SUFFIXES` where an id has several. One listing of
-    the folder, not one look-up an item.
+    Other suffixes are found too, in the order of `SUFFIXES` where an id has several; ids may begin
+    with zeros. One listing of the folder, not one look-up an item. Where there is no picture in
+    it, its sub-folders are searched.
 
     Raises:
         InputError: the folder cannot be listed.
@@ -107,18 +108,34 @@ def find_pictures(folder: str | os.PathLike[str]) -> dict[int, str]:
     nested = Path(folder) / "item_images"
     try:
         place = nested if nested.is_dir() else folder
-        names = os.listdir(place)
+        found = _named(place, os.listdir(place))
     except OSError as error:
         raise InputError(
             f"the images folder cannot be listed ({error.strerror}): {folder}"
         ) from None
+    if not found:
+        for below, _, names in sorted(os.walk(place)):
+            found = _named(below, names) | found  # of two, the first folder's
+    return {item_id: path for item_id, (_, path) in found.items()}
+
+
+def listing(folder: str | os.PathLike[str], most: int = 4) -> str:
+    """A few names of what a folder holds, for messages."""
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name + "/" * entry.is_dir() for entry in entries)
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more if names else "nothing"
+
+
+def _named(folder: str | os.PathLike[str], names: Iterable[str]) -> dict[int, tuple[int, str]]:
+    """Item id -> (place of its suffix in `SUFFIXES`, path)."""
     found: dict[int, tuple[int, str]] = {}
     for name in names:
         stem, suffix = os.path.splitext(name)
         if suffix.lower() in SUFFIXES and stem.isascii() and stem.isdigit():
-            entry = (SUFFIXES.index(suffix.lower()), name)
+            entry = (SUFFIXES.index(suffix.lower()), os.path.join(folder, name))
             found[int(stem)] = min(entry, found.get(int(stem), entry))
-    return {item_id: os.path.join(place, name) for item_id, (_, name) in found.items()}
+    return found
 
 
 def read_picture(

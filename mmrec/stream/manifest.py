@@ -11,7 +11,7 @@ from mmrec.io.hashing import sha256_of
 from mmrec.io.paths import Paths, as_list, open_directory
 from mmrec.io.sources import Source
 
-NAME = "manifest.json"
+NAME = "_manifest.json"
 FORMAT = 1
 
 

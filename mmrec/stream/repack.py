@@ -32,7 +32,7 @@ from mmrec.stream.partition import shares
 GROUP_ROWS = 2048
 FILE_ROWS = 1 << 19
 LANES = 16  # a multiple of the stream's lanes: no row group lies in two of them
-_STATE = ".repack.json"
+_STATE = "_repack.json"
 _READ_ROWS = 4096
 _PAGE_BYTES = 1 << 16
 
@@ -70,7 +70,7 @@ def repack(
 
     Integers take the narrowest type that holds them, lists of one length become fixed-size lists,
     row groups have equal sizes (but for one row) and a number that 16 divides, every page has a
-    checksum, and `manifest.json` has each file's counts and SHA-256. Columns with nulls and
+    checksum, and `_manifest.json` has each file's counts and SHA-256. Columns with nulls and
     columns that are no numbers are copied as they are.
 
     Args:

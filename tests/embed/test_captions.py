@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from mmrec import InputError
 from mmrec.embed import Captions
+from mmrec.embed.captions import visible
 
 
 def test_title_and_tags_are_joined_and_padding_left_out() -> None:
@@ -32,9 +33,23 @@ def test_any_text_gives_one_line_that_survives_utf8(title: str, tags: list[int])
     caption = Captions()(title, tags)
     assert caption == " ".join(caption.split())
     assert caption.encode("utf-8").decode("utf-8") == caption
-    assert bool(caption) == bool(title.replace("\0", " ").split() or any(tags))
+    assert bool(caption) == bool(visible(title) or any(tags))
 
 
 def test_endless_titles_are_cut() -> None:
     assert len(Captions()("x" * 10_000_000, [1])) == 2000
     assert Captions(longest=5)("ab cd ef", None) == "ab cd"
+
+
+@pytest.mark.parametrize(
+    "title", [None, "", " \n", "\u200b", "\x07\x1b", "\u00ad\ufeff", "\u3164", "\ufe0f"]
+)
+def test_what_cannot_be_seen_is_no_title(title: str | None) -> None:
+    assert Captions()(title, []) == ""
+    assert Captions()(title, [3]) == "#3"
+    assert Captions()(None, ["\u200b", "pets"]) == "#pets"
+
+
+def test_what_can_be_seen_is_kept_as_it_is() -> None:
+    for title in ("ok", "क्‍ष", "👩‍👩‍👧", "!", "٣"):
+        assert Captions()(title, []) == title

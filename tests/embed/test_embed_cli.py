@@ -55,7 +55,7 @@ def test_two_ranks_of_torchrun_give_one_result(
     ones, twos = read_output(tmp_path / "one"), read_output(tmp_path / "two")
     assert twos["item_id"] == list(range(1, 61))
     assert twos["status"] == ones["status"]
-    assert (tmp_path / "two" / "report.json").exists()
+    assert (tmp_path / "two" / "_report.json").exists()
 
 
 def test_ctrl_c_is_one_sentence(tiny: TinyClip, shop: Shop, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_options_reach_the_run(
     main(arguments)
     assert "30 items" in capsys.readouterr().out
     assert len(shard_bytes(out)) == 3
-    identity = json.loads((out / "identity.json").read_text())
+    identity = json.loads((out / "_identity.json").read_text())
     assert identity["captions"]["template"] == "{title}"
     table = pq.read_table(out / "part-00000-of-00003.parquet")
     assert str(table.schema.field("image_emb").type.value_type) == "float"

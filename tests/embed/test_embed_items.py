@@ -122,3 +122,25 @@ def test_stored_bytes_are_the_asked_rows(rows_per_group: int, tmp_path: Path) ->
             parts = list(stored_bytes(path, "image", start, stop, step))
             assert [value for part in parts for value in part] == data[start:stop]
             assert all(len(part) == step for part in parts[:-1])
+
+
+def test_a_folder_without_a_picture_of_any_item_says_what_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "items.parquet"
+    pq.write_table(pa.table({"item_id": [1, 2], "item_title": ["a", "b"]}), path)
+    folder = tmp_path / "pictures"
+    (folder / "small").mkdir(parents=True)
+    for name in ("a.jpg", "b.jpg", "small/77.jpg"):
+        (folder / name).touch()
+    sentence = r"none of the 2 items has one in .*pictures, which holds a\.jpg, b\.jpg, small/$"
+    with pytest.raises(InputError, match=sentence):
+        _read(path, images=folder)
+
+
+def test_a_struct_without_bytes_names_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "items.parquet"
+    pictures = [{"bytes": b"x", "path": "a.jpg"}, {"bytes": None, "path": "b.jpg"}, None]
+    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    table = {"item_id": [1, 2, 3], "item_title": ["a", "b", "c"], "pic": pa.array(pictures, kind)}
+    pq.write_table(pa.table(table), path)
+    (part,) = _read(path, images=None, image_column="pic").sources(0, 3, 5)
+    assert part == [b"x", str(tmp_path / "b.jpg"), None]

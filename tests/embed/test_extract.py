@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import open_clip
+import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -54,10 +56,10 @@ def test_the_output_is_what_readers_expect(toy: ToyEncoder, shop: Shop, tmp_path
     assert (report.items, report.with_image, report.with_text) == (60, 56, 60)
     assert report.statuses == {"ok": 56, "missing": 4}
     assert report.problems == [(i, "missing", "") for i in without]
-    written = json.loads((tmp_path / "out" / "report.json").read_text())
+    written = json.loads((tmp_path / "out" / "_report.json").read_text())
     assert written["statuses"] == report.statuses
     assert set(written["seconds"]) >= {"decode", "transfer", "forward", "write", "total"}
-    with Image.open(tmp_path / "out" / "contact.png") as sheet:
+    with Image.open(tmp_path / "out" / "_contact.png") as sheet:
         assert sheet.size[0] > 500
 
 
@@ -185,13 +187,13 @@ def test_a_change_is_noticed_and_refused_unless_restarted(
         "workers": 0,
     }  # fmt: skip
     embed_items(**base)  # type: ignore[arg-type]
-    before, identity = shard_bytes(out), (out / "identity.json").read_text()
+    before, identity = shard_bytes(out), (out / "_identity.json").read_text()
     changed = {**base, **change}
     with pytest.raises(InputError, match=rf"another .*{named}.*--restart"):
         embed_items(**changed)  # type: ignore[arg-type]
     assert shard_bytes(out) == before
     assert embed_items(**changed, restart=True).items_now == 30  # type: ignore[arg-type]
-    assert (out / "identity.json").read_text() != identity
+    assert (out / "_identity.json").read_text() != identity
     assert embed_items(**changed).items_now == 0  # type: ignore[arg-type]
 
 
@@ -207,10 +209,10 @@ def test_shards_of_unknown_origin_are_refused(toy: ToyEncoder, shop: Shop, tmp_p
     items, images = shop(20)
     arguments = {"items": items, "images": images, "out": tmp_path / "out", "workers": 0}
     embed_items(toy, **arguments)
-    (tmp_path / "out" / "identity.json").unlink()
-    with pytest.raises(InputError, match=r"no identity\.json"):
+    (tmp_path / "out" / "_identity.json").unlink()
+    with pytest.raises(InputError, match=r"no _identity\.json"):
         embed_items(toy, **arguments)
-    (tmp_path / "out" / "identity.json").write_text("{")
+    (tmp_path / "out" / "_identity.json").write_text("{")
     with pytest.raises(InputError, match="cannot be read"):
         embed_items(toy, **arguments)
 
@@ -315,3 +317,12 @@ def test_a_card_gives_the_same_vectors(
             if any(a):
                 x, y = torch.tensor(a), torch.tensor(b)
                 assert torch.cosine_similarity(x, y, dim=0) > 0.999
+
+
+def test_other_programs_read_the_folder(toy: ToyEncoder, shop: Shop, tmp_path: Path) -> None:
+    items, images = shop(20)
+    out = tmp_path / "out"
+    report = embed_items(toy, items=items, images=images, out=out, workers=0, shard_size=7)
+    assert report.shards > 1
+    frames = pd.read_parquet(out), pl.scan_parquet(out, hidden_file_prefix="_").collect()
+    assert len(frames[0]) == len(frames[1]) == pq.read_table(out).num_rows == 20

@@ -58,14 +58,14 @@ def test_a_full_disk_is_one_sentence_and_finished_shards_stay(
         embed_items(toy, **arguments)
     assert caught.value.filename == str(out / "part-00002-of-00005.parquet")
     assert sorted(p.name for p in out.iterdir() if p.name != ".lock") == [
-        "identity.json", "part-00000-of-00005.parquet", "part-00001-of-00005.parquet",
+        "_identity.json", "part-00000-of-00005.parquet", "part-00001-of-00005.parquet",
     ]  # fmt: skip
     assert embed_items(toy, **arguments).shards_before == 2
     assert read_output(out)["item_id"] == list(range(1, 61))
 
 
 @pytest.mark.parametrize(
-    "name", ["identity.json", "part-00000-of-00001.parquet", "report.json", "contact.png"]
+    "name", ["_identity.json", "part-00000-of-00001.parquet", "_report.json", "_contact.png"]
 )
 def test_a_full_disk_is_named_with_the_file(
     name: str,

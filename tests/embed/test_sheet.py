@@ -75,6 +75,6 @@ def test_fused_vectors_take_their_place(shop: Shop, tmp_path: Path) -> None:
 def test_one_or_two_items_make_a_sheet_too(count: int, shop: Shop, tmp_path: Path) -> None:
     items, images = shop(count)
     embed_items(ToyEncoder(), items=items, images=images, out=tmp_path / "out", workers=0)
-    assert (tmp_path / "out" / "contact.png").stat().st_size > 0
+    assert (tmp_path / "out" / "_contact.png").stat().st_size > 0
     embed_items(ToyEncoder(), items=items, images=None, out=tmp_path / "none", workers=0)
-    assert (tmp_path / "none" / "contact.png").stat().st_size > 0
+    assert (tmp_path / "none" / "_contact.png").stat().st_size > 0

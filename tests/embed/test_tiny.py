@@ -51,6 +51,7 @@ def test_it_learns_and_is_deterministic(coloured: tuple[Path, Path], tmp_path: P
 def test_nothing_to_learn_from_is_one_sentence(coloured: tuple[Path, Path], tmp_path: Path) -> None:
     items, _ = coloured
     (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "1.jpg").touch()
     with pytest.raises(InputError, match="at least 2 items with picture and caption, got 0 of 90"):
         train_tiny_clip(items=items, images=tmp_path / "empty", out=tmp_path / "x")
     with pytest.raises(InputError, match="steps is at least 1"):

@@ -44,7 +44,7 @@ def test_tuples_are_lists_as_in_json() -> None:
 
 
 def test_the_first_run_binds_the_folder(tmp_path: Path) -> None:
-    path = tmp_path / "identity.json"
+    path = tmp_path / "_identity.json"
     bind_identity(path, MADE, remedy="do y")
     before = path.read_text()
     bind_identity(path, MADE, remedy="do y")
@@ -52,5 +52,5 @@ def test_the_first_run_binds_the_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"{tmp_path} was made with another seed: .*; do y"):
         bind_identity(path, {**MADE, "seed": 3}, remedy="do y")
     path.write_text("{")
-    with pytest.raises(InputError, match=r"identity.json cannot be read .*; do y"):
+    with pytest.raises(InputError, match=r"_identity.json cannot be read .*; do y"):
         bind_identity(path, MADE, remedy="do y")

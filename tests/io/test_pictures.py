@@ -109,3 +109,15 @@ def test_a_folder_is_listed_once(tmp_path: Path) -> None:
     }  # fmt: skip
     with pytest.raises(InputError, match=r"cannot be listed \(No such file or directory\)"):
         find_pictures(tmp_path / "none")
+
+
+def test_pictures_in_sub_folders_and_under_other_names_are_found(tmp_path: Path) -> None:
+    for name in ("00/7.jpg", "01/0008.JPG", "01/notes.txt", "02/7.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = {
+        item: Path(path).relative_to(tmp_path) for item, path in find_pictures(tmp_path).items()
+    }
+    assert found == {7: Path("00/7.jpg"), 8: Path("01/0008.JPG")}
+    (tmp_path / "9.jpg").touch()  # pictures beside one another are the layout: no search below
+    assert list(find_pictures(tmp_path)) == [9]

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -74,7 +76,7 @@ def test_same_rows_narrower_types(source: Path, tmp_path: Path) -> None:
     ]
     assert groups == group_sizes(300, 1, 13)
     assert max(groups) - min(groups) == 1
-    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    manifest = json.loads((tmp_path / "out" / "_manifest.json").read_text())
     assert manifest["rows"] == 300
     assert [entry["rows"] for entry in manifest["files"].values()] == [92, 92, 92, 24]
     assert done.bytes == sum(path.stat().st_size for path in tmp_path.glob("out/*.parquet"))
@@ -127,7 +129,7 @@ def test_a_stopped_run_resumes(
     with pytest.raises(KeyboardInterrupt):
         repack(source, out, **options)
     assert sorted(p.name for p in out.iterdir()) == [
-        ".repack.json",
+        "_repack.json",
         "part-00000.parquet",
         "part-00001.parquet",
     ]
@@ -157,11 +159,11 @@ def test_what_lies_on_disk_keeps_its_form(source: Path, tmp_path: Path) -> None:
     """So that directories of the version before are read, and stopped runs of it resumed."""
     out = tmp_path / "out"
     repack(source, out, columns=["user"], row_groups=4, file_rows=100)
-    manifest = json.loads((out / "manifest.json").read_text())
+    manifest = json.loads((out / "_manifest.json").read_text())
     entries = {"rows", "row_groups", "bytes", "footer_sha256", "sha256"}
     assert (manifest["format"], manifest["columns"]) == (1, {"user": "int32"})
     assert all(set(entry) == entries for entry in manifest["files"].values())
-    state = json.loads((out / ".repack.json").read_text())
+    state = json.loads((out / "_repack.json").read_text())
     assert set(state) == {"request", "schema", "files"}
     assert state["files"] == manifest["files"]
     assert set(state["request"]) == {
@@ -178,7 +180,7 @@ def test_what_lies_on_disk_keeps_its_form(source: Path, tmp_path: Path) -> None:
 def test_a_finished_file_that_changed_is_written_again(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     repack(source, out, row_groups=13, file_rows=100)
-    (out / "manifest.json").unlink()
+    (out / "_manifest.json").unlink()
     first = out / "part-00000.parquet"
     content = bytearray(first.read_bytes())
     content[100] ^= 1
@@ -272,3 +274,11 @@ def test_command_line(
     monkeypatch.setattr(sys, "argv", ["repack", *arguments[:3], "--list-width", "tags"])
     with pytest.raises(SystemExit, match="2"):
         module.main()
+
+
+def test_other_programs_read_the_folder(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"x": range(1000)}), tmp_path / "a.parquet")
+    repack(tmp_path / "a.parquet", tmp_path / "out", file_rows=300, group_rows=100)
+    assert pd.read_parquet(tmp_path / "out")["x"].tolist() == list(range(1000))
+    assert pq.read_table(tmp_path / "out").num_rows == 1000
+    assert len(pl.scan_parquet(tmp_path / "out", hidden_file_prefix="_").collect()) == 1000
