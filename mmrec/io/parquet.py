@@ -154,6 +154,8 @@ class Column:
         if numbers.dtype == np.uint64 and numbers.size and numbers.max() > INT64_MAX:
             first = int(np.argmax(numbers > INT64_MAX))
             self._refuse_at(first, lengths, f"integers are at most {INT64_MAX}", numbers[first])
+        if numbers.dtype == np.float64:
+            self._refuse_large(numbers, lengths, finite=True)
         return numbers
 
     def _floats(self, values: pa.Array, lengths: Array | None) -> Array:
@@ -163,12 +165,18 @@ class Column:
         numbers = np.asarray(wide.to_numpy(zero_copy_only=False))
         if numbers.dtype != np.float64:
             return numbers.astype(np.float32, copy=False)
+        self._refuse_large(numbers, lengths, finite=False)
+        return numbers.astype(np.float32)
+
+    def _refuse_large(self, numbers: Array, lengths: Array | None, *, finite: bool) -> None:
+        """Refuse what float32 would make infinite; with `finite` not what is so already."""
         large = np.abs(numbers) > FLOAT32_MAX
+        if finite and large.any():
+            large &= np.isfinite(numbers)
         if large.any():
             first = int(np.argmax(large))
             rule = f"numbers lie within float32, {FLOAT32_MAX:.3g} at most"
             self._refuse_at(first, lengths, rule, numbers[first])
-        return numbers.astype(np.float32)
 
     def _refuse_at(
         self, position: int, lengths: Array | None, rule: str, got: object = "null"

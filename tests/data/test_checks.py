@@ -244,3 +244,12 @@ def test_the_check_reads_in_bounded_memory(tmp_path: Path) -> None:
         log = check_clicks(path, num_items=1000, labelled=True)
     assert log.num_rows == rows
     assert 0 < peak < 60e6
+
+
+def test_row_ids_of_64_bits_keep_every_bit(train: Path) -> None:
+    test = train.with_name("test.parquet")
+    table = pq.read_table(test)
+    ids = [2**64 - 1, 2**63, *range(9)]
+    pq.write_table(table.set_column(0, "ID", pa.array(ids, pa.uint64())), test)
+    check_clicks(test, labelled=False)
+    assert read_row_ids(test, "ID").tolist() == ids

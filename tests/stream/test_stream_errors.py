@@ -244,11 +244,11 @@ def test_a_folder_holds_what_its_manifest_lists(tmp_path: Path) -> None:
     assert ParquetStream(part, batch_size=64).num_rows == 300  # asked for alone, it is fine
     stranger = folder / "b.parquet"
     part.rename(stranger)
-    with pytest.raises(InputError, match=r"packed lacks part-00001\.parquet, which its manifest"):
+    with pytest.raises(InputError, match=r"packed lacks part-00001\.parquet, which its _manifest"):
         ParquetStream(folder, batch_size=64)
     stranger.rename(part)
     shutil.copy(tmp_path / "a.parquet", stranger)
-    with pytest.raises(InputError, match=r"packed holds b\.parquet, which its manifest\.json does"):
+    with pytest.raises(InputError, match=r"packed holds b\.parquet, which its _manifest\.json does"):
         ParquetStream([part, folder], batch_size=64)
 
 
@@ -284,3 +284,15 @@ def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
         ParquetStream(path, batch_size=8, row_filter=[("x", "~", 1)])
     with pytest.raises(InputError, match=r"a state holds epoch, batch and fingerprint, got \[\]"):
         stream.load_state_dict({})
+
+
+def test_what_float32_cannot_hold_is_named(tmp_path: Path) -> None:
+    """Infinity, which it can, is left as it is; ragged lists name the row at fault."""
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"x": [1.0, float("inf"), -1e39], "y": [1.0, 2.0, 3.0]}), path)
+    with pytest.raises(InputError, match=r"within float32, .*got -1e\+39 in .*column x, row 2$"):
+        list(ParquetStream(path, batch_size=9))
+    lists = pa.array([[1.0], [], [2.0, 1e300], [3.0]])
+    pq.write_table(pa.table({"x": lists}), path)
+    with pytest.raises(InputError, match=r"got 1e\+300 in .*column x, row 2$"):
+        list(ParquetStream(path, batch_size=9, list_widths={"x": 2}))
