@@ -7,7 +7,6 @@ intervals over users. A loss whose interval holds zero is unclear: the model may
 B rows, L history, N items, P rows of the donors' pool.
 """
 
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -17,10 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from mmrec.analysis.spoilings import Spoiling, spoilings_of
 from mmrec.errors import InputError, require
+from mmrec.io.progress import Progress
 from mmrec.metrics.intervals import Interval, Replicates, bootstrap
 from mmrec.train.evaluate import Scores, score
 from mmrec.train.loaders import BatchLoader
@@ -165,8 +164,7 @@ def diagnose_tasks(
     device = resolve_device(device)
     columns = columns or {}
     spoilings = spoilings_of(model.to(device), loader, columns, seed)
-    hidden = not (sys.stderr.isatty() if progress is None else progress)
-    with tqdm(desc="diagnose", unit=" rows", unit_scale=True, disable=hidden) as bar:
+    with Progress(desc="diagnose", unit=" rows", unit_scale=True, shown=progress) as bar:
 
         def scores(spoiling: Spoiling) -> Scores:
             with spoiling:

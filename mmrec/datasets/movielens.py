@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from mmrec.cli import run
 from mmrec.data.clicks import SPLITS, ClickData
@@ -29,6 +28,7 @@ from mmrec.errors import InputError
 from mmrec.io.files import sync_directory, write_json
 from mmrec.io.parquet import Column, Ints, as_lists, left_pad, write_parquet
 from mmrec.io.pictures import picture_name
+from mmrec.io.progress import Progress
 from mmrec.schema import FILE
 
 if TYPE_CHECKING:
@@ -222,7 +222,7 @@ def _place_images(source: Path, dest: Path, movie_ids: Ints, how: str) -> int:
         for item, movie in enumerate(movie_ids.tolist(), start=1)
         if picture_name(movie) in there
     ]
-    for old, new in tqdm(wanted, desc="images", unit="image", disable=None):
+    for old, new in Progress(wanted, desc="images", unit="image"):
         if how == "symlink":
             (dest / new).symlink_to((source / old).resolve())
             continue

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from mmrec.data.clicks import SPLITS
 from mmrec.datasets import chronology
 from mmrec.datasets.chronology import Floats, Ints, Past, Ratings
 from mmrec.io.files import replacing
 from mmrec.io.parquet import as_lists, write_parquet
+from mmrec.io.progress import Progress
 from mmrec.schema import Categorical, Clicks, Items, Schema
 
 HISTORIES = ("all", "liked")
@@ -73,7 +73,7 @@ def write_clicks(root: Path, ratings: Ratings, split: Ints, *, history: str, len
         | numbers(ratings, everything)
         | {"label": ratings.liked.astype(np.int64)}
     )
-    with tqdm(total=len(ratings.user), desc="histories", unit="row", disable=None) as progress:
+    with Progress(total=len(ratings.user), desc="histories", unit="row") as progress:
         for number, name in enumerate(SPLITS):
             rows = np.flatnonzero(split == number)
             table = known.take(pa.array(rows))

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from tqdm import tqdm
 
 from mmrec.data.microlens import MICROLENS
 from mmrec.embed.captions import Captions
@@ -27,6 +26,7 @@ from mmrec.embed.shard import Shard, refuse_picture
 from mmrec.embed.sheet import draw_sheet
 from mmrec.errors import InputError
 from mmrec.io.pictures import MAX_PIXELS
+from mmrec.io.progress import Progress
 from mmrec.schema import Items
 
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
@@ -187,7 +187,7 @@ class _Run:
         """Make the shards `mine`, in order."""
         tasks = (task for shard in mine for task in self._tasks(shard))
         total = sum(len(self._rows(shard)) for shard in mine)
-        bar = tqdm(total=total, unit="item", desc="embed", disable=not progress, smoothing=0.1)
+        bar = Progress(total=total, unit="item", desc="embed", shown=progress, smoothing=0.1)
         with bar, ThreadPoolExecutor(1, thread_name_prefix="shard-writer") as writer:
             writing: Future[None] | None = None
             shard: Shard | None = None

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
-from tqdm import tqdm
 
 from mmrec.errors import InputError, require
 from mmrec.io.files import replacing
 from mmrec.io.parquet import first_repeat
+from mmrec.io.progress import Progress
 from mmrec.models import Ranker, rebuild
 from mmrec.models.inputs import ItemTableLike
 from mmrec.train.distributed import current_world
@@ -54,7 +54,7 @@ def predict(
         InputError: a row is missing or comes twice, or a logit is not finite.
     """
     mine = None if num_rows is None else -(-num_rows // current_world().size)
-    with tqdm(total=mine, desc="predict", unit="row", leave=False, disable=not progress) as bar:
+    with Progress(total=mine, desc="predict", unit="row", leave=False, shown=progress) as bar:
         scores = score(model, loader, device=device, precision=precision, each_batch=bar.update)
     rows = scores.row
     expected = len(rows) if num_rows is None else num_rows

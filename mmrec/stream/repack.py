@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from mmrec.cli import run
 from mmrec.errors import InputError
@@ -24,6 +23,7 @@ from mmrec.io.files import replacing, write_json
 from mmrec.io.identity import require_same
 from mmrec.io.parquet import Column, column_type, is_list
 from mmrec.io.paths import PathLike, Paths
+from mmrec.io.progress import Progress
 from mmrec.io.sources import Source, open_source, open_sources
 from mmrec.stream.compact import Survey, convert, stored_schema
 from mmrec.stream.manifest import FORMAT, NAME, describe
@@ -194,7 +194,7 @@ def _survey(
 
 def _bar(task: str, sources: Sequence[Source], shown: bool) -> Any:
     rows = sum(source.num_rows for source in sources)
-    return tqdm(total=rows, desc=task, unit=" rows", disable=not shown)
+    return Progress(total=rows, desc=task, unit=" rows", shown=shown)
 
 
 def _read(

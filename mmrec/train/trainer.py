@@ -17,6 +17,7 @@ from mmrec.batch import Batch
 from mmrec.config import TrainConfig
 from mmrec.errors import InputError, require
 from mmrec.io.plain import from_plain, to_plain
+from mmrec.io.progress import Progress as Bar
 from mmrec.train.distributed import any_rank, barrier, current_world, gather_objects
 from mmrec.train.evaluate import check_labels, score
 from mmrec.train.interrupt import Interrupted, StopSignal
@@ -188,13 +189,13 @@ class _Run:
         self.train_loader.seek(epoch=progress.epoch, batch=progress.batch)
         batches = on_device(self.train_loader, self.device)
         self._window_started, self._rows_before = time.monotonic(), progress.window.rows
-        with tqdm(
+        with Bar(
             total=len(self.train_loader),
             initial=progress.batch,
             desc=f"epoch {progress.epoch + 1}/{config.epochs}",
             unit="batch",
             leave=False,
-            disable=not (config.progress and self.world.is_first),
+            shown=config.progress and self.world.is_first,
         ) as self.bar:
             while progress.finished is None and (group := self._next(batches)):
                 factor = self.rate_factor(progress.step, plateau=progress.plateau)
