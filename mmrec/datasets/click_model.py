@@ -121,14 +121,36 @@ def logits(
     )
 
 
-def liked(items: LatentItems, users: LatentUsers, histories: Ints) -> Ints:
+def by_kind(
+    model: ClickModel, items: LatentItems, users: LatentUsers, user: Ints, shown: Ints
+) -> tuple[Floats, Ints, Floats]:
+    """exp of the logits of users (U, 1) and the items `shown`, as share[u, kind_i] · weight_i.
+
+    A kind is that of cover and words together, K² in all; what a user thinks of an item depends
+    on its kind alone.
+    """
+    whole = np.arange(KINDS * KINDS)
+    typical = LatentItems(
+        cover=whole // KINDS,
+        words=whole % KINDS,
+        quality=np.zeros(len(whole)),
+        popularity=np.zeros(len(whole)),
+        suits=np.zeros(len(whole)),
+    )
+    share = np.exp(logits(model, typical, users, user, whole[None, :]))
+    own = model.id_weight * items.quality + model.interaction_weight * items.suits
+    weight = np.exp((own + model.popularity_weight * items.popularity)[shown])
+    return share, (items.cover * KINDS + items.words)[shown], weight
+
+
+def liked(items: LatentItems, users: LatentUsers, histories: Ints) -> NDArray[np.int8]:
     """(U, L) 1 where a user liked the item of the history, 0 where not, and at the padding.
 
     `histories` (U, L) holds item ids: 1 + the place among `items`, 0 for padding.
     """
     kind = items.cover[np.maximum(histories - 1, 0)]
     opinion = np.take_along_axis(users.opinion, kind, axis=1)
-    return ((histories > 0) & (opinion > 0)).astype(np.int64)
+    return ((histories > 0) & (opinion > 0)).astype(np.int8)
 
 
 def echo(items: LatentItems, users: LatentUsers, histories: Ints, user: Ints, item: Ints) -> Ints:
@@ -166,6 +188,53 @@ def draw_distinct(weights: Floats, size: int, rng: np.random.Generator) -> Ints:
     top = np.argpartition(-keys, size - 1, axis=1)[:, :size]
     order = np.argsort(-np.take_along_axis(keys, top, axis=1), axis=1)
     return np.take_along_axis(top, order, axis=1)
+
+
+def draw_distinct_by_kind(
+    share: Floats, kind: Ints, weight: Floats, size: int, rng: np.random.Generator
+) -> Ints:
+    """As `draw_distinct` of the weights share[u, kind_i] · weight_i, without a table of them.
+
+    Items are drawn with replacement, a kind and then an item of it, and what a row has already is
+    passed over: the law of drawing without replacement. For many more items than `size`.
+
+    Args:
+        share: (U, G) of each user and kind.
+        kind, weight: (N,) of each item.
+
+    Returns:
+        (U, size) places among the N items.
+    """
+    order = np.argsort(kind, kind="stable")
+    ends = np.cumsum(weight[order])  # of items, kind by kind
+    last = np.searchsorted(kind[order], np.arange(share.shape[1]), side="right")
+    until = np.where(last > 0, ends[np.maximum(last - 1, 0)], 0.0)
+    mass = np.diff(until, prepend=0.0)
+    chosen = np.cumsum(share * mass, axis=1)  # (U, G)
+    drawn = np.zeros((len(share), 0), dtype=np.int64)
+    while True:
+        total, more = chosen[:, -1:], 2 * size
+        where = rng.random((len(share), more)) * total
+        group = (where[..., None] >= chosen[:, None, :]).sum(-1).clip(max=share.shape[1] - 1)
+        inside = (until - mass)[group] + rng.random(group.shape) * mass[group]
+        place = np.searchsorted(ends, inside, side="right").clip(max=len(order) - 1)
+        drawn = np.concatenate([drawn, order[place]], axis=1)
+        new = _first_of_row(drawn)
+        if (new.sum(axis=1) >= size).all():
+            break
+    kept = np.argsort(~new, axis=1, kind="stable")[:, :size]
+    return np.take_along_axis(drawn, kept, axis=1)
+
+
+def _first_of_row(values: Ints) -> NDArray[np.bool_]:
+    """(R, M) True where a value stands for the first time in its row."""
+    order = np.argsort(values, axis=1, kind="stable")
+    ascending = np.take_along_axis(values, order, axis=1)
+    new = np.ones(values.shape, dtype=np.bool_)
+    new[:, 1:] = ascending[:, 1:] != ascending[:, :-1]
+    found = np.empty_like(new)
+    np.put_along_axis(found, order, new, axis=1)
+    return found
 
 
 def _tastes(count: int, rng: np.random.Generator) -> Floats:

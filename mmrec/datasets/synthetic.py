@@ -25,7 +25,9 @@ from mmrec.datasets.click_model import (
     ClickModel,
     LatentItems,
     LatentUsers,
+    by_kind,
     draw_distinct,
+    draw_distinct_by_kind,
     draw_items,
     draw_users,
     echo,
@@ -39,6 +41,7 @@ from mmrec.io.files import write_json
 from mmrec.io.identity import as_json, require_same
 from mmrec.io.parquet import Ints, as_lists, write_parquet
 from mmrec.io.pictures import picture_name
+from mmrec.io.progress import Progress
 from mmrec.metrics.auc import auc
 from mmrec.metrics.calibration import logloss
 from mmrec.schema import FILE, Categorical, Schema
@@ -47,7 +50,9 @@ DONE = "synthetic.json"
 CONTENTS = ("covers", "features")
 CLICKS_FOLDER = "MicroLens_1M_x1"
 _TAGS = 40
-_USERS = 500  # whose (users, N) table of weights is held at once
+_USERS = 500  # whose table of weights is held at once, one an item
+_MANY_USERS = 20_000  # the same, one a kind
+_MANY_ITEMS = 10_000  # from here on items are drawn kind by kind: the tables would take hours
 
 
 @dataclass(frozen=True)
@@ -122,9 +127,9 @@ def make_synthetic(
     _write_items(root, config, items, splits, rng)
     for name, split in splits.items():
         row, label = {"ID": np.arange(len(split.user))}, {"label": split.label}
-        columns = {"user_id": split.user, "item_seq": as_lists(split.history)}
+        columns = {"user_id": split.user, "item_seq": as_lists(split.history.astype(np.int64))}
         if config.model.liked_weight:
-            columns["history_liked"] = as_lists(split.liked)
+            columns["history_liked"] = as_lists(split.liked.astype(np.int64))
         columns |= {"item_id": split.target, **split.levels}
         columns = columns | label if name != "test" else row | columns
         write_parquet(clicks / f"{name}.parquet", pa.table(columns))
@@ -153,8 +158,8 @@ class _Split:
     """
 
     user: Ints
-    history: Ints
-    liked: Ints
+    history: NDArray[np.int32]
+    liked: NDArray[np.int8]
     target: Ints
     levels: dict[str, Ints]
     label: Ints
@@ -204,11 +209,20 @@ def _draw_histories(
 ) -> Ints:
     """(U, L) item ids, left-padded: clicked items, likelier the higher their true logit."""
     width, count = config.history_length, len(users.cover_taste)
-    drawn = np.empty((count, width), dtype=np.int64)
-    for start in range(0, count, _USERS):
-        user = np.arange(start, min(start + _USERS, count))[:, None]
-        weights = np.exp(logits(config.model, items, users, user, shown[None, :]))
-        drawn[user[:, 0]] = shown[draw_distinct(weights, width, rng)] + 1
+    drawn = np.empty((count, width), dtype=np.int32)
+    many = len(shown) >= _MANY_ITEMS
+    step = _MANY_USERS if many else _USERS
+    with Progress(total=count, desc="histories", unit="user", shown=None) as progress:
+        for start in range(0, count, step):
+            user = np.arange(start, min(start + step, count))[:, None]
+            if many:
+                tables = by_kind(config.model, items, users, user, shown)
+                place = draw_distinct_by_kind(*tables, width, rng)
+            else:
+                weights = np.exp(logits(config.model, items, users, user, shown[None, :]))
+                place = draw_distinct(weights, width, rng)
+            drawn[user[:, 0]] = shown[place] + 1
+            progress.update(len(user))
     lengths = np.clip(rng.geometric(1 / 8, count) + 3, 1, width)
     return np.where(np.arange(width) >= width - lengths[:, None], drawn, 0)
 
@@ -258,7 +272,7 @@ def _write_items(
     info["item_emb_d128"] = as_lists(with_padding)
     write_parquet(root / CLICKS_FOLDER / "item_info.parquet", pa.table(info))
     user, first = np.unique(np.concatenate([s.user for s in splits.values()]), return_index=True)
-    history = as_lists(np.concatenate([s.history for s in splits.values()])[first])
+    history = as_lists(np.concatenate([s.history for s in splits.values()])[first].astype(np.int64))
     write_parquet(root / "item_seq.parquet", pa.table({"user_id": user, "item_seq": history}))
     if config.content == "features":
         _write_features(root / "features.parquet", ids, items, config)

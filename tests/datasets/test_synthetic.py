@@ -23,7 +23,9 @@ from mmrec.datasets.click_model import (
     KINDS,
     ClickModel,
     LatentItems,
+    by_kind,
     draw_distinct,
+    draw_distinct_by_kind,
     draw_items,
     draw_users,
     echo,
@@ -324,3 +326,24 @@ def test_the_command_line_reports_the_oracle(tmp_path: Path) -> None:
     said = subprocess.run([*command, "--liked", "1.5"], capture_output=True, text=True, check=True)
     oracle = json.loads((tmp_path / "b" / "synthetic.json").read_text())["oracle"]
     assert f"not knowing what was liked {oracle['valid']['auc_unaware']:.4f}" in said.stdout
+
+
+def test_drawing_kind_by_kind_is_drawing_by_weight() -> None:
+    """How often each item is drawn first, and at all, is the same up to chance."""
+    model, times = ClickModel(), 4000
+    items, users = (
+        draw_items(300, np.random.default_rng(0)),
+        draw_users(3, np.random.default_rng(1)),
+    )
+    shown = np.arange(10, 290)
+    for who in range(3):
+        user = np.full((times, 1), who)
+        weights = np.exp(logits(model, items, users, user, shown[None, :]))
+        table = by_kind(model, items, users, user, shown)
+        np.testing.assert_allclose(table[0][:, table[1]] * table[2], weights, rtol=1e-9)
+        slow = draw_distinct(weights, 6, np.random.default_rng(0))
+        fast = draw_distinct_by_kind(*table, 6, np.random.default_rng(1))
+        assert all(len(set(row)) == 6 for row in fast.tolist())
+        for part in (slice(0, 1), slice(0, 6)):
+            first, second = (np.bincount(d[:, part].ravel(), minlength=280) for d in (slow, fast))
+            assert (np.abs(first - second) < 5 * np.sqrt(first + second + 1)).all()
