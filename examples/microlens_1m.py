@@ -40,7 +40,8 @@ EMBEDDING_WIDTH = 128
 # Ranks wait while the first makes data, an audit or files; torchrun ends all when one dies.
 PATIENCE = timedelta(days=7)
 WRITTEN = (
-    *("data", "audit", "encoder", "features", "pretrained", "ranker", "ranker_no_content"),
+    *("data", "packed", "audit", "encoder", "features", "pretrained"),
+    *("ranker", "ranker_no_content"),
     *("batch_size.json", "diagnosis.json", "calibration.png", "metrics.json"),
     *("custom_item_embeddings.parquet", "item_info.parquet", "prediction.csv", "prediction.zip"),
 )
@@ -124,7 +125,7 @@ class Pipeline:
         if self.args.data is None:
             print("no --data given: synthetic data, drawn from a click model that is known")
             make_synthetic(self.out / "data", SyntheticConfig(seed=self.args.seed))
-        data = ClickData.open(self.args.data or self.out / "data")
+        data = ClickData.open(self.args.data or self.out / "data").pack(self.out / "packed")
         return data, count_clicks(data.train, data.schema.clicks, data.num_items)
 
     def read_items(self) -> ItemTable:

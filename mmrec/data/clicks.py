@@ -9,8 +9,9 @@ Next: `batches.py` (columns to a `Batch`), `items.py` (the item table), `counts.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from mmrec.errors import InputError
 from mmrec.io.parquet import Array
 from mmrec.schema import ABSENT, FILE, Schema
 from mmrec.stream.loader import Loader, make_loader
-from mmrec.stream.stream import ParquetStream
+from mmrec.stream.stream import CoarseShuffle, ParquetStream
 
 SPLITS = ("train", "valid", "test")
 
@@ -46,6 +47,7 @@ class ClickData:
         num_items: the largest item id + 1, the padding 0 counted.
         widths: list column of the logs -> its longest list in any split.
         rows: rows of each split.
+        packed: split -> its rows once more, in smaller row groups; see `pack`.
     """
 
     root: Path
@@ -60,6 +62,7 @@ class ClickData:
     num_items: int
     widths: Mapping[str, int]
     rows: Mapping[str, int]
+    packed: Mapping[str, Path] = field(default_factory=dict)
 
     @classmethod
     def open(
@@ -112,6 +115,24 @@ class ClickData:
             rows={name: log.num_rows for name, log in logs.items()},
         )
 
+    def pack(self, folder: Path) -> ClickData:
+        """The same data set, with train's rows read from `folder` where they shuffle badly as is.
+
+        They are repacked into it, once, if their row groups are too large.
+        """
+        from mmrec.stream.repack import repack  # a command of its own, which runs as a module
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CoarseShuffle)
+            coarse = ParquetStream(self.train, batch_size=1, columns=[], shuffle=True).is_coarse
+        if not coarse:
+            return self
+        print(f"repacking {self.train.name}: its row groups are too large to be shuffled well")
+        history = self.schema.clicks.history
+        widths = {history: self.widths[history]}
+        out = repack(self.train, folder / "train", list_widths=widths, progress=True).out
+        return replace(self, packed={**self.packed, "train": out})
+
     def loader(
         self,
         split: str,
@@ -135,7 +156,7 @@ class ClickData:
         collate = ToBatch.of(self.schema.clicks, self.widths, labelled=split != "test")
         collate = collate.with_more(extra, change)
         stream = ParquetStream(
-            getattr(self, split),
+            self.packed.get(split, getattr(self, split)),
             batch_size=batch_size,
             columns=collate.columns,
             list_widths={name: self.widths[name] for name in collate.lists},

@@ -23,7 +23,6 @@ from mmrec.embed.pool import TASK_PICTURES, DecodePool, Task
 from mmrec.embed.preprocess import ReadOptions
 from mmrec.embed.report import EmbedReport, Seconds, gather
 from mmrec.embed.shard import Shard, refuse_picture
-from mmrec.embed.sheet import draw_sheet
 from mmrec.errors import InputError
 from mmrec.io.pictures import MAX_PIXELS
 from mmrec.io.progress import Progress
@@ -157,6 +156,8 @@ def embed_items(
         if rank == 0:
             report.write()
             if contact_sheet:
+                from mmrec.embed.sheet import draw_sheet  # a command of its own, run as a module
+
                 png = run.folder / CONTACT
                 draw_sheet(run.folder, table, png, rows=contact_sheet, max_pixels=max_pixels)
     return report

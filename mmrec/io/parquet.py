@@ -24,6 +24,7 @@ types = pa.types
 
 FLOAT16_MAX = 65_504.0
 FLOAT32_MAX = float(np.finfo(np.float32).max)
+GROUP_ROWS = 1 << 14  # of the files that we write
 INT64_MAX = np.iinfo(np.int64).max
 
 Array = NDArray[Any]
@@ -325,7 +326,7 @@ def as_lists(matrix: Array) -> pa.Array:
 
 
 def write_parquet(path: PathLike, table: pa.Table) -> Path:
-    """Write a table, whole or not at all."""
+    """Write a table, whole or not at all, in row groups small enough to be shuffled well."""
     with replacing(path) as temporary:
-        pq.write_table(table, temporary)
+        pq.write_table(table, temporary, row_group_size=GROUP_ROWS)
     return Path(path)

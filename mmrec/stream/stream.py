@@ -22,6 +22,11 @@ from mmrec.stream.rows import RowGroups
 
 T = TypeVar("T")
 
+
+class CoarseShuffle(UserWarning):
+    """Row groups are too large to be shuffled well."""
+
+
 FORMAT = 1  # of the order; a change of it makes older positions unusable
 WINDOW = 1 << 18
 
@@ -125,7 +130,8 @@ class ParquetStream(IterableDataset[T], Generic[T]):
         self._begun = False  # the position has been used by an iteration
         self._next: tuple[int, int] | None = None  # where the iteration of this process stands
         self._num_batches = self._plan(0).num_batches
-        self._warn_of_big_groups()
+        if self.is_coarse:
+            self._warn_of_big_groups()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_spare": []}  # other processes have their own
@@ -327,18 +333,23 @@ class ParquetStream(IterableDataset[T], Generic[T]):
     def _plan(self, epoch: int) -> Plan:
         return Plan(self._groups.sizes, self._spec, epoch=epoch, lanes=self._lanes)
 
+    @property
+    def is_coarse(self) -> bool:
+        """Whether row groups are so large that the shuffle is coarse; `repack` makes smaller ones."""
+        asked = self._spec.lanes
+        if not self._spec.shuffle or self.num_rows <= self._spec.window or self._lanes == asked:
+            return False
+        return int(self._groups.physical.max()) > 2 * lane_window(self._spec, asked)
+
     def _warn_of_big_groups(self) -> None:
         asked, groups = self._spec.lanes, self._groups
-        if not self._spec.shuffle or self.num_rows <= self._spec.window or self._lanes == asked:
-            return
         largest = int(groups.physical.argmax())
-        if groups.physical[largest] <= 2 * lane_window(self._spec, asked):
-            return
         warnings.warn(
             f"{groups.sources[groups.file_of[largest]].path} has row groups of up to "
             f"{groups.physical[largest]} rows: too few row groups for {asked[0]} x {asked[1]} "
             "lanes, so the shuffle is coarser and several ranks or workers read the same row "
             "groups; `python -m mmrec.stream.repack` writes smaller ones",
+            CoarseShuffle,
             stacklevel=3,
         )
 

@@ -197,3 +197,22 @@ def test_an_item_may_have_no_title(write_microlens: Writer) -> None:
     place = table.schema.get_field_index("item_title")
     pq.write_table(table.set_column(place, "item_title", titles), path)
     assert ClickData.open(root).item_feature == path
+
+
+def test_rows_that_shuffle_badly_are_repacked_once(
+    write_microlens: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_microlens()
+    data = ClickData.open(root)
+    assert data.pack(tmp_path / "packed") is data  # few rows are shuffled whole
+    train = pq.read_table(data.train)
+    pq.write_table(pa.concat_tables([train] * 20_000), data.train, row_group_size=1 << 19)
+    data = ClickData.open(root).pack(tmp_path / "packed")
+    assert "repacking train.parquet" in capsys.readouterr().out
+    written = {path: path.stat().st_mtime_ns for path in data.packed["train"].iterdir()}
+    again = ClickData.open(root).pack(tmp_path / "packed")
+    assert {path: path.stat().st_mtime_ns for path in again.packed["train"].iterdir()} == written
+    rows = torch.cat([batch.row for batch in data.loader("train", shuffle=True)])
+    assert torch.equal(rows.sort().values, torch.arange(data.rows["train"]))
+    batch = next(iter(data.loader("train", batch_size=23)))
+    assert batch.user.tolist() == train["user_id"].to_pylist()

@@ -248,9 +248,7 @@ def test_a_folder_holds_what_its_manifest_lists(tmp_path: Path) -> None:
         ParquetStream(folder, batch_size=64)
     stranger.rename(part)
     shutil.copy(tmp_path / "a.parquet", stranger)
-    with pytest.raises(
-        InputError, match=r"packed holds b\.parquet, which its _man"
-    ):
+    with pytest.raises(InputError, match=r"packed holds b\.parquet, which its _man"):
         ParquetStream([part, folder], batch_size=64)
 
 
