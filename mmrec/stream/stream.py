@@ -335,7 +335,7 @@ class ParquetStream(IterableDataset[T], Generic[T]):
 
     @property
     def is_coarse(self) -> bool:
-        """Whether row groups are so large that the shuffle is coarse; `repack` makes smaller ones."""
+        """Whether row groups are so large that the shuffle is coarse: `repack` them."""
         asked = self._spec.lanes
         if not self._spec.shuffle or self.num_rows <= self._spec.window or self._lanes == asked:
             return False
