@@ -76,7 +76,9 @@ def one(data: Path, out: Path, seed: int, options: list[str]) -> dict[str, Any]:
         "test_auc": auc(label, predicted),
         "no_content": task["no_content"],
         "parameters": found["parameters"],
-        "baselines": {name: task[name]["auc"] for name in ("item_mean", "user_item_mean")},
+        "baselines": {
+            name: task[name]["auc"] for name in ("item_mean", "user_item_mean") if name in task
+        },
         "seconds": found["seconds"]["train"],
     }
 

@@ -109,9 +109,14 @@ class Pipeline:
         def report() -> None:
             figures, lines = summarise(self.data, self.counts, ranker, best, plain)
             figures |= {"recipe": to_plain(self.recipe), "schema": self.data.schema.to_dict()}
-            figures |= {**provenance(), "seconds": stage.seconds, "files": files}
-            write_json(out / "metrics.json", figures)
-            spent = {f"seconds, {name}": f"{value:.1f}" for name, value in stage.seconds.items()}
+            figures |= {**provenance(), "seconds": stage.seconds, "mebibytes": stage.memory}
+            pictures = [out / "calibration.png", out / "ranker" / "training.png"]
+            files.update({path.stem: str(path) for path in pictures if path.exists()})
+            write_json(out / "metrics.json", figures | {"files": files})
+            spent = {
+                f"{name}, seconds and peak memory": f"{value:,.1f}  {stage.memory[name]:,} MiB"
+                for name, value in stage.seconds.items()
+            }
             print("\nsynthetic data, tiny encoder" if args.data is None else "")
             print(two_columns(lines | spent | files))
 

@@ -1,5 +1,6 @@
 """What every command line shares: one sentence and exit code 2 for a user's mistake."""
 
+import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -37,7 +38,7 @@ def _leave(sentence: str, code: int) -> None:
 
 
 class Stages:
-    """Headings on stdout and the seconds of a run's stages.
+    """Headings on stdout, the seconds of a run's stages, and its peak memory after each in MiB.
 
     >>> stage = Stages()
     >>> with stage("train"):
@@ -51,6 +52,7 @@ class Stages:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.memory: dict[str, int] = {}
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
@@ -58,6 +60,7 @@ class Stages:
         began = time.perf_counter()
         yield
         self.seconds[name] = round(time.perf_counter() - began, 2)
+        self.memory[name] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 def two_columns(lines: Mapping[str, str]) -> str:

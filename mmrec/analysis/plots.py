@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from mmrec.errors import InputError, require
 from mmrec.io.files import replacing
@@ -31,38 +31,67 @@ def plot_run(out: Path, scores: Scores) -> None:
 
 
 def plot_training(out: Path) -> Path:
-    """Draw `out/log.jsonl` to `out/training.png`: loss and AUC by step, skipped steps marked."""
+    """Draw `out/log.jsonl` to `out/training.png`: loss and AUC over epochs.
+
+    Filled points are evaluations, the star the best of them; red lines are steps that were skipped.
+    """
     events = read_log(out)
     train = [e for e in events if e["event"] == "train" and e["loss"] is not None]
     valid = [e for e in events if e["event"] == "valid"]
-    skipped = [e["step"] for e in events if e["event"] == "skipped"]
-    figure, (losses, ranking) = _figure(2)
-    losses.plot([e["step"] for e in train], [e["loss"] for e in train], lw=1, label="train")
-    steps = [e["step"] for e in valid]
-    losses.plot(steps, [e["logloss"] for e in valid], "o-", ms=3, label="valid")
-    for step in skipped:
-        losses.axvline(step, color="tab:red", lw=0.5, alpha=0.5)
-    losses.set(xlabel="step", ylabel="logloss", title="logloss")
-    losses.legend()
-    ranking.plot(steps, [e.get("auc") for e in valid], "o-", ms=3, color="tab:orange")
-    ranking.set(xlabel="step", ylabel="AUC", title="valid AUC")
+    ranked = [e for e in valid if "auc" in e]
+    figure, panels = _figure(2 if ranked else 1)
+    losses = panels[0]
+    losses.plot(*_over(train, "loss"), lw=1, color="tab:blue", label="train, logged steps")
+    _draw_evaluations(losses, valid, "logloss")
+    epochs_a_step = valid[-1]["epochs"] / valid[-1]["step"] if valid else 1.0
+    for number, event in enumerate(e for e in events if e["event"] == "skipped"):
+        named = None if number else "skipped step"
+        at = event["step"] * epochs_a_step
+        losses.axvline(at, color="tab:red", lw=0.5, alpha=0.5, label=named)
+    losses.set(xlabel="epochs", ylabel="logloss", title="logloss")
+    if ranked:
+        _draw_evaluations(panels[1], ranked, "auc")
+        panels[1].set(xlabel="epochs", ylabel="AUC", title="AUC of the validation rows")
+    figure.legend(*losses.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return _save(figure, out / "training.png")
+
+
+def _over(events: list[dict[str, Any]], name: str) -> tuple[list[float], list[float]]:
+    return [e["epochs"] for e in events], [e[name] for e in events]
+
+
+def _draw_evaluations(axes: Any, valid: list[dict[str, Any]], name: str) -> None:
+    axes.plot(*_over(valid, name), "o-", ms=3, color="tab:orange", label="valid")
+    best = [event for event in valid if event["improved"]][-1:]
+    axes.plot(*_over(best, name), "*", ms=11, color="tab:green", label="best checkpoint")
 
 
 def plot_calibration(
     label: ArrayLike, probability: ArrayLike, path: Path, *, bins: int = 20
 ) -> Path:
-    """Draw click rate against prediction in equal-mass bins; on the diagonal, promises are kept."""
-    predicted, observed, _ = calibration_curve(label, probability, bins=bins)
+    """Draw click rate against prediction in equal-mass bins; on the diagonal, promises are kept.
+
+    Bars are 95 % intervals of the click rate (Wilson 1927) by the bin's rows.
+    """
+    predicted, observed, rows = calibration_curve(label, probability, bins=bins)
     error = calibration_error(label, probability, bins=bins)
     ratio = predicted_over_observed(label, probability)
+    low, high = _wilson(observed, rows)
     figure, (axes,) = _figure(1)
-    top = float(max(predicted.max(), observed.max())) * 1.05
-    axes.plot([0, top], [0, top], color="gray", lw=0.8)
-    axes.plot(predicted, observed, "o-", ms=4)
+    top = float(max(predicted.max(), high.max())) * 1.05
+    axes.plot([0, top], [0, top], color="gray", lw=0.8, label="as promised")
+    bars = [observed - low, high - observed]
+    axes.errorbar(predicted, observed, yerr=bars, fmt="o-", ms=4, lw=1, label="bins of equal size")
     axes.set(xlabel="mean prediction", ylabel="click rate", xlim=(0, top), ylim=(0, top))
     axes.set_title(f"calibration error {error:.4f}, predicted/observed {ratio:.3f}")
+    figure.legend(loc="outside lower center", ncols=2)
     return _save(figure, path)
+
+
+def _wilson(rate: NDArray[Any], rows: NDArray[Any], z: float = 1.96) -> tuple[Any, Any]:
+    middle = (rate + z**2 / (2 * rows)) / (1 + z**2 / rows)
+    half = z / (1 + z**2 / rows) * np.sqrt(rate * (1 - rate) / rows + z**2 / (4 * rows**2))
+    return np.minimum(middle - half, rate), np.maximum(middle + half, rate)
 
 
 def _figure(columns: int) -> tuple[Any, list[Any]]:

@@ -36,10 +36,9 @@ def summarise(
     columns = {
         name: None if logit is None else logit.reshape(len(unseen), -1)
         for name, logit in logits.items()
-    } | {
-        "item_mean": counts.item_logit(pairs.item),
-        "user_item_mean": counts.user_item_logit(pairs.user, pairs.item),
-    }
+    } | {"item_mean": counts.item_logit(pairs.item)}
+    if counts.share_known(pairs.user):  # else users' means are the same figure once more
+        columns["user_item_mean"] = counts.user_item_logit(pairs.user, pairs.item)
     tasks = {
         task: {
             name: None if logit is None else _aucs(pairs.labels[:, at], logit[:, at], unseen)
@@ -88,13 +87,14 @@ def _lines(figures: dict[str, Any]) -> dict[str, str]:
     for task, of in tasks.items():
         which, own = (f"valid, {task}", f"{task}/") if len(tasks) > 1 else ("valid", "")
         lines[f"{which}, item mean"] = f"AUC {of['item_mean']['auc']:.4f}"
-        lines[f"{which}, user mean + item mean"] = f"AUC {of['user_item_mean']['auc']:.4f}"
+        if "user_item_mean" in of:
+            lines[f"{which}, user mean + item mean"] = f"AUC {of['user_item_mean']['auc']:.4f}"
         if of["no_content"] is not None:
             lines[f"{which}, ranker without content"] = _text(of["no_content"])
         lines[f"{which}, ranker"] = f"{_text(of['ranker'])}, logloss {valid[f'{own}logloss']:.4f}"
     if truth is not None:
         (of,) = tasks.values()
-        best = max(of["item_mean"]["auc"], of["user_item_mean"]["auc"])
+        best = max(of[name]["auc"] for name in ("item_mean", "user_item_mean") if name in of)
         closed = (valid["auc"] - best) / (truth["auc"] - best)
         lines["valid, oracle"] = f"AUC {truth['auc']:.4f}, logloss {truth['logloss']:.4f}"
         lines["gap of best baseline to oracle"] = f"{closed:.0%} closed by the ranker"

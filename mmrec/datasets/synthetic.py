@@ -110,15 +110,20 @@ def make_synthetic(
 
     A data set of the same config that is already there is left as it is. Besides the files of the
     layout: `test_labels.parquet` (ID, label), `oracle.parquet` (split, row, probability) and
-    `synthetic.json` (config and oracle, written last). Where clicks depend on whether earlier items
-    were liked, `unaware` and `auc_unaware` are the truth for who does not know that.
+    `synthetic.json` (config, and at the end the oracle). Where clicks depend on whether earlier
+    items were liked, `unaware` and `auc_unaware` are the truth for who does not know that.
     """
     config = config or SyntheticConfig()
     root = Path(root)
     if (root / DONE).exists():
         before = json.loads((root / DONE).read_text())
         require_same(before["config"], asdict(config), where=root, remedy="name another place")
-        return {**before["oracle"]}
+        if before["oracle"] is not None:
+            return {**before["oracle"]}
+    elif root.exists() and any(root.iterdir()):
+        raise InputError(f"synthetic data need a place of their own, {root} holds other files")
+    root.mkdir(parents=True, exist_ok=True)
+    write_json(root / DONE, {"config": as_json(asdict(config)), "oracle": None})
     clicks = root / CLICKS_FOLDER
     clicks.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(config.seed)

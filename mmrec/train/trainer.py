@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from dataclasses import is_dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -80,6 +81,14 @@ def fit(
             raise
 
 
+def _described(loss: RowLoss) -> str:
+    """What a loss is called, with its settings where it is a dataclass."""
+    if is_dataclass(loss):
+        return repr(loss)
+    named = loss if hasattr(loss, "__qualname__") else type(loss)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
 class _Stopped(Exception):
     """A signal asked to leave, between two steps or in an evaluation, which will be repeated."""
 
@@ -109,6 +118,7 @@ class _Run:
         self.progress = Progress()
         identity = {
             "recipe": dict(recipe),
+            "loss": _described(loss),
             "setting": config.binding(),
             "training data": train_loader.fingerprint(),
             "validation data": valid_loader.fingerprint(),
@@ -283,6 +293,7 @@ class _Run:
             "train",
             progress.step,
             epoch=progress.epoch + 1,
+            epochs=self._epochs(),
             loss=mean,
             learning_rate=self.config.learning_rate * factor,
             rows_per_second=round(rate, 1),
@@ -292,6 +303,11 @@ class _Run:
             self.bar.set_postfix_str(f"loss {mean:.4f}, {rate:,.0f} rows/s")
         progress.window, self._window_started, self._loading_seconds = Sums(), now, 0.0
         self._rows_before = 0
+
+    def _epochs(self) -> float:
+        """How many epochs lie behind, with the part of this one."""
+        progress = self.progress
+        return round(progress.epoch + progress.batch / len(self.train_loader), 6)
 
     def _evaluate(self) -> None:
         """Score the validation rows, if not done after this very step, and keep the best."""
@@ -311,8 +327,8 @@ class _Run:
             found: dict[str, Any] = scores.metrics(unranked=self.unranked)
             found |= {"train_loss": progress.in_epoch.mean}
             found |= {"epoch": progress.epoch + 1, "step": progress.step}
-            self.log.write("valid", **found)
             improved = progress.note(found, self.config)
+            self.log.write("valid", **found, epochs=self._epochs(), improved=improved)
             if improved:
                 weights = {f"model/{k}": v for k, v in self.model.state_dict().items()}
                 self.store.write("best", progress.step, tensors=weights, content={"metrics": found})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from mmrec.batch import Batch
 from mmrec.errors import InputError
 from mmrec.predict import predict
 from mmrec.train import fit, largest_batch_size, load_checkpoint, score
+from mmrec.train.step.stepper import click_loss
 
 
 def alike(batch: Batch) -> Batch:
@@ -132,3 +133,33 @@ def test_an_ensemble_has_members(tmp_path: Path) -> None:
         drawn.append(torch.rand(1).item())
         train(tmp_path / str(number), ToyLoader(50, shuffle=False), model)
     assert drawn[0] != drawn[1]
+
+
+@dataclass(frozen=True)
+class Focal:
+    """A loss of one's own, with a setting."""
+
+    gamma: float = 2.0
+
+    def __call__(self, logit: torch.Tensor, batch: Batch) -> torch.Tensor:
+        plain = click_loss(logit, batch)
+        return (1 - (-plain).exp()) ** self.gamma * plain
+
+
+def test_a_run_resumes_with_the_loss_that_it_began_with(tmp_path: Path) -> None:
+    def go(loss: Any) -> None:
+        fit(
+            ToyModel(),
+            ToyLoader(50),
+            ToyLoader(50, shuffle=False),
+            config=toy_config(epochs=1),
+            out=tmp_path,
+            recipe={},
+            loss=loss,
+        )
+
+    go(Focal(2.0))
+    go(Focal(2.0))
+    for other in (Focal(1.0), None, lambda logit, batch: click_loss(logit, batch)):
+        with pytest.raises(InputError, match="another loss"):
+            go(other)

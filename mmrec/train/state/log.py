@@ -13,8 +13,8 @@ class RunLog:
     so that every event stands in the file once; TensorBoard is told to hide what came after `step`.
 
     Events: "train" (mean loss of the last `log_every` steps, learning rate, rows per second,
-    share of time spent waiting for data), "valid" (metrics), "skipped" (a step that went wrong,
-    with its row numbers).
+    share of time spent waiting for data), "valid" (metrics, and whether they are the best so far),
+    "skipped" (a step that went wrong, with its row numbers). `epochs` is how many lie behind.
     """
 
     def __init__(self, out: Path, *, keep: int, step: int, active: bool, tensorboard: bool) -> None:
