@@ -10,7 +10,6 @@ command resumes where it was stopped, also on another number of ranks.
 """
 
 import argparse
-from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -23,27 +22,29 @@ from mmrec import predict as predict_rows
 from mmrec.analysis import diagnose_tasks, plot_run, summarise
 from mmrec.audit import audit
 from mmrec.cli import Stages, run, two_columns
-from mmrec.data.artifacts import write_item_embeddings, write_item_info
+from mmrec.data.artifacts import write_fused
 from mmrec.data.counts import ClickCounts, count_clicks, read_pairs
+from mmrec.data.items import check_features
 from mmrec.datasets.synthetic import SyntheticConfig, make_synthetic, write_captioned_covers
-from mmrec.embed import OpenClipEncoder, embed_items, train_tiny_clip
+from mmrec.embed import OpenClipEncoder, embed_items, tiny_clip
 from mmrec.io.files import remove, write_json
 from mmrec.io.plain import parse_settings, to_plain
 from mmrec.io.provenance import provenance
 from mmrec.models import Ranker, check_parts
 from mmrec.models.pretrain import pretrained_vectors
 from mmrec.predict import write_submission
-from mmrec.train import Scores, World, from_first, process_group, score, settled_batch_size
+from mmrec.train import BatchLoader, Scores, World, from_first, process_group, score
+from mmrec.train.batch_size import settled_batch_size
 from mmrec.train.distributed import barrier, first_talks
 
 EMBEDDING_WIDTH = 128
 # Ranks wait while the first makes data, an audit or files; torchrun ends all when one dies.
 PATIENCE = timedelta(days=7)
 WRITTEN = (
-    *("data", "packed", "audit", "encoder", "features", "pretrained"),
-    *("ranker", "ranker_no_content"),
-    *("batch_size.json", "diagnosis.json", "calibration.png", "metrics.json"),
-    *("custom_item_embeddings.parquet", "item_info.parquet", "prediction.csv", "prediction.zip"),
+    *("data", "packed", "audit", "encoder", "features", "pretrained", "ranker"),
+    *("ranker_no_content", "batch_size.json", "diagnosis.json", "calibration.png"),
+    *("metrics.json", "custom_item_embeddings.parquet", "item_info.parquet"),
+    *("prediction.csv", "prediction.zip"),
 )
 
 
@@ -61,6 +62,7 @@ class Pipeline:
         self.args, self.world, self.recipe = args, world, args.recipe
         self.out: Path = args.out
         self.how: Any = {"device": args.device, "precision": args.recipe.training.precision}
+        self.ranks: Any = {"rank": world.rank, "world_size": world.size}
         self.vectors: torch.Tensor | None = None  # pretrained ones
 
     def run(self) -> None:
@@ -68,13 +70,6 @@ class Pipeline:
         args, out, stage = self.args, self.out, Stages()
         with stage("data"):
             self.data, self.counts = from_first(self.open_data)
-            self.loader = partial(
-                self.data.loader,
-                seed=args.seed,
-                rank=self.world.rank,
-                world_size=self.world.size,
-                workers=self.recipe.training.speed.workers,
-            )
         if not args.no_audit:
             with stage("audit"):
                 print(from_first(lambda: audit(self.data.root, out=out / "audit").headlines()))
@@ -110,15 +105,11 @@ class Pipeline:
             figures, lines = summarise(self.data, self.counts, ranker, best, plain)
             figures |= {"recipe": to_plain(self.recipe), "schema": self.data.schema.to_dict()}
             figures |= {**provenance(), "seconds": stage.seconds, "mebibytes": stage.memory}
-            pictures = [out / "calibration.png", out / "ranker" / "training.png"]
-            files.update({path.stem: str(path) for path in pictures if path.exists()})
+            pictures = [*out.glob("*.png"), *out.glob("ranker/*.png")]
+            files.update({path.stem: str(path) for path in pictures})
             write_json(out / "metrics.json", figures | {"files": files})
-            spent = {
-                f"{name}, seconds and peak memory": f"{value:,.1f}  {stage.memory[name]:,} MiB"
-                for name, value in stage.seconds.items()
-            }
             print("\nsynthetic data, tiny encoder" if args.data is None else "")
-            print(two_columns(lines | spent | files))
+            print(two_columns(lines | stage.lines() | files))
 
         from_first(report)
 
@@ -131,7 +122,15 @@ class Pipeline:
             print("no --data given: synthetic data, drawn from a click model that is known")
             make_synthetic(self.out / "data", SyntheticConfig(seed=self.args.seed))
         data = ClickData.open(self.args.data or self.out / "data").pack(self.out / "packed")
+        data = data.with_modalities(self.args.columns)
+        if self.args.features is not None:  # what is wrong with them is said before any work
+            check_features(self.args.features, data.schema.items, data.num_items)
         return data, count_clicks(data.train, data.schema.clicks, data.num_items)
+
+    def loader(self, split: str, **how: Any) -> BatchLoader:
+        """This rank's batches."""
+        how |= {"seed": self.args.seed, "workers": self.recipe.training.speed.workers}
+        return self.data.loader(split, **self.ranks, **how)
 
     def read_items(self) -> ItemTable:
         """Tags and frozen features: ready ones, else those of pictures and titles."""
@@ -139,16 +138,17 @@ class Pipeline:
         features: Path | None = args.features or (None if args.model else self.data.features)
         if features is not None:
             print(f"features: ready-made, from {features}")
-        items = self.data.schema.items
-        items = replace(items, modalities={**items.modalities, **args.columns})
-        return ItemTable.read(self.data.item_info, items, features or self.embed())
+        schema = self.data.schema.items
+        return ItemTable.read(self.data.item_info, schema, features or self.embed())
 
     def embed(self) -> Path:
         """Every cover and caption through frozen CLIP, each rank its share; resumable."""
         args = self.args
         model, weights = args.model or "ViT-B-32", args.pretrained or "openai"
         if args.data is None and args.model is None:
-            model, weights = from_first(lambda: tiny_clip(self.out / "encoder", args.seed))
+            place = self.out / "encoder"
+            pairs = partial(write_captioned_covers, place / "pairs", seed=args.seed)
+            model, weights = from_first(lambda: tiny_clip(place, pairs, args.seed))
         how = {"device": args.device, "precision": args.clip_precision}
         encoder = OpenClipEncoder(model_name=model, pretrained=weights, **how)
         report = embed_items(
@@ -159,8 +159,7 @@ class Pipeline:
             schema=self.data.schema.items,
             workers=args.workers,
             restart=args.restart,
-            rank=self.world.rank,
-            world_size=self.world.size,
+            **self.ranks,
             barrier=barrier,
             progress=not args.quiet,
         )
@@ -197,37 +196,20 @@ class Pipeline:
 
     def predict(self, ranker: Ranker) -> dict[str, str]:
         """Write the submission, the embeddings and an item_info that holds them."""
-        rows, progress = self.data.rows["test"], self.recipe.training.progress
-        loader = self.loader("test")
-        _, probability = predict_rows(ranker, loader, num_rows=rows, progress=progress, **self.how)
+        how = {"num_rows": self.data.rows["test"], "progress": self.recipe.training.progress}
+        _, probability = predict_rows(ranker, self.loader("test"), **how, **self.how)
         fused = ranker.items.content_table() if self.vectors is None else self.vectors
 
         def write() -> dict[str, str]:
-            out, data, schema = self.out, self.data, self.data.schema
-            tasks = schema.clicks.labels
-            names = {"id_column": schema.clicks.row_id or "row"}
-            columns = [self.args.column] if len(tasks) == 1 else tasks
-            csv, archive = write_submission(
-                data.row_ids(), probability, out, columns=columns, **names
-            )
-            place = out / "custom_item_embeddings.parquet"
-            embeddings = write_item_embeddings(place, fused, schema.items)
-            info = write_item_info(data.item_info, out / "item_info.parquet", fused, schema.items)
-            files = {"custom_item_embeddings": embeddings, "item_info": info}
-            files |= {"prediction": csv, "submission": archive, "metrics": out / "metrics.json"}
+            data, out = self.data, self.out
+            ids, (key, columns) = data.row_ids(), data.header
+            made = write_submission(ids, probability, out, id_column=key, columns=columns)
+            files = write_fused(out, data.item_info, fused, data.schema.items)
+            files |= dict(zip(("prediction", "submission"), made, strict=True))
+            files["metrics"] = out / "metrics.json"
             return {name: str(path) for name, path in files.items()}
 
         return from_first(write)
-
-
-def tiny_clip(folder: Path, seed: int) -> tuple[str, str]:
-    """A small encoder that carries signal on the synthetic covers and titles."""
-    print("encoder: a tiny CLIP, trained here on 2,000 synthetic covers that are no items")
-    if not (folder / "model.json").exists():  # it is written last
-        pairs = write_captioned_covers(folder / "pairs", seed=seed)
-        items, images = pairs / "item_feature.parquet", pairs / "item_images"
-        train_tiny_clip(items=items, images=images, out=folder, seed=seed)
-    return str(folder / "model.json"), str(folder / "model.safetensors")
 
 
 def parse() -> argparse.Namespace:
@@ -238,7 +220,6 @@ def parse() -> argparse.Namespace:
     add("--data", type=Path, help="a data set's folder (synthetic data)")
     add("--out", type=Path, default=Path("out"), help="where all results go (out)")
     add("--restart", action="store_true", help="from scratch instead of resuming")
-    add("--column", default="Task1&2", help="prediction column (Task1&2)")
     add("--model", help="open_clip model name or config .json (ViT-B-32)")
     add("--pretrained", help="its pretrained tag or weights file (openai)")
     add("--features", type=Path, help="ready feature parquet (DATA/features.parquet if there)")

@@ -62,6 +62,13 @@ class Stages:
         self.seconds[name] = round(time.perf_counter() - began, 2)
         self.memory[name] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
+    def lines(self) -> dict[str, str]:
+        """A line of each stage, for the table at the end."""
+        return {
+            f"{name}, seconds and peak memory": f"{seconds:,.1f}  {self.memory[name]:,} MiB"
+            for name, seconds in self.seconds.items()
+        }
+
 
 def two_columns(lines: Mapping[str, str]) -> str:
     """Names, and beside them their values.

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mmrec.errors import positive, require
+from mmrec.errors import finite, not_negative, positive, probability, require, whole
 from mmrec.io.plain import to_plain
 
 MONITORS = ("auc", "logloss")
@@ -35,6 +35,9 @@ class Speed:
     compact: bool | None = None
     recompute: tuple[str, ...] = ()
     workers: int = 0
+
+    def __post_init__(self) -> None:
+        not_negative(workers=self.workers)
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         require(
-            self.metric in MONITORS,
+            isinstance(self.monitor, str) and self.metric in MONITORS,
             f"monitor must be auc or logloss, or task/auc or task/logloss, got {self.monitor!r}",
         )
         for name, allowed in (("schedule", SCHEDULES), ("precision", PRECISIONS)):
@@ -123,19 +126,28 @@ class TrainConfig:
             )
         names = ("epochs", "accumulate", "log_every", "keep_last", "max_bad_steps")
         positive(**{name: getattr(self, name) for name in names})
-        for name in ("clip_norm", "evaluate_every", "save_every_steps", "patience"):
-            value = getattr(self, name)
-            require(value is None or value > 0, f"{name} must be positive or None, got {value}")
-        for name in ("learning_rate", "weight_decay", "warmup_steps"):
-            require(
-                getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}"
-            )
-        require(
-            self.ema_decay is None or 0 < self.ema_decay < 1,
-            f"ema_decay must lie between 0 and 1, got {self.ema_decay}",
-        )
+        whole("seed", self.seed)
+        not_negative(warmup_steps=self.warmup_steps, plateau_patience=self.plateau_patience)
+        for name in ("evaluate_every", "save_every_steps", "patience"):
+            if getattr(self, name) is not None:
+                positive(**{name: getattr(self, name)})
+        names = ("learning_rate", "weight_decay", "eps", "final_lr_share", "plateau_factor")
+        finite(**{name: getattr(self, name) for name in names})
+        optional = ("embedding_learning_rate", "embedding_weight_decay", "save_every_seconds")
+        for name in optional:
+            if getattr(self, name) is not None:
+                finite(**{name: getattr(self, name)})
+        if self.clip_norm is not None:
+            finite(clip_norm=self.clip_norm)
+            require(self.clip_norm > 0, "clip_norm must be above 0 or None, got 0")
+        if self.ema_decay is not None:
+            probability(ema_decay=self.ema_decay)
+            require(self.ema_decay, "ema_decay must lie between 0 and 1, got 0")
         for task, weight in self.task_weights.items():
-            require(weight >= 0, f"task_weights must not be negative, got {weight} for {task}")
+            require(
+                isinstance(weight, int | float) and weight >= 0,
+                f"task_weights must not be negative, got {weight} for {task}",
+            )
         for pattern, options in self.groups.items():
             unknown = sorted(set(options) - {"learning_rate", "weight_decay"})
             require(not unknown, f"group {pattern!r} has unknown settings {unknown}")

@@ -1,6 +1,7 @@
 """The one exception for mistakes that a user can fix, and the checks that raise it."""
 
-from numbers import Integral
+from math import isfinite
+from numbers import Integral, Real
 
 
 class InputError(ValueError):
@@ -63,4 +64,18 @@ def not_negative(**sizes: int) -> None:
 def probability(**chances: float) -> None:
     """Raise unless every chance lies in [0, 1)."""
     for name, value in chances.items():
-        require(0.0 <= value < 1.0, f"{name} must lie in [0, 1), got {value!r}")
+        good = isinstance(value, Real) and 0.0 <= value < 1.0
+        require(good, f"{name} must lie in [0, 1), got {value!r}")
+
+
+def finite(at_least: float = 0.0, **numbers: float) -> None:
+    """Raise unless every number is finite and at least that.
+
+    >>> finite(learning_rate=float("nan"))
+    Traceback (most recent call last):
+    mmrec.errors.InputError: learning_rate must be a finite number of at least 0, got nan
+    """
+    for name, value in numbers.items():
+        good = isinstance(value, Real) and isfinite(value) and value >= at_least
+        rule = f"{name} must be a finite number of at least {at_least:g}"
+        require(good and not isinstance(value, bool), f"{rule}, got {value!r}")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from mmrec.errors import InputError
+from mmrec.errors import InputError, positive
 from mmrec.io.plain import from_plain, from_table, to_plain
 
 FILE = "schema.json"
@@ -42,8 +42,8 @@ class Categorical:
     def __post_init__(self) -> None:
         for what in ("min_count", "hash_size", "limit"):
             value = getattr(self, what)
-            if value is not None and value < 1:
-                raise InputError(f"{what} of column {self.name} must be at least 1, got {value}")
+            if value is not None or what == "min_count":
+                positive(**{f"{what} of column {self.name}": value})
 
     @classmethod
     def from_plain(cls, values: Any, where: str) -> Categorical:

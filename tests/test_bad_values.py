@@ -101,7 +101,7 @@ TABLE: list[tuple[Callable[..., Any], dict[str, Any], dict[str, tuple[Any, ...]]
     ),
     (Recipe, {}, {"batch_size": (0, -1, 1.5, "x", NAN)}),
     (
-        lambda **values: small().changed({name.replace("__", "."): v for name, v in values.items()}),
+        lambda **values: small().changed({n.replace("__", "."): v for n, v in values.items()}),
         {},
         {"items__id_dim": (-1, 1.5, "x", None), "items__fusion": (3, 1.5, {"options": {}}),
          "no__such": (1,), "items__pretrain_epochs": COUNTS, "training__epochs": ("x", None)},
@@ -165,7 +165,7 @@ STREAM = {
     "lanes": ((0, 1), (1.5, 1), "x", (1,), 3),
     "rank": (-1, 1, "x"),
     "world_size": (0, "x", NAN),
-    "columns": (["no"], "x", [3], []),
+    "columns": (["no"], [3]),
     "list_widths": ({"s": 0}, {"s": -1}, {"x": 3}, {"no": 3}, {"s": "x"}),
     "row_filter": ("x", 3, [("x", "~", 3)], [("no", "==", 1)]),
     "threads": (-1, 3, "x"),

@@ -230,9 +230,9 @@ def test_bad_encoders_and_places_are_one_sentence(
     refused_here([*start, "--out", str(tmp_path / "file" / "out")], "file")
     refused_here([*start, "--out", "/proc/out"], "/proc/out")
     settings = {
-        "batch_size=0": "batch_size must be 1 or more, got 0",
+        "batch_size=0": "batch_size must be a whole number of at least 1, got 0",
         "training.epochs=0": "epochs must be a whole number of at least 1, got 0",
-        "items.pretrain_epochs=-1": "pretrain_epochs must be 0 or more, got -1",
+        "items.pretrain_epochs=-1": "pretrain_epochs must be a whole number of at least 0, got -1",
         "items.fusion=no": "fusion must be one of",
         "history.encoder=no": "sequence must be one of",
         "no.such=1": "no holds no settings",

@@ -54,7 +54,10 @@ def changed(**clicks: Any) -> dict[str, Any]:
         (changed(numeric=["p", "p"]), "one role, p of clicks is given as numeric and numeric"),
         (changed(price="p"), "price"),
         (changed(labels="y"), "labels"),
-        (changed(categorical=[{"name": "a", "min_count": 0}]), "min_count of column a must be at"),
+        (
+            changed(categorical=[{"name": "a", "min_count": 0}]),
+            "min_count of column a",
+        ),
         (changed(categorical=[{"name": "a", "size": 4}]), "size"),
         ({"clicks": changed()["clicks"]}, "items"),
         ([], "schema"),

@@ -16,6 +16,14 @@ from mmrec.io.parquet import INTEGER, as_lists, is_list, open_parquet, write_par
 from mmrec.schema import Items
 
 
+def write_fused(folder: Path, item_info: Path, vectors: Tensor, schema: Items) -> dict[str, Path]:
+    """Both files, in `folder`: `custom_item_embeddings.parquet` and `item_info.parquet`."""
+    embeddings, info = folder / "custom_item_embeddings.parquet", folder / "item_info.parquet"
+    write_item_embeddings(embeddings, vectors, schema)
+    write_item_info(item_info, info, vectors, schema)
+    return {"custom_item_embeddings": embeddings, "item_info": info}
+
+
 def write_item_embeddings(path: str | Path, vectors: Tensor, schema: Items) -> Path:
     """Id and vector of items 1..N-1, from vectors (N, D) whose row 0 is padding.
 

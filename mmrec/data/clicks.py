@@ -22,7 +22,7 @@ from mmrec.batch import Batch
 from mmrec.data.batches import ToBatch
 from mmrec.data.checks import ClickLog, check_clicks, read_row_ids
 from mmrec.data.items import check_features, check_item_info, check_titles, count_items
-from mmrec.data.microlens import MICROLENS
+from mmrec.data.microlens import MICROLENS, SUBMISSION
 from mmrec.errors import InputError
 from mmrec.io.parquet import Array
 from mmrec.schema import ABSENT, FILE, Schema
@@ -105,7 +105,9 @@ class ClickData:
         return cls(
             root=root,
             schema=schema,
-            **splits,
+            train=splits["train"],
+            valid=splits["valid"],
+            test=splits["test"],
             item_info=info,
             item_feature=titles,
             images=_first(beside, "item_images/item_images") or _first(beside, "item_images"),
@@ -114,6 +116,12 @@ class ClickData:
             widths=_widest(logs.values()),
             rows={name: log.num_rows for name, log in logs.items()},
         )
+
+    def with_modalities(self, columns: Mapping[str, str]) -> ClickData:
+        """The same data set, with other columns of vectors for some modalities."""
+        items = self.schema.items
+        items = replace(items, modalities={**items.modalities, **columns})
+        return replace(self, schema=replace(self.schema, items=items))
 
     def pack(self, folder: Path) -> ClickData:
         """The same data set, with train's rows read from `folder` where they shuffle badly as is.
@@ -207,6 +215,13 @@ class ClickData:
                 f"{self.root}, or its schema names no title"
             )
         return self.item_feature
+
+    @property
+    def header(self) -> tuple[str, tuple[str, ...]]:
+        """What a prediction file calls its keys and, for each label, its probabilities."""
+        clicks = self.schema.clicks
+        columns = SUBMISSION if self.schema == MICROLENS else clicks.labels
+        return clicks.row_id or "row", columns
 
     def row_ids(self, split: str = "test") -> Array:
         """(rows,) the key of every row, in file order: integers or strings."""

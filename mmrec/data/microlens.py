@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mmrec.schema import Categorical, Clicks, Items, Schema
 
+SUBMISSION = ("Task1&2",)  # what the challenge calls the predictions
 MICROLENS = Schema(
     Clicks(
         history="item_seq",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mmrec.errors import finite
 from mmrec.io.parquet import Ints
 
 Floats = NDArray[np.float64]
@@ -47,6 +48,9 @@ class ClickModel:
     pair_weight: float = 0.0
     popularity_weight: float = 0.3
     liked_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        finite(-float("inf"), **vars(self))
 
 
 @dataclass(frozen=True)

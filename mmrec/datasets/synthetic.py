@@ -36,7 +36,8 @@ from mmrec.datasets.click_model import (
     probability,
     probability_unaware,
 )
-from mmrec.errors import InputError
+from mmrec.errors import InputError, positive
+from mmrec.errors import probability as check_share
 from mmrec.io.files import write_json
 from mmrec.io.identity import as_json, require_same
 from mmrec.io.parquet import Ints, as_lists, write_parquet
@@ -89,6 +90,10 @@ class SyntheticConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        positive(num_items=self.num_items, history_length=self.history_length)
+        positive(rows_per_user=self.rows_per_user)
+        check_share(unseen_share=self.unseen_share, missing_images=self.missing_images)
+        check_share(truncated_images=self.truncated_images)
         if self.content not in CONTENTS:
             raise InputError(f"content must be one of {CONTENTS}, got {self.content!r}")
         shown = self.num_items - round(self.unseen_share * self.num_items)
@@ -97,10 +102,8 @@ class SyntheticConfig:
                 f"train must show at least twice history_length = {self.history_length} items, "
                 f"got {shown} of num_items = {self.num_items}"
             )
-        if min(self.rows) < 1 or self.rows_per_user < 1:
-            raise InputError(
-                f"rows and rows_per_user must be at least 1, got {self.rows}, {self.rows_per_user}"
-            )
+        for rows in self.rows:
+            positive(rows=rows)
 
 
 def make_synthetic(

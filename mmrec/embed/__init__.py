@@ -12,7 +12,7 @@ from mmrec.embed.clip import OpenClipEncoder
 from mmrec.embed.encoder import Encoder, Preprocessing
 from mmrec.embed.extract import embed_items
 from mmrec.embed.report import EmbedReport
-from mmrec.embed.tiny import TinyClip, save_model, train_tiny_clip
+from mmrec.embed.tiny import TinyClip, save_model, tiny_clip, train_tiny_clip
 
 __all__ = [
     "Captions",
@@ -23,5 +23,6 @@ __all__ = [
     "TinyClip",
     "embed_items",
     "save_model",
+    "tiny_clip",
     "train_tiny_clip",
 ]

@@ -5,7 +5,7 @@ world: only how the pictures it was shown go with their captions.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,6 +64,20 @@ def save_model(
         save_file(tensors, temporary)
     write_json(files.config, config)
     return files
+
+
+def tiny_clip(folder: Path, pairs: Callable[[], Path], seed: int) -> tuple[str, str]:
+    """Config and weights of `train_tiny_clip` in `folder`, trained there if they are not yet.
+
+    Args:
+        pairs: makes the folder that holds `item_feature.parquet` and `item_images`.
+    """
+    if not (folder / "model.json").exists():  # it is written last
+        print("encoder: a tiny CLIP, trained here on synthetic covers that are no items")
+        made = pairs()
+        items, images = made / "item_feature.parquet", made / "item_images"
+        train_tiny_clip(items=items, images=images, out=folder, seed=seed)
+    return str(folder / "model.json"), str(folder / "model.safetensors")
 
 
 def train_tiny_clip(

@@ -30,10 +30,14 @@ def find_files(paths: Paths) -> list[tuple[str, str, Any]]:
 
 def as_list(paths: Paths) -> list[str]:
     """One path or several, as several."""
-    many = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-    if not many:
+    try:
+        many = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+        names = [os.fspath(path) for path in many]
+    except TypeError:
+        raise InputError(f"paths are strings or path objects, got {paths!r}") from None
+    if not names:
         raise InputError("at least one parquet file is needed, got an empty list")
-    return [os.fspath(path) for path in many]
+    return names
 
 
 def open_directory(path: str) -> tuple[str, Any] | None:

@@ -6,7 +6,7 @@ n rows. `probability` lies in [0, 1].
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mmrec.errors import require
+from mmrec.errors import positive, require
 from mmrec.metrics.auc import tie_starts
 from mmrec.metrics.inputs import Floats, Ints, checked, require_probability
 
@@ -64,7 +64,7 @@ def calibration_curve(
     """Mean prediction, click rate and rows of each equal-mass bin, by ascending prediction."""
     labels, probabilities = checked(label, probability)
     require_probability(probabilities)
-    require(bins >= 1, f"bins must be at least 1, got {bins}")
+    positive(bins=bins)
     order = np.argsort(probabilities, kind="stable")
     p, y = probabilities[order], labels[order]
     starts = tie_starts(p)

@@ -14,8 +14,11 @@ Ints = NDArray[np.int64]
 
 def checked(label: ArrayLike, score: ArrayLike) -> tuple[Floats, Floats]:
     """Both as float64 vectors of one length; labels in {0, 1}, scores finite."""
-    labels: Floats = np.asarray(label, dtype=np.float64)
-    scores: Floats = np.asarray(score, dtype=np.float64)
+    try:
+        labels: Floats = np.asarray(label, dtype=np.float64)
+        scores: Floats = np.asarray(score, dtype=np.float64)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"label and score must be vectors of numbers: {error}") from None
     require(
         labels.shape == scores.shape and labels.ndim == 1,
         f"label and score must be vectors of one length, got {labels.shape}, {scores.shape}",

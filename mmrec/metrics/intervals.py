@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mmrec.errors import require
+from mmrec.errors import positive, require
 from mmrec.metrics.auc import tie_starts, user_aucs
 from mmrec.metrics.calibration import row_logloss
 from mmrec.metrics.inputs import Floats, checked
@@ -76,7 +76,7 @@ def bootstrap(
     Raises:
         InputError: an unknown metric, input that the metric refuses, or fewer than two users.
     """
-    require(replicates >= 1, f"replicates must be > 0, got {replicates}")
+    positive(replicates=replicates)
     unique, index = np.unique(np.asarray(user), return_inverse=True)
     users = len(unique)
     require(users >= 2, f"resampling users needs at least two of them, got {users}")

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from mmrec.config import TrainConfig
-from mmrec.errors import require
+from mmrec.errors import finite, not_negative, positive, probability
 from mmrec.io.plain import changed, to_plain
 from mmrec.nn.part import Part
 
@@ -42,10 +42,10 @@ class ItemsRecipe:
     alignment: float = 0.0
 
     def __post_init__(self) -> None:
-        require(
-            self.pretrain_epochs >= 0,
-            f"pretrain_epochs must be 0 or more, got {self.pretrain_epochs}",
-        )
+        not_negative(id_dim=self.id_dim, tag_dim=self.tag_dim, content_dim=self.content_dim)
+        not_negative(categorical_dim=self.categorical_dim, pretrain_epochs=self.pretrain_epochs)
+        probability(id_dropout=self.id_dropout, modality_dropout=self.modality_dropout)
+        finite(alignment=self.alignment)
 
 
 @dataclass(frozen=True)
@@ -122,10 +122,8 @@ class Recipe:
     batch_size: int | None = 512
 
     def __post_init__(self) -> None:
-        require(
-            self.batch_size is None or self.batch_size >= 1,
-            f"batch_size must be 1 or more, got {self.batch_size}",
-        )
+        if self.batch_size is not None:
+            positive(batch_size=self.batch_size)
 
     def changed(self, settings: Mapping[str, Any]) -> Recipe:
         """A copy with other values under dotted names; see `mmrec.io.plain.changed`."""

@@ -57,4 +57,4 @@ def compact_here(choice: bool | None, tensor: Tensor) -> bool:
 
 def recorded() -> bool:
     """Whether torch.compile, torch.export or torch.jit.trace is recording what runs."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None

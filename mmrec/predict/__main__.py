@@ -37,8 +37,8 @@ def main() -> None:
                 data.row_ids(given.split) if keyed else rows,
                 probability,
                 given.out,
-                id_column=clicks.row_id or "row",
-                columns=given.column or clicks.labels,
+                id_column=data.header[0],
+                columns=given.column or data.header[1],
             )
             print(*written, sep="\n")
 
@@ -54,7 +54,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="where to write")
     parser.add_argument("--split", default="test", choices=("train", "valid", "test"))
     parser.add_argument(
-        "--column", nargs="+", help="prediction columns, one a label (the names of the labels)"
+        "--column",
+        nargs="+",
+        help="prediction columns, one a label (the names of the labels; the challenge's)",
     )
     parser.add_argument("--batch-size", type=int, default=2048, help="over all ranks (2048)")
     parser.add_argument("--workers", type=int, default=0, help="processes that read (0)")

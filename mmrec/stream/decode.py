@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pyarrow.types as types
 
-from mmrec.errors import InputError
+from mmrec.errors import InputError, positive
 from mmrec.io.parquet import (
     BOOLEAN,
     FLOAT,
@@ -71,10 +71,15 @@ def plan_columns(
             file whose column is something else than the first file's.
     """
     chosen = list(sources[0].schema.names if names is None else names)
+    for name in chosen:
+        if not isinstance(name, str):
+            raise InputError(f"columns are named by strings, got {name!r}")
     named = {"list_widths": widths, "pads": pads, "missing": missing}
     for option, name in ((option, name) for option, names in named.items() for name in names):
         if name not in chosen:
             raise InputError(f"{option} names the column {name!r}, which is not read: {chosen}")
+    for name, width in widths.items():
+        positive(**{f"list_widths of {name}": width})
     if "row" in chosen:
         raise InputError("the key 'row' holds the row numbers; leave out the column of that name")
     return [

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar, cast
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from mmrec.errors import InputError
+from mmrec.errors import InputError, not_negative, positive
 from mmrec.stream.ring import Ring, Written, shared
 from mmrec.stream.stream import ParquetStream
 
@@ -184,10 +184,9 @@ def make_loader(
     Raises:
         InputError: for numbers that make no sense.
     """
-    if num_workers < 0 or (prefetch is not None and prefetch < 1):
-        raise InputError(
-            f"num_workers must be at least 0 and prefetch at least 1, got {num_workers}, {prefetch}"
-        )
+    not_negative(num_workers=num_workers)
+    if prefetch is not None:
+        positive(prefetch=prefetch)
     return Loader(
         stream,
         num_workers=num_workers,

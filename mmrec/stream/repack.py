@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmrec.cli import run
-from mmrec.errors import InputError
+from mmrec.errors import InputError, positive
 from mmrec.io.files import replacing, write_json
 from mmrec.io.identity import require_same
 from mmrec.io.parquet import Column, column_type, is_list
@@ -89,11 +89,9 @@ def repack(
     """
     widths = dict(list_widths or {})
     out = Path(out)
-    if group_rows < 1 or file_rows < 1 or (row_groups is not None and row_groups < 1):
-        raise InputError(
-            "group_rows, row_groups and file_rows must be at least 1, "
-            f"got {group_rows}, {row_groups} and {file_rows}"
-        )
+    positive(group_rows=group_rows, file_rows=file_rows)
+    if row_groups is not None:
+        positive(row_groups=row_groups)
     sources = open_sources(paths)
     schema = _common_schema(sources, columns, widths)
     out.mkdir(parents=True, exist_ok=True)

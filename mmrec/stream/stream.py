@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar, cast
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
@@ -102,17 +103,17 @@ class ParquetStream(IterableDataset[T], Generic[T]):
         threads: int = 2,
     ) -> None:
         super().__init__()
-        threads_of, files_of = lanes or ((4, 4) if shuffle else (1, 1))
         spec = Spec(
             batch_size=whole("batch_size", batch_size),
             window=whole("window", window),
-            lanes=(whole("lanes", threads_of), whole("lanes", files_of)),
+            lanes=_two_lanes(lanes or ((4, 4) if shuffle else (1, 1))),
             seed=whole("seed", seed),
             shuffle=bool(shuffle),
             drop_last=bool(drop_last),
         )
         rank, world_size = whole("rank", rank), whole("world_size", world_size)
         _check(spec, rank, world_size)
+        require(threads in (0, 1, 2), f"threads must be 0, 1 or 2, got {threads!r}")
         row_filter = _expression(row_filter)
         sources = open_sources(paths)
         check_against_manifest(paths, sources, verify=verify)
@@ -354,13 +355,19 @@ class ParquetStream(IterableDataset[T], Generic[T]):
         )
 
 
+def _two_lanes(lanes: Any) -> tuple[int, int]:
+    if not isinstance(lanes, (tuple, list)) or len(lanes) != 2:
+        raise InputError(f"lanes must be two numbers of at least 1, got {lanes!r}")
+    return whole("lanes", lanes[0]), whole("lanes", lanes[1])
+
+
 def _expression(row_filter: Any) -> Any:
     """A pyarrow expression, from one or from tuples; None of no tuples."""
-    if not isinstance(row_filter, list):
+    if row_filter is None or isinstance(row_filter, pc.Expression):
         return row_filter
     try:
-        return pq.filters_to_expression(row_filter) if row_filter else None
-    except (ValueError, TypeError) as error:
+        return pq.filters_to_expression(row_filter) if row_filter != [] else None
+    except (ValueError, TypeError, AttributeError) as error:
         raise InputError(
             f"row_filter must be an expression or (column, operator, value) tuples: {error}"
         ) from None

@@ -312,7 +312,7 @@ def test_another_config_in_the_same_place_is_refused(root: Path) -> None:
 def test_sizes_that_cannot_be_are_refused() -> None:
     with pytest.raises(InputError, match="at least twice history_length = 20 items, got 27"):
         SyntheticConfig(num_items=30)
-    with pytest.raises(InputError, match="must be at least 1"):
+    with pytest.raises(InputError, match="must be a whole number of at least 1"):
         SyntheticConfig(rows=(10, 0, 10))
 
 

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from mmrec.errors import InputError, positive, require
+from mmrec.errors import InputError, positive
 from mmrec.nn.fusion.base import ABSENT_STD, Estimated, check_modalities
 from mmrec.nn.fusion.concat import ConcatFusion
 from mmrec.nn.fusion.pca import mean_filled
@@ -139,7 +139,7 @@ class SemanticIdDenseFusion(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        require(out_dim >= 2, f"out_dim must be at least 2, half for each part, got {out_dim}")
+        positive(2, out_dim=out_dim)  # half for each part
         self.out_dim = out_dim
         self.ids = SemanticIdFusion(
             image_dim=image_dim,
