@@ -75,6 +75,8 @@ class Pipeline:
                 print(from_first(lambda: audit(self.data.root, out=out / "audit").headlines()))
         with stage("embed"):
             self.items = self.read_items()
+            if not self.items.has_content:  # the ranker goes by ids and columns
+                self.recipe, args.no_ablation = self.recipe.without_content(), True
         if self.recipe.two_stage:
             with stage("pretrain"):
                 self.vectors = from_first(self.pretrain)
@@ -123,7 +125,7 @@ class Pipeline:
             make_synthetic(self.out / "data", SyntheticConfig(seed=self.args.seed))
         data = ClickData.open(self.args.data or self.out / "data").pack(self.out / "packed")
         data = data.with_modalities(self.args.columns)
-        if self.args.features is not None:  # what is wrong with them is said before any work
+        if self.args.features is not None:
             check_features(self.args.features, data.schema.items, data.num_items)
         return data, count_clicks(data.train, data.schema.clicks, data.num_items)
 
@@ -136,10 +138,10 @@ class Pipeline:
         """Tags and frozen features: ready ones, else those of pictures and titles."""
         args = self.args
         features: Path | None = args.features or (None if args.model else self.data.features)
-        if features is not None:
-            print(f"features: ready-made, from {features}")
-        schema = self.data.schema.items
-        return ItemTable.read(self.data.item_info, schema, features or self.embed())
+        print(f"features: {'those of titles and pictures' if features is None else features}")
+        if features is None and self.data.item_feature is not None:
+            features = self.embed()
+        return ItemTable.read(self.data.item_info, self.data.schema.items, features)
 
     def embed(self) -> Path:
         """Every cover and caption through frozen CLIP, each rank its share; resumable."""

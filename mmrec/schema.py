@@ -17,6 +17,7 @@ from mmrec.errors import InputError, positive
 from mmrec.io.plain import from_plain, from_table, to_plain
 
 FILE = "schema.json"
+MOST_HASHES = 1 << 30
 ABSENT = -(2**63)  # stands where a list of categories has no more values
 
 
@@ -40,6 +41,11 @@ class Categorical:
     limit: int | None = None
 
     def __post_init__(self) -> None:
+        if self.hash_size is not None and self.hash_size > MOST_HASHES:
+            raise InputError(
+                f"hash_size of column {self.name} must be at most {MOST_HASHES:,}, "
+                f"got {self.hash_size}"
+            )
         for what in ("min_count", "hash_size", "limit"):
             value = getattr(self, what)
             if value is not None or what == "min_count":
@@ -48,6 +54,8 @@ class Categorical:
     @classmethod
     def from_plain(cls, values: Any, where: str) -> Categorical:
         """From a table of the attributes, or a name."""
+        if isinstance(values, Mapping) and "name" not in values:
+            raise InputError(f"{where} is a name, or a table with a name, got {dict(values)}")
         return from_table(cls, {"name": values} if isinstance(values, str) else values, where)
 
 
@@ -146,6 +154,12 @@ class Schema:
             raise InputError("a schema needs at least one label, got none")
         for part, roles in (("clicks", self.clicks.roles()), ("items", self.items.roles())):
             found = list(roles)
+            for column, role in found:
+                if not column or column == "row":
+                    raise InputError(
+                        f"columns need names other than row, which counts them, {role} of {part} "
+                        f"is {column!r}"
+                    )
             name, count = Counter(name for name, _ in found).most_common(1)[0]
             if count > 1:
                 both = " and ".join(role for column, role in found if column == name)
@@ -168,8 +182,8 @@ class Schema:
             InputError: it cannot be read, or holds something else than a schema.
         """
         try:
-            values = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
+            values = json.loads(path.read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{path} cannot be read as JSON: {error}") from None
         try:
             return from_plain(cls, values, where="schema")

@@ -61,8 +61,9 @@ def spoilings_of(
     found: dict[str, Spoiling] = {
         "history shuffled": _with_changed(model, _lending(pool, OF_HISTORY, seed)),
         "history removed": _with_changed(model, _without_history),
-        "user permuted": _with_changed(model, _lending(pool, ("user",), seed)),
     }
+    if not torch.equal(pool["user"], pool["row"]):  # where there are users
+        found["user permuted"] = _with_changed(model, _lending(pool, ("user",), seed))
     for name in ("categorical", "numeric"):
         if pool[name].shape[1]:
             found[f"{name} permuted"] = _with_changed(model, _lending(pool, (name,), seed))
@@ -85,7 +86,7 @@ def spoilings_of(
         ("item categorical", "categories"),
         ("item numeric", "numbers"),
     ):
-        having = [module for module in knowing if _width(getattr(module, buffer))]
+        having = [module for module in knowing if _varies(getattr(module, buffer))]
         if having:
             found[f"{name} permuted"] = _permuted(having, (buffer,), generator)
     image, text = ("image", "has_image"), ("text", "has_text")
@@ -115,7 +116,7 @@ def _pool(loader: BatchLoader) -> dict[str, Tensor]:
     length = max(batch.history.shape[1] for batch in batches)
     pool = {
         name: torch.cat([getattr(batch, name) for batch in batches]).cpu()
-        for name in ("user", "categorical", "numeric")
+        for name in ("user", "row", "categorical", "numeric")
     }
     for name in OF_HISTORY:
         columns = [_of_length(getattr(batch, name), length) for batch in batches]
@@ -137,8 +138,9 @@ def _of_length(column: Tensor, length: int) -> Tensor:
     return torch.cat([column.new_zeros(len(column), more, *column.shape[2:]), column], dim=1)
 
 
-def _width(table: Tensor | None) -> int:
-    return 0 if table is None else table.shape[1]
+def _varies(table: Tensor | None) -> bool:
+    """Whether items differ in it."""
+    return table is not None and bool(table.shape[1]) and not bool((table[1:] == table[1]).all())
 
 
 def _swapping(places: Mapping[str, slice], seed: int) -> Callable[[Batch], Batch]:

@@ -83,6 +83,7 @@ class ToBatch:
             if not names:
                 return like.new_empty((*like.shape, 0), dtype=dtype)
             parts = [columns[name] for name in names]
+            parts = [part.to(dtype) for part in parts]
             if all(part.ndim == like.ndim for part in parts):
                 return torch.stack(parts, dim=-1)
             wide = [part if part.ndim > like.ndim else part.unsqueeze(-1) for part in parts]

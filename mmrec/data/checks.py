@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from mmrec.errors import InputError
 from mmrec.io.parquet import (
+    BOOLEAN,
     INTEGER,
     INTEGERS,
     KEY,
@@ -31,9 +32,10 @@ from mmrec.io.parquet import (
     read_columns,
     row_of,
 )
-from mmrec.schema import Categorical, Clicks
+from mmrec.schema import ABSENT, Categorical, Clicks
 
-CATEGORIES = either(INTEGER, INTEGERS)
+CATEGORIES = either(either(INTEGER, BOOLEAN), INTEGERS)
+_RESOLVED = 0.05  # of the standard deviation that rounding to float32 may change a number by
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,12 @@ class ClickLog:
     Attributes:
         num_rows: its rows.
         widths: list column -> its longest list; that of the history is at least 1.
+        columns: all columns with a role.
     """
 
     num_rows: int
     widths: Mapping[str, int]
+    columns: tuple[str, ...] = ()
 
 
 def kinds_of(clicks: Clicks, *, labelled: bool) -> dict[str, Kind]:
@@ -90,6 +94,7 @@ def check_clicks(
     widths = dict.fromkeys(lists, 1)
     checks = _checks(clicks, num_items, set(lists), labelled=labelled) if values else {}
     labels: dict[str, set[float]] = {name: set() for name in clicks.labels}
+    weighed = clicks.weight is None or not (values and labelled)
     for columns in read_columns(source, [name for name in kinds if values or name in lists]):
         history = columns[clicks.history].lengths()
         for name in lists:
@@ -101,16 +106,20 @@ def check_clicks(
                 _same_lengths(columns[name], lengths, history)
         for name, check in checks.items():
             check(columns[name])
+        if not weighed and clicks.weight is not None:
+            weighed = bool(columns[clicks.weight].floats().any())
         if values and labelled:
             for name in clicks.labels:
                 labels[name] |= _labels(columns[name], missing=len(clicks.labels) > 1)
+    if not weighed:
+        raise InputError(f"some weight is above 0, all are 0 in {path}, column {clicks.weight}")
     for name, seen in labels.items():
         if values and labelled and len(seen) < 2:
             only = f"every one is {seen.pop():g}" if seen else "there is none"
             raise InputError(f"labels must be both 0 and 1, {only} in {path}, column {name}")
     if values and not labelled and clicks.row_id is not None:
         _check_row_ids(path, clicks.row_id)
-    return ClickLog(num_rows=source.num_rows, widths=widths)
+    return ClickLog(num_rows=source.num_rows, widths=widths, columns=tuple(kinds))
 
 
 def read_row_ids(path: str | Path, name: str) -> Array:
@@ -136,7 +145,7 @@ def _checks(
             column.numbers() < 0, "user ids are 0 or more"
         )
     for column in (*clicks.categorical, *clicks.history_categorical):
-        checks[column.name] = _check_of(column, listed=column.name in lists)
+        checks[column.name] = check_categories(column, listed=column.name in lists)
     for name in clicks.numeric:
         checks[name] = _check_numbers
     for name in clicks.history_numeric:
@@ -181,22 +190,31 @@ def _check_ids(column: Column, num_items: int | None) -> None:
     column.refuse_where(bad, f"item ids lie in {_span(1, last)} (0 is padding)")
 
 
-def _check_of(categorical: Categorical, *, listed: bool) -> Callable[[Column], None]:
+def check_categories(categorical: Categorical, *, listed: bool) -> Callable[[Column], None]:
+    """The check of a categorical column's values."""
     last = None if categorical.limit is None else categorical.limit - 1
 
     def check(column: Column) -> None:
         values, lengths = column.lists() if listed else (column.numbers(), None)
-        if last is None or not _outside(values, 0, last).any():
+        bad = values == ABSENT if last is None else _outside(values, 0, last)
+        if not bad.any():
             return
-        first = int(np.argmax(_outside(values, 0, last)))
+        first = int(np.argmax(bad))
         row = first if lengths is None else row_of(first, lengths)
-        column.refuse(row, f"categories lie in {_span(0, last)}", values[first])
+        rule = "are any integers but -2^63" if last is None else f"lie in {_span(0, last)}"
+        column.refuse(row, f"categories {rule}", values[first])
 
     return check
 
 
 def _check_numbers(column: Column) -> None:
-    column.refuse_where(np.isinf(column.floats()), "numbers are finite, or null or NaN")
+    numbers = column.floats()
+    column.refuse_where(np.isinf(numbers), "numbers are finite, or null or NaN")
+    exact = column.array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    lost = np.abs(exact - numbers)
+    if np.nan_to_num(lost).max(initial=0.0) > _RESOLVED * np.nanstd(exact):
+        rule = "numbers vary by more than float32 resolves (take an offset off, say)"
+        column.refuse(int(np.nanargmax(lost)), rule, exact[int(np.nanargmax(lost))])
 
 
 def _check_lists_of_numbers(column: Column) -> None:

@@ -96,6 +96,7 @@ class ClickData:
             )
             for name, path in splits.items()
         }
+        _require_same_lists(logs, splits)
         titles = _first(beside, "item_feature.parquet")
         features = _first(beside, "features.parquet")
         if check and titles is not None:
@@ -237,6 +238,18 @@ def _widest(logs: Iterable[ClickLog]) -> dict[str, int]:
         for name, width in log.widths.items():
             widths[name] = max(width, widths.get(name, 1))
     return widths
+
+
+def _require_same_lists(logs: Mapping[str, ClickLog], paths: Mapping[str, Path]) -> None:
+    """A column is of lists in every split that has it, or in none."""
+    for name in sorted({name for log in logs.values() for name in log.widths}):
+        without = [s for s, log in logs.items() if name in log.columns and name not in log.widths]
+        if without:
+            some = next(split for split, log in logs.items() if name in log.widths)
+            raise InputError(
+                f"a column holds lists in every split or in none, {name} does in {paths[some]} "
+                f"and not in {paths[without[0]]}"
+            )
 
 
 def _clicks_folder(root: Path) -> Path:

@@ -118,13 +118,15 @@ class ClickCounts:
 
     def users_shared_with(self, pairs: Pairs) -> torch.Tensor | None:
         """Train's users where most of these rows are theirs, else None; says which on stdout."""
+        if self.users is None:
+            return None
         share = self.share_known(pairs.user)
         shared = share >= SHARED
         print(
             f"train knows the users of {share:.0%} of valid's rows: users "
             f"{'have biases of their own' if shared else 'are told apart by their histories alone'}"
         )
-        return torch.from_numpy(self.users) if shared and self.users is not None else None
+        return torch.from_numpy(self.users) if shared else None
 
     def _logit(self, clicks: Ints, rows: Ints) -> Floats:
         rate = (clicks + PRIOR_ROWS * self.rate) / (rows + PRIOR_ROWS)

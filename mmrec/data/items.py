@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mmrec.data.checks import CATEGORIES, check_categories
 from mmrec.errors import InputError
 from mmrec.io.parquet import (
     BOOLEAN,
@@ -28,7 +29,6 @@ from mmrec.io.parquet import (
     Column,
     Ints,
     Kind,
-    either,
     is_list,
     left_pad,
     open_parquet,
@@ -38,7 +38,6 @@ from mmrec.io.parquet import (
 )
 from mmrec.schema import ABSENT, Items
 
-CATEGORIES = either(INTEGER, INTEGERS)
 TAG_LIMIT = 10_000_000  # a tag id beyond this is no dense id: its embedding would fill the memory
 
 
@@ -76,6 +75,11 @@ class ItemTable:
         """Size of the tag vocabulary: one more than the largest tag."""
         return int(self.tags.max()) + 1
 
+    @property
+    def has_content(self) -> bool:
+        """Whether any item has an image or a text."""
+        return bool(self.has_image.any() or self.has_text.any())
+
     def to(self, device: torch.device | str) -> ItemTable:
         """The same table on `device`."""
         parts: dict[str, Any] = {name: getattr(self, name) for name in self.__dataclass_fields__}
@@ -104,12 +108,19 @@ class ItemTable:
             schema: the roles of its columns.
             features: parquet file, or directory of parquet shards, with the id, the modalities'
                 vectors and, where present, their masks `has_<modality>`. Items it leaves out have
-                none. None takes the ready vectors of `item_info` in the image's place, and no text
-                (width 1, masked).
+                none. None takes the ready vectors of `item_info`, if it has any, in the image's
+                place, and no text (width 1, masked).
 
         Raises:
             InputError: a breach of the schema, naming file, column and row.
         """
+        unknown = sorted(set(schema.modalities) - {"image", "text"})
+        if unknown:
+            raise InputError(f"modalities are image and text, the schema names {unknown[0]}")
+        if features is not None and not schema.modalities:
+            raise InputError(
+                f"features need a schema with modalities that names their columns, got {features}"
+            )
         columns = _read_info(Path(item_info), schema)
         num_items = len(columns.tags)
         image, text = columns.vectors or Content(num_items), Content(num_items)
@@ -117,11 +128,6 @@ class ItemTable:
             found = read_modalities(Path(features), schema, num_items)
             image = found.get("image", Content(num_items))
             text = found.get("text", Content(num_items))
-        elif columns.vectors is None:
-            raise InputError(
-                "content needs a feature parquet or a column of ready vectors, "
-                f"got no features and no such column in {item_info}"
-            )
         return cls(
             tags=torch.from_numpy(columns.tags),
             categorical=torch.from_numpy(columns.categorical),
@@ -261,8 +267,9 @@ def _read_info(path: Path, schema: Items) -> _Info:
             tags.add(items, values, lengths)
         for place, categorical in enumerate(schema.categorical):
             column = columns[categorical.name]
-            listed = is_list(column.array.type)
+            check_categories(categorical, listed=is_list(column.array.type))(column)
             one = np.ones(len(items), dtype=np.int64)
+            listed = is_list(column.array.type)
             categories[place].add(items, *(column.lists() if listed else (column.numbers(), one)))
         for place, name in enumerate(schema.numeric):
             values = columns[name].floats()

@@ -142,6 +142,10 @@ def build_items(
     """The item encoder of a recipe."""
     own, inputs = recipe.items, inputs or Inputs()
     fusion = None
+    require(
+        own.fusion is None or items.has_image.any() or items.has_text.any(),
+        "a fusion needs content, and no item has an image or a text: items.fusion=none",
+    )
     if own.fusion is not None:
         fusion = FUSIONS.build(
             own.fusion,
@@ -201,9 +205,16 @@ def describe(recipe: Recipe, inputs: Inputs | None = None) -> dict[str, Any]:
 
 
 def rebuild(
-    described: Mapping[str, Any], items: ItemTableLike, *, known_users: Tensor | None
+    described: Mapping[str, Any],
+    items: ItemTableLike,
+    *,
+    known_users: Tensor | None,
+    widths: Mapping[str, int] | None = None,
 ) -> Ranker:
     """A ranker from `describe`, whose weights are still to be loaded.
+
+    Args:
+        widths: list column of the clicks -> its longest list, where it is not that of training.
 
     Raises:
         InputError: this describes no ranker.
@@ -212,7 +223,9 @@ def rebuild(
         {"recipe", "inputs"} <= set(described), "a ranker is described by its recipe and inputs"
     )
     recipe = from_plain(Recipe, described["recipe"])
-    inputs = Inputs.restored(described["inputs"], known_users=known_users)
+    inputs = Inputs.restored(
+        described["inputs"], known_users=known_users, widths=widths, item_widths=items.widths
+    )
     return build_ranker(recipe, items, inputs, estimate=False)
 
 

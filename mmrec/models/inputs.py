@@ -156,18 +156,35 @@ class Inputs:
         }
 
     @classmethod
-    def restored(cls, sizes: Mapping[str, Any], *, known_users: Tensor | None) -> Inputs:
-        """From `sizes`, with values that the checkpoint's tensors then take the place of."""
+    def restored(
+        cls,
+        sizes: Mapping[str, Any],
+        *,
+        known_users: Tensor | None,
+        widths: Mapping[str, int] | None = None,
+        item_widths: Sequence[int] = (),
+    ) -> Inputs:
+        """From `sizes`, with values that the checkpoint's tensors then take the place of.
+
+        Args:
+            widths, item_widths: the longest lists of the data at hand, where they are not those
+                of training; no weight depends on them.
+        """
+        schema = None if sizes["schema"] is None else Schema.from_dict(sizes["schema"])
+        names = [c.name for c in schema.clicks.categorical] if schema is not None else []
+        here = {"categorical": [(widths or {}).get(name) for name in names]}
+        here["item_categorical"] = list(item_widths)
 
         def vocabularies(role: str) -> tuple[Vocabulary, ...]:
+            own = here.get(role) or [None] * len(sizes[role])
             return tuple(
-                Vocabulary(torch.arange(known), hash_size, places)
-                for known, hash_size, places in sizes[role]
+                Vocabulary(torch.arange(known), hash_size, now or places)
+                for (known, hash_size, places), now in zip(sizes[role], own, strict=True)
             )
 
         own, history, item = (Numbers((0.0,) * n, (1.0,) * n) for n in sizes["numeric"])
         return cls(
-            schema=None if sizes["schema"] is None else Schema.from_dict(sizes["schema"]),
+            schema=schema,
             tasks=tuple(sizes["tasks"]),
             categorical=vocabularies("categorical"),
             numeric=own,

@@ -83,6 +83,8 @@ class Ranker(nn.Module):
         require(
             users is None or user_index is not None, "vectors of users need a user_index, got none"
         )
+        _require_module(sequence, "a sequence encoder")
+        _require_module(numeric, "an encoder of numbers")
         self.newest, self.deduplicate, self.tasks = newest, deduplicate, tuple(tasks)
         self.items, self.user_index, self.users = items, user_index, users
         self.wide, self.tiers, self.alignment = wide, tiers, alignment
@@ -95,6 +97,7 @@ class Ranker(nn.Module):
         width = sequence.out_dim + items.out_dim
         width += sum(part.out_dim for part in optional if part is not None)
         crossed = interaction(width)
+        _require_module(crossed, "an interaction")
         require(
             crossed.in_dim == width,
             f"interaction must take what the parts give, {width} wide, got {crossed.in_dim}",
@@ -182,6 +185,15 @@ class Ranker(nn.Module):
             tiers(image, image_t, valid & has_image & has_image_t.unsqueeze(1)),
             tiers(text, text_t, valid & has_text & has_text_t.unsqueeze(1)),
         ]
+
+
+def _require_module(part: object, what: str) -> None:
+    """Protocols say what a part does; what is trained and moved is a module, too."""
+    require(
+        part is None or isinstance(part, nn.Module),
+        f"{what} must be an nn.Module (class {type(part).__name__}(nn.Module)) with the members of "
+        "its protocol, which is not to be inherited from",
+    )
 
 
 def first_filled(history: Tensor) -> int:

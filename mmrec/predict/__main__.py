@@ -18,7 +18,7 @@ def main() -> None:
         clicks, features = data.schema.clicks, given.features or data.features
         items = ItemTable.read(data.item_info, data.schema.items, features)
         rows, probability = predict(
-            load_ranker(given.run, items),
+            load_ranker(given.run, items, data),
             data.loader(
                 given.split,
                 batch_size=given.batch_size,

@@ -35,7 +35,6 @@ HERE = (
     "content permuted",
     "image permuted",
     "text permuted",
-    "tags permuted",
     "categorical permuted",
     "ids removed",
     "user permuted",

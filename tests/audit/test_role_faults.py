@@ -84,7 +84,8 @@ FAULTS: dict[str, tuple[Plant, str, str, Any]] = {
     "no label of a task": (no_buys, "one_label", "positives", 0),
     "text for a category": (
         lambda s: [c.__setitem__("device", ["x"] * len(c["device"])) for c in s.clicks.values()],
-        "column_type", "refused", {"device": ("string", "integers or lists of integers")},
+        "column_type", "refused",
+        {"device": ("string", "integers or booleans or lists of integers")},
     ),
     "category of an item beyond its limit": (
         lambda s: s.info.update(brand=s.info["brand"] + 3), "values_outside", "table", "item_info",

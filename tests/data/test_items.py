@@ -82,8 +82,9 @@ def test_without_features_the_ready_embedding_takes_the_images_place(root: Path)
 
 def test_without_features_and_embedding_there_is_no_content(write_microlens: Writer) -> None:
     info = write_microlens(nested=False, embedding=False) / "item_info.parquet"
-    with pytest.raises(InputError, match="a feature parquet or a column of ready vec"):
-        ItemTable.read(info, SCHEMA)
+    table = ItemTable.read(info, SCHEMA)
+    assert not table.has_content
+    assert table.image.shape == table.text.shape == (13, 1)
 
 
 def test_masks_are_optional_and_a_modality_may_be_left_out(root: Path) -> None:

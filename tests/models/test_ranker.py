@@ -24,7 +24,7 @@ from mmrec.models import (
     build_ranker,
     small,
 )
-from mmrec.nn import MLP, CrossAndDeep, ItemEncoder, MeanPool, Part
+from mmrec.nn import MLP, CrossAndDeep, ItemEncoder, MeanPool, Part, SequenceEncoder
 
 OF_HISTORY = ("history", "history_categorical", "history_numeric")
 TINY = Recipe(
@@ -288,3 +288,22 @@ def test_a_trace_on_short_histories_is_right_on_full_ones(
     traced = torch.jit.trace(Traced(ranker), (short, batch.target), check_trace=False)
     expected = ranker(Batch.of(history=full, target=batch.target))
     torch.testing.assert_close(traced(full, batch.target), expected, rtol=1e-10, atol=1e-10)
+
+
+class Inherits(SequenceEncoder):
+    """A natural reading of the exported name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out_dim, self.gru = 3, torch.nn.GRU(4, 3, batch_first=True)
+
+    def __call__(self, history: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        return cast(Tensor, self.gru(history)[0][:, -1])
+
+
+def test_an_encoder_that_is_no_module_is_told_so(table: Any) -> None:
+    items = build_ranker(TINY, table).items
+    with pytest.raises(InputError, match=r"must be an nn\.Module \(class Inherits\(nn\.Module\)\)"):
+        Ranker(
+            items=items, sequence=Inherits(), interaction=lambda width: MLP(in_dim=width, hidden=())
+        )

@@ -16,7 +16,8 @@ from mmrec.audit.scan.names import names_of
 from mmrec.audit.scan.numbers import Numbers
 from mmrec.audit.scan.rows import Array, Bools
 from mmrec.audit.scan.split import Keys
-from mmrec.data.items import CATEGORIES, TAG_LIMIT
+from mmrec.data.checks import CATEGORIES
+from mmrec.data.items import TAG_LIMIT
 from mmrec.io.lenient import floats, integers, kinds_of, lists, whole
 from mmrec.io.parquet import BOOLEAN, INTEGER, INTEGERS, KEY, NUMBER, VECTOR, Kind, is_list
 from mmrec.io.sources import Source

@@ -18,7 +18,8 @@ from mmrec.audit.scan.item_table import ItemTable, feature_columns, read_item_ta
 from mmrec.audit.scan.names import MOST_CELLS, names_of
 from mmrec.audit.scan.rows import Array
 from mmrec.audit.scan.vectors import Vectors, read_vectors, vector_columns
-from mmrec.data.items import CATEGORIES, feature_files
+from mmrec.data.checks import CATEGORIES
+from mmrec.data.items import feature_files
 from mmrec.errors import InputError
 from mmrec.io.lenient import integers, is_scalar, kinds_of, whole
 from mmrec.io.parquet import TEXT
