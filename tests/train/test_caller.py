@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import random
-import signal
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from callers_world import world
 from toy_training import ToyLoader, ToyModel, toy_config
 
 from mmrec.batch import Batch
@@ -73,20 +70,6 @@ def test_an_evaluation_that_fails_loses_no_training(tmp_path: Path) -> None:
         train(tmp_path, ToyLoader(50, shuffle=False), Breaks())
     assert load_checkpoint(tmp_path, "last").step == 13
     assert train(tmp_path, ToyLoader(50, shuffle=False)).steps == 13
-
-
-def world() -> dict[str, Any]:
-    """What a caller may rely on."""
-    return {
-        "torch": torch.get_rng_state().tolist(),
-        "numpy": str(np.random.get_state()),  # noqa: NPY002
-        "python": random.getstate(),
-        "threads": torch.get_num_threads(),
-        "handlers": [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)],
-        "warnings": list(warnings.filters),
-        "grad": torch.is_grad_enabled(),
-        "deterministic": torch.are_deterministic_algorithms_enabled(),
-    }
 
 
 @pytest.mark.parametrize("work", ["fit", "score", "predict", "largest batch", "failing fit"])
