@@ -41,7 +41,7 @@ EMBEDDING_WIDTH = 128
 # Ranks wait while the first makes data, an audit or files; torchrun ends all when one dies.
 PATIENCE = timedelta(days=7)
 WRITTEN = (
-    *("data", "packed", "audit", "encoder", "features", "pretrained", "ranker"),
+    *("data", "packed", "audit", "encoder", "pretrained", "ranker"),
     *("ranker_no_content", "batch_size.json", "diagnosis.json", "calibration.png"),
     *("metrics.json", "custom_item_embeddings.parquet", "item_info.parquet"),
     *("prediction.csv", "prediction.zip"),
@@ -160,7 +160,7 @@ class Pipeline:
             out=self.out / "features",
             schema=self.data.schema.items,
             workers=args.workers,
-            restart=args.restart,
+            restart="changed" if args.restart else False,
             **self.ranks,
             barrier=barrier,
             progress=not args.quiet,

@@ -248,10 +248,13 @@ def test_another_seed_in_the_same_place_is_refused_and_restart_begins_anew(
     shutil.copytree(finished, out)
     refused(command(source, out, "--seed", "5"), "seed was 0 and is 5")
     before = metrics(out)
+    shards = {path: path.stat().st_mtime_ns for path in (out / "features").glob("*.parquet")}
     subprocess.run(
         command(source, out, "--seed", "5", "--restart"), check=True, capture_output=True
     )
     assert metrics(out)["valid"] != before["valid"]
+    assert shards  # what the encoder made of the same pictures does not depend on the seed
+    assert {path: path.stat().st_mtime_ns for path in shards} == shards
 
 
 def test_a_batch_size_found_is_kept_for_the_continued_run(source: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from mmrec.embed.captions import Captions
 from mmrec.embed.encoder import Encoder
 from mmrec.embed.forward import Forward, torch_threads
 from mmrec.embed.items import Catalogue, read_items
-from mmrec.embed.output import CONTACT, open_output, pending, shard_name
+from mmrec.embed.output import CONTACT, Restart, open_output, pending, shard_name
 from mmrec.embed.pool import TASK_PICTURES, DecodePool, Task
 from mmrec.embed.preprocess import ReadOptions
 from mmrec.embed.report import EmbedReport, Seconds, gather
@@ -52,7 +52,7 @@ def embed_items(
     draft: bool = False,
     max_pixels: int = MAX_PIXELS,
     strict: bool = False,
-    restart: bool = False,
+    restart: Restart = False,
     rank: int = 0,
     world_size: int = 1,
     barrier: Callable[[], object] = lambda: None,
@@ -85,6 +85,7 @@ def embed_items(
         max_pixels: larger pictures get the status "too large" before they are decoded.
         strict: raise at the first picture that cannot be used.
         restart: start from scratch instead of resuming; removes the shards that are there.
+            "changed" does so only where they were made from something else.
         contact_sheet: rows of _contact.png, items with their nearest neighbours; 0 for none.
         rank, world_size, barrier: this process's share; `barrier()` waits for all of them.
 

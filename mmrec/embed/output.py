@@ -10,11 +10,12 @@ before: that is what makes a run that was killed end like one that was not.
 
 import errno
 import fcntl
+import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +23,7 @@ import pyarrow.parquet as pq
 
 from mmrec.errors import InputError
 from mmrec.io.files import replacing
-from mmrec.io.identity import bind_identity
+from mmrec.io.identity import as_json, bind_identity
 from mmrec.schema import Items
 
 IDENTITY = "_identity.json"
@@ -31,6 +32,7 @@ CONTACT = "_contact.png"
 _LOCK = ".lock"
 _REMEDY = "restart (--restart) or choose another folder"
 
+Restart = bool | Literal["changed"]
 Vectors = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -117,13 +119,14 @@ def read_shard(path: Path, *places: int) -> pa.Table:
 
 @contextmanager
 def open_output(
-    out: Path, identity: dict[str, Any], *, restart: bool, first: bool
+    out: Path, identity: dict[str, Any], *, restart: Restart, first: bool
 ) -> Iterator[None]:
     """Prepare `out` for writing; held until the block ends.
 
     Args:
         identity: JSON-able; what the shards are made from.
-        restart: remove what an earlier run left instead of resuming it.
+        restart: remove what an earlier run left instead of resuming it; "changed" only where it
+            was made from something else.
         first: this is rank 0, which alone changes the folder here.
 
     Raises:
@@ -150,11 +153,11 @@ def open_output(
             os.close(lock)
 
 
-def _prepare(out: Path, identity: dict[str, Any], *, restart: bool) -> None:
+def _prepare(out: Path, identity: dict[str, Any], *, restart: Restart) -> None:
     for stale in out.glob(".*.tmp"):  # left by kill -9; the lock says that nobody writes them
         stale.unlink()
     old = out / IDENTITY
-    if restart:
+    if restart is True or (restart == "changed" and not _made_alike(old, identity)):
         # The identity goes first: shards without one are refused, never taken for new ones.
         for path in (old, *shard_paths(out), out / REPORT, out / CONTACT):
             path.unlink(missing_ok=True)
@@ -163,6 +166,13 @@ def _prepare(out: Path, identity: dict[str, Any], *, restart: bool) -> None:
             f"{out} holds shards but no {IDENTITY} to say what they were made from; {_REMEDY}"
         )
     bind_identity(old, identity, remedy=_REMEDY)
+
+
+def _made_alike(path: Path, identity: dict[str, Any]) -> bool:
+    try:
+        return bool(json.loads(path.read_text()) == as_json(identity))
+    except (OSError, ValueError):
+        return False
 
 
 def _fixed_lists(vectors: Vectors) -> pa.FixedSizeListArray:

@@ -326,3 +326,12 @@ def test_other_programs_read_the_folder(toy: ToyEncoder, shop: Shop, tmp_path: P
     assert report.shards > 1
     frames = pd.read_parquet(out), pl.scan_parquet(out, hidden_file_prefix="_").collect()
     assert len(frames[0]) == len(frames[1]) == pq.read_table(out).num_rows == 20
+
+
+def test_a_restart_where_something_changed_keeps_what_did_not(shop: Shop, tmp_path: Path) -> None:
+    items, images = shop(20)
+    base = {"items": items, "images": images, "out": tmp_path / "out", "workers": 0}
+    embed_items(ToyEncoder(), **base)
+    assert embed_items(ToyEncoder(), **base, restart="changed").items_now == 0
+    assert embed_items(ToyEncoder(), **base, exif=True, restart="changed").items_now == 20
+    assert embed_items(ToyEncoder(), **base, exif=True, restart=True).items_now == 20
