@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -139,3 +140,27 @@ def test_only_image_and_text_so_far(shop: Path, tmp_path: Path) -> None:
     data = ClickData.open(rewritten(shop / "data", tmp_path, schema), check=False)
     with pytest.raises(InputError, match="modalities are image and text, the schema names audio"):
         ItemTable.read(data.item_info, data.schema.items, data.features)
+
+
+def vectors_of(shop: Path, folder: Path, change: Callable[[np.ndarray[Any, Any]], Any]) -> Path:
+    root = rewritten(shop / "data", folder, SCHEMA)
+    table = pq.read_table(root / "features.parquet")
+    for name in ("clip_image", "clip_text"):
+        values = np.stack(table[name].to_numpy(zero_copy_only=False))
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, name, pa.array(list(change(values))))
+    (root / "features.parquet").unlink()
+    pq.write_table(table, root / "features.parquet")
+    return root
+
+
+def test_vectors_of_another_encoder_are_refused(shop: Path, tmp_path: Path) -> None:
+    """Of the same width; what rounding on another machine may do is no matter."""
+    for number, change in enumerate((lambda v: v[::-1], lambda v: -v, lambda v: v[:, ::-1])):
+        place = tmp_path / str(number)
+        place.mkdir()
+        with pytest.raises(InputError, match="vectors are not those that the ranker was trained"):
+            answers(shop, vectors_of(shop, place, change))
+    (tmp_path / "near").mkdir()
+    near = vectors_of(shop, tmp_path / "near", lambda v: v * (1 + 1e-3 * np.sin(7 * v)))
+    np.testing.assert_allclose(answers(shop, near), answers(shop, shop / "data"), atol=0.01)

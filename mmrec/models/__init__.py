@@ -2,7 +2,8 @@
 
 Read `ranker.py` first, then `recipe.py` (all sizes as plain data), `recipes.py` (the named ones),
 `inputs.py` (what a ranker is told of its data) and `build.py` (names become modules). `parts.py`
-holds three small parts, `pretrain.py` trains a fusion before there is a ranker.
+holds three small parts, `sketch.py` tells features apart, `pretrain.py` trains a fusion before
+there is a ranker.
 """
 
 from mmrec.models.build import (

@@ -12,6 +12,7 @@ from mmrec.models.inputs import Inputs, ItemTableLike, Numbers
 from mmrec.models.parts import ContentAlignment, HistoryFeatures, Wide
 from mmrec.models.ranker import Ranker
 from mmrec.models.recipe import HistoryRecipe, InteractionRecipe, Recipe
+from mmrec.models.sketch import alike, sketch
 from mmrec.nn.categorical import CategoricalEncoder, Vocabulary
 from mmrec.nn.cross import CrossNetLowRank, CrossNetMix, CrossNetV2
 from mmrec.nn.fusion import FUSIONS
@@ -225,6 +226,12 @@ def rebuild(
     recipe = from_plain(Recipe, described["recipe"])
     inputs = Inputs.restored(
         described["inputs"], known_users=known_users, widths=widths, item_widths=items.widths
+    )
+    trained = described["inputs"].get("features")
+    require(
+        recipe.items.fusion is None or trained is None or alike(trained, sketch(items)),
+        "the items' vectors are not those that the ranker was trained on: give the features of the "
+        "same encoder (of a two-stage run, its fused vectors)",
     )
     return build_ranker(recipe, items, inputs, estimate=False)
 

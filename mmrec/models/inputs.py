@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmrec.models.sketch import sketch
 from mmrec.nn.categorical import Vocabulary
 from mmrec.schema import ABSENT, Categorical, Schema
 
@@ -78,6 +79,7 @@ class Inputs:
         categorical, numeric: of the row.
         history_categorical, history_numeric: of each history item.
         item_categorical, item_numeric: of an item.
+        features: a sketch of the items' vectors (`mmrec.models.sketch`); None = not known.
         known_users: user ids of train; None = users are told apart by their histories alone.
         known_items: (N,) bool, items that train shows; None = all.
     """
@@ -90,6 +92,7 @@ class Inputs:
     history_numeric: Numbers = Numbers()
     item_categorical: tuple[Vocabulary, ...] = ()
     item_numeric: Numbers = Numbers()
+    features: list[list[float | None]] | None = None
     known_users: Tensor | None = None
     known_items: Tensor | None = None
 
@@ -135,6 +138,7 @@ class Inputs:
             history_numeric=numbers(clicks.history_numeric),
             item_categorical=_of_items(schema.items.categorical, items, known),
             item_numeric=_moments(items.numeric[known]),
+            features=sketch(items),
             known_users=known_users,
             known_items=known,
         )
@@ -144,6 +148,7 @@ class Inputs:
         return {
             "schema": None if self.schema is None else self.schema.to_dict(),
             "tasks": list(self.tasks),
+            "features": self.features,
             "numeric": [
                 len(self.numeric.mean),
                 len(self.history_numeric.mean),
