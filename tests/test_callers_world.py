@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import torch
 from callers_world import world
 from shop import make_shop
 from shop_training import RECIPE, train
+from toy_encoder import ToyEncoder
 
 from mmrec import ClickData, ItemTable, build_ranker, predict
 from mmrec.analysis import diagnose_tasks
@@ -23,10 +23,6 @@ from mmrec.embed import embed_items, train_tiny_clip
 from mmrec.models.pretrain import pretrained_vectors
 from mmrec.stream.repack import repack
 from mmrec.train import score
-
-sys.path.insert(0, str(Path(__file__).parent / "embed"))
-
-from toy_encoder import ToyEncoder
 
 
 @pytest.fixture(scope="module")

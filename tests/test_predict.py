@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,13 +13,10 @@ import pandas as pd
 import pytest
 import torch
 from torch.utils.data import DataLoader, IterableDataset
+from toy_training import ToyLoader, ToyModel
 
 from mmrec import Batch, InputError
 from mmrec.predict import predict, write_submission
-
-sys.path.insert(0, str(Path(__file__).parent / "train"))
-
-from toy_training import ToyLoader, ToyModel
 
 
 def test_rows_come_in_order_whatever_the_loaders_order_and_batch_size() -> None:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from odd_pictures import ODDITIES, encoded, photo
 from toy_encoder import ToyEncoder, write_items
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 from mmrec import Batch
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 ITEMS, TAGS, IMAGE, TEXT, ROWS, LENGTH = 23, 13, 5, 3, 7, 11
 

@@ -14,7 +14,7 @@ import pytest
 from slow_variants import thorough
 from toy_training import assert_same_state, state_of
 
-SCRIPT = Path(__file__).with_name("kill_training.py")
+SCRIPT = Path(__file__).parents[1] / "helpers" / "kill_training.py"
 
 
 @pytest.mark.parametrize("kills", [2, thorough(50)])
