@@ -15,6 +15,7 @@ from shop import PLAIN, SCHEMA, make_shop
 from shop_training import RECIPE, rewritten, train
 
 from mmrec import ClickData, InputError, ItemTable, Schema, build_ranker, predict
+from mmrec.models.sketch import alike, sketch
 from mmrec.predict import load_ranker
 from mmrec.schema import Categorical
 
@@ -164,3 +165,15 @@ def test_vectors_of_another_encoder_are_refused(shop: Path, tmp_path: Path) -> N
     (tmp_path / "near").mkdir()
     near = vectors_of(shop, tmp_path / "near", lambda v: v * (1 + 1e-3 * np.sin(7 * v)))
     np.testing.assert_allclose(answers(shop, near), answers(shop, shop / "data"), atol=0.01)
+
+
+def test_a_sketch_is_of_the_same_items_when_a_catalogue_grows(shop: Path) -> None:
+    data = ClickData.open(shop / "data")
+    items = ItemTable.read(data.item_info, data.schema.items, data.features)
+    fewer = replace(
+        items,
+        **{name: getattr(items, name)[:30] for name in ("image", "text", "has_image", "has_text")},
+    )
+    assert alike(sketch(items), sketch(fewer))
+    other = replace(items, image=items.image.flip(0))
+    assert not alike(sketch(items), sketch(other))

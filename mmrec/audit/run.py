@@ -1,9 +1,6 @@
 """The audit: find the files, read each once, measure, judge, report."""
 
-import sys
 from pathlib import Path
-
-from tqdm import tqdm
 
 from mmrec.audit.facts import judge_all, measure_all
 from mmrec.audit.report.report import Report
@@ -11,6 +8,7 @@ from mmrec.audit.scan.clicks import SAMPLE_ROWS, Plan, highest_item, scan_splits
 from mmrec.audit.scan.files import locate
 from mmrec.audit.scan.images import DECODED
 from mmrec.audit.scan.items import ItemIds, read_content, read_ids
+from mmrec.io.progress import Progress
 
 
 def audit(
@@ -46,13 +44,12 @@ def audit(
     rows = sum(source.num_rows for source in files.clicks.values())
     time = time_column(files.clicks["train"], roles, time)
     columns = {*dict(roles.roles()), time} if files.told else None
-    hidden = not (sys.stderr.isatty() if progress is None else progress)
     ids = read_ids(files.tables.get("item_info"), schema.items.id)
     if isinstance(ids, ItemIds) and ids.usable:
         highest = ids.largest
     else:
         highest = highest_item(files.clicks.values(), roles)
-    with tqdm(total=rows, desc="rows", unit=" rows", unit_scale=True, disable=hidden) as bar:
+    with Progress(total=rows, desc="rows", unit=" rows", unit_scale=True, shown=progress) as bar:
         plan = Plan(roles, highest + 1, columns, sample_rows)
         splits = scan_splits(files.clicks, plan, bar.update)
         content = read_content(

@@ -5,7 +5,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-ITEMS = 64  # evenly spaced
+MOST = 64  # items: the 1st, 2nd, 5th, 10th, …, the same ones when a catalogue grows
 CLOSE = 0.05  # the same encoder on another machine is closer, other features are not
 
 
@@ -27,7 +27,8 @@ def sketch(items: HasFeatures) -> list[list[float | None]]:
 
     None where an item has no vector. A direction depends on the width alone.
     """
-    chosen = torch.linspace(1, len(items.image) - 1, min(ITEMS, len(items.image) - 1)).long()
+    chosen = torch.arange(MOST).square() + 1
+    chosen = chosen[chosen < len(items.image)]
     found = []
     for vectors, there in ((items.image, items.has_image), (items.text, items.has_text)):
         generator = torch.Generator().manual_seed(vectors.shape[1])

@@ -150,7 +150,7 @@ def load_ranker(path: Path, items: ItemTableLike, data: DataLike | None = None) 
         widths = None if data is None else data.widths
         ranker = rebuild(checkpoint.recipe, items, known_users=known, widths=widths)
     except InputError as error:
-        raise InputError(f"{checkpoint.path} holds no recipe of a ranker: {error}") from error
+        raise InputError(f"{checkpoint.path} makes no ranker here: {error}") from error
     trained = checkpoint.recipe["inputs"]["schema"]
     if data is not None and trained is not None:
         require_same(

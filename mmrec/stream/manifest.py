@@ -84,7 +84,9 @@ def check_against_manifest(paths: Paths, sources: Sequence[Source], *, verify: b
 
 def _check_parts(path: str, location: str, filesystem: Any, sources: Sequence[Source]) -> None:
     listed = set(read_entries(location, filesystem))
-    there = {s.name for s in sources if s.location.rpartition("/")[0] == location.rstrip("/")}
+    root = location.rstrip("/") + "/"
+    inside = (s.location for s in sources if s.location.startswith(root))
+    there = {place.removeprefix(root) for place in inside}
     if not listed:
         return
     if listed - there:

@@ -302,8 +302,8 @@ class ParquetStream(IterableDataset[T], Generic[T]):
             InputError: when the order would not be the same, naming what differs.
         """
         require(
-            {"epoch", "batch", "fingerprint"} <= set(state),
-            f"a state holds epoch, batch and fingerprint, got {sorted(state)}",
+            isinstance(state, Mapping) and {"epoch", "batch", "fingerprint"} <= set(state),
+            f"a state holds epoch, batch and fingerprint, got {state!r:.80}",
         )
         require_same(
             state["fingerprint"],

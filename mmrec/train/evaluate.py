@@ -75,8 +75,10 @@ class Scores:
         if self.label is None:
             raise InputError("metrics need labels, the loader gives none")
         if self.logit.ndim == 1:
-            ranked = {} if self.tasks[0] in unranked else {"auc": auc(self.label, self.logit)}
-            return ranked | {"logloss": logloss_of_logits(self.label, self.logit)}
+            there = ~np.isnan(self.label)
+            label, logit = self.label[there], self.logit[there]
+            ranked = {} if self.tasks[0] in unranked else {"auc": auc(label, logit)}
+            return ranked | {"logloss": logloss_of_logits(label, logit)}
         each = {task: self.of_task(task).metrics(unranked=unranked) for task in self.tasks}
         values = {n: [of[n] for of in each.values() if n in of] for n in ("auc", "logloss")}
         means = {name: fmean(some) for name, some in values.items() if some}
@@ -146,6 +148,8 @@ def check_labels(model: nn.Module, loader: BatchLoader, monitor: str) -> frozens
     require(sum(count for count, _ in counts), "the validation loader gives no rows")
     both = np.sum([some for _, some in counts if some is not None], axis=0) > 0  # (2, T)
     tasks = task_names(model, both.shape[1])
+    for task, some in zip(tasks, both.any(axis=0), strict=True):
+        require(some, f"validation needs labels, those of {task} are all missing")
     unranked = frozenset(t for t, zero, one in zip(tasks, *both, strict=True) if not (zero and one))
     task, _, metric = monitor.rpartition("/")
     lacking = sorted(unranked & ({task} if task else set(tasks)))

@@ -250,6 +250,11 @@ def test_a_folder_holds_what_its_manifest_lists(tmp_path: Path) -> None:
     shutil.copy(tmp_path / "a.parquet", stranger)
     with pytest.raises(InputError, match=r"packed holds b\.parquet, which its _man"):
         ParquetStream([part, folder], batch_size=64)
+    stranger.unlink()
+    (folder / "more").mkdir()
+    shutil.copy(part, folder / "more" / "z.parquet")
+    with pytest.raises(InputError, match=r"packed holds more/z\.parquet, which its"):
+        ParquetStream(folder, batch_size=64)
 
 
 def test_hive_columns_are_read_filtered_and_repacked(tmp_path: Path) -> None:
@@ -282,7 +287,7 @@ def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
             ParquetStream(path, **{"batch_size": 8, name: value})  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"row_filter must be an expression or .* tuples"):
         ParquetStream(path, batch_size=8, row_filter=[("x", "~", 1)])
-    with pytest.raises(InputError, match=r"a state holds epoch, batch and fingerprint, got \[\]"):
+    with pytest.raises(InputError, match=r"a state holds epoch, batch and fingerprint, got \{\}"):
         stream.load_state_dict({})
 
 

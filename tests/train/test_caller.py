@@ -13,6 +13,7 @@ from toy_training import ToyLoader, ToyModel, toy_config
 
 from mmrec.batch import Batch
 from mmrec.errors import InputError
+from mmrec.metrics import auc
 from mmrec.predict import predict
 from mmrec.train import fit, largest_batch_size, load_checkpoint, score
 from mmrec.train.step.stepper import click_loss
@@ -20,6 +21,15 @@ from mmrec.train.step.stepper import click_loss
 
 def alike(batch: Batch) -> Batch:
     return replace(batch, labels=torch.zeros_like(batch.labels))
+
+
+def unknown(batch: Batch) -> Batch:
+    return replace(batch, labels=torch.full_like(batch.labels, torch.nan))
+
+
+def some_unknown(batch: Batch) -> Batch:
+    missing = batch.row.unsqueeze(1) % 5 == 0
+    return replace(batch, labels=batch.labels.masked_fill(missing, torch.nan))
 
 
 class Counting(ToyModel):
@@ -41,6 +51,7 @@ def train(out: Path, valid: Any, model: torch.nn.Module | None = None, **changes
     [
         ({"change": alike}, "must be both 0 and 1 for monitor 'auc', those of label are all alike"),
         ({"labelled": False}, "validation needs labels, the loader gives none"),
+        ({"change": unknown}, "validation needs labels, those of label are all missing"),
         ({"n": 0}, "the validation loader gives no rows"),
     ],
 )
@@ -146,3 +157,15 @@ def test_a_run_resumes_with_the_loss_that_it_began_with(tmp_path: Path) -> None:
     for other in (Focal(1.0), None, lambda logit, batch: click_loss(logit, batch)):
         with pytest.raises(InputError, match="another loss"):
             go(other)
+
+
+@pytest.mark.parametrize("monitor", ["auc", "logloss"])
+def test_some_missing_labels_are_left_out_of_the_metrics(monitor: str, tmp_path: Path) -> None:
+    model = Counting()
+    result = train(
+        tmp_path, ToyLoader(50, shuffle=False, change=some_unknown), model, monitor=monitor
+    )
+    scores = score(model, ToyLoader(50, shuffle=False), device="cpu")
+    assert scores.label is not None
+    there = scores.row % 5 != 0
+    assert result.best["auc"] == auc(scores.label[there], scores.logit[there])

@@ -21,7 +21,7 @@ from mmrec.audit.scan.split import QUANTILES, Counts, Keys, Overlap, Split
 from mmrec.data.checks import kinds_of as kinds_needed
 from mmrec.data.clicks import SPLITS
 from mmrec.errors import InputError
-from mmrec.io.lenient import BATCH, batches, kinds_of, span, whole
+from mmrec.io.lenient import BATCH, batches, is_scalar, kinds_of, span, whole
 from mmrec.io.sources import Source
 from mmrec.schema import Clicks
 
@@ -39,6 +39,9 @@ def time_column(source: Source, roles: Clicks, asked: str | None) -> str | None:
     names = [*kinds_of(source)]
     if asked is not None and asked not in names:
         raise InputError(f"time must be a column of train, got {asked}, train has {names}")
+    if asked is not None and not is_scalar(kinds_of(source)[asked]):
+        kind = kinds_of(source)[asked]
+        raise InputError(f"time must be a column of numbers or time stamps, {asked} holds {kind}")
     free = [name for name in TIMES if name not in dict(roles.roles())]
     usual = free if roles.time is None else [roles.time]
     return asked or next((name for name in usual if name in names), None)
