@@ -58,6 +58,12 @@ def hive_values(location: str) -> dict[str, str | None]:
 
 def _find(path: str) -> list[tuple[str, str, Any]]:
     filesystem, location = _located(path)
+    if filesystem is not None:
+        try:
+            filesystem.exists(location)
+        except Exception as error:  # each kind of storage has exceptions of its own
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"the path {path} cannot be reached: {reason}") from None
     exists = os.path.lexists(location) if filesystem is None else filesystem.exists(location)
     if any(mark in path for mark in "*?[") and not exists:
         matches = sorted(_matching(location, filesystem))

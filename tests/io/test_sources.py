@@ -134,3 +134,17 @@ def test_a_hive_value_that_is_missing_and_a_column_that_is_there(tmp_path: Path)
     assert values(tmp_path / "a", "day") == [7, None]
     write(tmp_path / "b" / "n=5" / "a.parquet", n=[1])
     assert values(tmp_path / "b", "n") == [1]
+
+
+def test_storage_that_cannot_be_reached_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refused(Exception):
+        """What a client of some storage raises."""
+
+    def fail(self: object, path: str, **options: object) -> bool:
+        raise Refused("no route\nto host")
+
+    monkeypatch.setattr("fsspec.implementations.memory.MemoryFileSystem.exists", fail)
+    with pytest.raises(
+        InputError, match="memory://a/b.parquet cannot be reached: no route to host"
+    ):
+        open_sources("memory://a/b.parquet")
