@@ -144,7 +144,5 @@ def test_storage_that_cannot_be_reached_is_one_sentence(monkeypatch: pytest.Monk
         raise Refused("no route\nto host")
 
     monkeypatch.setattr("fsspec.implementations.memory.MemoryFileSystem.exists", fail)
-    with pytest.raises(
-        InputError, match=r"a/b\.parquet cannot be reached: no route to host$"
-    ):
+    with pytest.raises(InputError, match=r"a/b\.parquet cannot be reached: no route to host$"):
         open_sources("memory://a/b.parquet")
