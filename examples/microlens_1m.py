@@ -25,7 +25,8 @@ from mmrec.cli import Stages, run, two_columns
 from mmrec.data.artifacts import write_fused
 from mmrec.data.counts import ClickCounts, count_clicks, read_pairs
 from mmrec.data.items import check_features
-from mmrec.datasets.synthetic import SyntheticConfig, make_synthetic, write_captioned_covers
+from mmrec.datasets.covers import write_captioned_covers
+from mmrec.datasets.synthetic import SyntheticConfig, make_synthetic
 from mmrec.embed import OpenClipEncoder, embed_items, tiny_clip
 from mmrec.io.files import remove, write_json
 from mmrec.io.plain import parse_settings, to_plain
@@ -107,8 +108,7 @@ class Pipeline:
             figures, lines = summarise(self.data, self.counts, ranker, best, plain)
             figures |= {"recipe": to_plain(self.recipe), "schema": self.data.schema.to_dict()}
             figures |= {**provenance(), "seconds": stage.seconds, "mebibytes": stage.memory}
-            pictures = [*out.glob("*.png"), *out.glob("ranker/*.png")]
-            files.update({path.stem: str(path) for path in pictures})
+            files.update({p.stem: str(p) for p in (*out.glob("*.png"), *out.glob("ranker/*.png"))})
             write_json(out / "metrics.json", figures | {"files": files})
             print("\nsynthetic data, tiny encoder" if args.data is None else "")
             print(two_columns(lines | stage.lines() | files))

@@ -18,7 +18,8 @@ from mmrec.analysis import diagnose_tasks
 from mmrec.audit import audit
 from mmrec.data.artifacts import write_fused
 from mmrec.data.counts import count_clicks
-from mmrec.datasets.synthetic import SyntheticConfig, make_synthetic, write_captioned_covers
+from mmrec.datasets.covers import write_captioned_covers
+from mmrec.datasets.synthetic import SyntheticConfig, make_synthetic
 from mmrec.embed import embed_items, train_tiny_clip
 from mmrec.models.pretrain import pretrained_vectors
 from mmrec.stream.repack import repack

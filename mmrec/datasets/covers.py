@@ -9,9 +9,14 @@ from __future__ import annotations
 
 import colorsys
 import io
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
+
+from mmrec.io.parquet import write_parquet
+from mmrec.io.pictures import picture_name
 
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
@@ -79,3 +84,23 @@ def _draw_sign(draw: ImageDraw, sign: int, x: float, y: float, r: float) -> None
     else:
         draw.rectangle((x - r, y - r / 5, x + r, y + r / 5), fill=white)
         draw.rectangle((x - r / 5, y - r, x + r / 5, y + r), fill=white)
+
+
+def write_captioned_covers(root: str | Path, *, count: int = 2_000, seed: int = 0) -> Path:
+    """Pairs of cover and description to train a small encoder on: none of them is an item.
+
+    Writes `item_feature.parquet` (item_id, item_title) and `item_images/<item_id>.jpg`.
+    """
+    root = Path(root)
+    images = root / "item_images"
+    images.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng([seed, 1])
+    titles = []
+    for item in range(1, count + 1):
+        colour, sign = (int(kind) for kind in rng.integers(0, len(COLOURS), 2))
+        titles.append(describe(colour, sign, rng))
+        (images / picture_name(item)).write_bytes(draw_cover(colour, sign, rng))
+    feature = {"item_id": np.arange(1, count + 1), "item_title": pa.array(titles)}
+    feature["item_tags"] = pa.array([[]] * count, pa.list_(pa.int64()))
+    write_parquet(root / "item_feature.parquet", pa.table(feature))
+    return root

@@ -316,26 +316,6 @@ def _write_covers(
         (folder / picture_name(item)).write_bytes(content)
 
 
-def write_captioned_covers(root: str | Path, *, count: int = 2_000, seed: int = 0) -> Path:
-    """Pairs of cover and description to train a small encoder on: none of them is an item.
-
-    Writes `item_feature.parquet` (item_id, item_title) and `item_images/<item_id>.jpg`.
-    """
-    root = Path(root)
-    images = root / "item_images"
-    images.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng([seed, 1])
-    titles = []
-    for item in range(1, count + 1):
-        colour, sign = (int(kind) for kind in rng.integers(0, KINDS, 2))
-        titles.append(covers.describe(colour, sign, rng))
-        (images / picture_name(item)).write_bytes(covers.draw_cover(colour, sign, rng))
-    feature = {"item_id": np.arange(1, count + 1), "item_title": pa.array(titles)}
-    feature["item_tags"] = pa.array([[]] * count, pa.list_(pa.int64()))
-    write_parquet(root / "item_feature.parquet", pa.table(feature))
-    return root
-
-
 def _noisy(kinds: NDArray[np.float64], width: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """(N, 2K) kinds -> (N, width): a random projection and as much noise again."""
     signal = kinds @ rng.standard_normal((kinds.shape[1], width))

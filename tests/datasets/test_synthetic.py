@@ -33,7 +33,8 @@ from mmrec.datasets.click_model import (
     logits,
     probability_unaware,
 )
-from mmrec.datasets.synthetic import SyntheticConfig, make_synthetic, write_captioned_covers
+from mmrec.datasets.covers import write_captioned_covers
+from mmrec.datasets.synthetic import SyntheticConfig, make_synthetic
 from mmrec.errors import InputError
 from mmrec.schema import Categorical, Schema
 
