@@ -133,7 +133,7 @@ class ClickData:
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", CoarseShuffle)
-            coarse = ParquetStream(self.train, batch_size=1, columns=[], shuffle=True).is_coarse
+            coarse = ParquetStream(self.train, batch_size=512, columns=[], shuffle=True).is_coarse
         if not coarse:
             return self
         print(f"repacking {self.train.name}: its row groups are too large to be shuffled well")

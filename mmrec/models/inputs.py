@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmrec.models.sketch import sketch
+from mmrec.models.sketch import HasFeatures, sketch
 from mmrec.nn.categorical import Vocabulary
 from mmrec.schema import ABSENT, Categorical, Schema
 
 
-class ItemTableLike(Protocol):
+class ItemTableLike(HasFeatures, Protocol):
     """What a ranker needs of an item table; row 0 is padding."""
 
     @property
@@ -29,14 +29,6 @@ class ItemTableLike(Protocol):
     def numeric(self) -> Tensor: ...
     @property
     def widths(self) -> tuple[int, ...]: ...
-    @property
-    def image(self) -> Tensor: ...
-    @property
-    def text(self) -> Tensor: ...
-    @property
-    def has_image(self) -> Tensor: ...
-    @property
-    def has_text(self) -> Tensor: ...
     @property
     def num_tags(self) -> int: ...
 

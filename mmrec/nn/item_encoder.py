@@ -140,12 +140,15 @@ class ItemEncoder(nn.Module):
         if self.numeric is not None:
             parts.append(self.numeric(self.numbers[ids]))
         if self.fusion is not None:
-            parts.append(self.content(ids))
+            parts.append(self._content(ids))
         return torch.cat(parts, dim=-1)
 
     def content(self, ids: Tensor) -> Tensor:
         """The fused vectors alone: ids (...) -> (..., content_dim)."""
         self._check(ids)
+        return self._content(ids)
+
+    def _content(self, ids: Tensor) -> Tensor:
         if self.fusion is None:
             raise InputError("content needs a fusion, and this item encoder has none")
         image, text, has_image, has_text = self.features(ids)

@@ -31,7 +31,7 @@ from mmrec.train.state.store import Store
 from mmrec.train.step.guard import StepRecord, diverged, is_overflow, out_of_memory
 from mmrec.train.step.optimizer import rate_factor
 from mmrec.train.step.precision import resolve_device
-from mmrec.train.step.stepper import ClickLoss, RowLoss, Stepper, checked_tasks
+from mmrec.train.step.stepper import ClickLoss, RowLoss, Stepper, task_weights
 
 # Overflows in a row that float16's loss scale may need to come down from its start.
 _SCALE_ALLOWANCE = 24
@@ -110,8 +110,8 @@ class _Run:
         self.train_loader, self.valid_loader = train_loader, valid_loader
         self.world = current_world()
         self.device = resolve_device(config.device)
-        self.tasks = checked_tasks(model, config)
-        loss = loss or ClickLoss(tuple(config.task_weights.get(t, 1.0) for t in self.tasks))
+        weights = task_weights(model, config)
+        loss = loss or ClickLoss(weights)
         self.stepper = Stepper(model, config, self.device, loss)
         steps = -(-len(train_loader) // config.accumulate)
         self.rate_factor = partial(rate_factor, config, total_steps=config.epochs * steps)

@@ -75,8 +75,8 @@ class ClickLoss:
 click_loss = ClickLoss()
 
 
-def checked_tasks(model: nn.Module, config: TrainConfig) -> tuple[str, ...]:
-    """The names that the model gives its tasks, empty where it gives none.
+def task_weights(model: nn.Module, config: TrainConfig) -> tuple[float, ...]:
+    """The config's weight of each task of the model; empty where it gives none.
 
     Raises:
         InputError: `task_weights` or `monitor` name another.
@@ -89,7 +89,7 @@ def checked_tasks(model: nn.Module, config: TrainConfig) -> tuple[str, ...]:
             f"task_weights and monitor name tasks of the model, {', '.join(tasks) or 'none'}, "
             f"got {task!r}",
         )
-    return tasks if config.task_weights else ()
+    return tuple(config.task_weights.get(task, 1.0) for task in tasks if config.task_weights)
 
 
 class Stepper:
