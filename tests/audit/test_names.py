@@ -101,7 +101,7 @@ def test_names_of_a_column_are_told_up_to_a_number(tmp_path: Path) -> None:
     assert found[:2].tolist() == [-1, 5]
     assert len(found) == 3
     assert distinct(source, "a", 2) is None
-    assert len(distinct(source, "b", 9)) == 3  # type: ignore[arg-type]
+    assert len(distinct(source, "b", 9)) == 3
 
 
 @given(st.integers(0, 2**32))

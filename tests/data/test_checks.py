@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from parquet_edits import edit
 from slow_variants import thoroughly
 
 from mmrec.data.checks import ClickLog, read_row_ids
@@ -31,16 +32,6 @@ def check_clicks(path: Path, **options: Any) -> ClickLog:
 @pytest.fixture
 def train(write_microlens: Callable[..., Path]) -> Path:
     return write_microlens(nested=False) / "train.parquet"
-
-
-def edit(path: Path, column: str, row: int, value: Any) -> None:
-    """Put `value` at one place of the file."""
-    table = pq.read_table(path)
-    values = table[column].to_pylist()
-    values[row] = value
-    kind = table.schema.field(column).type
-    place = table.schema.get_field_index(column)
-    pq.write_table(table.set_column(place, column, pa.array(values, kind)), path)
 
 
 def test_a_good_file(train: Path) -> None:

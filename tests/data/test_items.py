@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from parquet_edits import edit
 from slow_variants import thoroughly
 
 from mmrec.data.items import ItemTable, check_features, check_item_info, count_items
@@ -35,15 +36,6 @@ SCHEMA = MICROLENS.items
 
 def read(root: Path, schema: Items = SCHEMA) -> ItemTable:
     return ItemTable.read(root / "item_info.parquet", schema, root / "features.parquet")
-
-
-def edit(path: Path, column: str, row: int, value: Any) -> None:
-    table = pq.read_table(path)
-    values = table[column].to_pylist()
-    values[row] = value
-    kind = table.schema.field(column).type
-    place = table.schema.get_field_index(column)
-    pq.write_table(table.set_column(place, column, pa.array(values, kind)), path)
 
 
 def test_the_table_agrees_with_a_loop(root: Path) -> None:

@@ -88,7 +88,7 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
 
 
 def values(paths: object, column: str) -> list[object]:
-    sources = open_sources(paths)  # type: ignore[arg-type]
+    sources = open_sources(paths)
     return [v for s in sources for batch in s.read([column]) for v in batch.column(0).to_pylist()]
 
 

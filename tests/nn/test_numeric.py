@@ -31,16 +31,14 @@ def periodic(encoder: PeriodicNumbers, column: int, z: float) -> Tensor:
 @pytest.mark.parametrize(("kind", "one"), [(LinearNumbers, linear), (PeriodicNumbers, periodic)])
 @pytest.mark.parametrize("total", [False, True])
 def test_each_column_is_its_equation(kind: type, one: object, total: bool, stirred: object) -> None:
-    encoder = stirred(kind(mean=MEAN, std=STD, dim=5, total=total))  # type: ignore[operator]
+    encoder = stirred(kind(mean=MEAN, std=STD, dim=5, total=total))
     got = encoder(VALUES)
     for row, values in zip(got, VALUES.tolist(), strict=True):
         vectors = []
         for column, value in enumerate(values):
             z = (value - MEAN[column]) / STD[column]
             missing = math.isnan(value)
-            vectors.append(
-                encoder.absent[column] if missing else one(encoder, column, z)  # type: ignore[operator]
-            )
+            vectors.append(encoder.absent[column] if missing else one(encoder, column, z))
         expected = torch.stack(vectors).sum(0) if total else torch.cat(vectors)
         torch.testing.assert_close(row, expected)
     assert encoder.out_dim == got.shape[-1] == (5 if total else 15)

@@ -284,7 +284,7 @@ def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
     assert found[0] == found[1]
     for name, value in (("batch_size", 8.5), ("seed", "3"), ("seed", None), ("window", True)):
         with pytest.raises(InputError, match=f"{name} must be a whole number, got"):
-            ParquetStream(path, **{"batch_size": 8, name: value})  # type: ignore[arg-type]
+            ParquetStream(path, **{"batch_size": 8, name: value})
     with pytest.raises(InputError, match=r"row_filter must be an expression or .* tuples"):
         ParquetStream(path, batch_size=8, row_filter=[("x", "~", 1)])
     with pytest.raises(InputError, match=r"a state holds epoch, batch and fingerprint, got \{\}"):
