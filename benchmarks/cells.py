@@ -155,7 +155,7 @@ def run_cells(
     context = multiprocessing.get_context("spawn")
     with (
         ProcessPoolExecutor(
-            jobs, context, initializer=_alone, initargs=(os.getpid(), tuple(modules))
+            jobs, context, initializer=alone, initargs=(os.getpid(), tuple(modules))
         ) as pool,
         tqdm(total=done + len(open_cells), initial=done, unit="cell", smoothing=0.1) as bar,
     ):
@@ -257,7 +257,7 @@ def another_history(batch: Batch) -> Batch:
     return dataclasses.replace(batch, **moved)
 
 
-def _alone(parent: int, modules: Sequence[str] = ()) -> None:
+def alone(parent: int, modules: Sequence[str] = ()) -> None:
     """One thread a process; and no process outlives the run that it works for."""
     torch.set_num_threads(1)
     for module in modules:
