@@ -15,6 +15,7 @@ import os
 import random
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -164,11 +165,15 @@ def run_cells(cells: Sequence[Cell], folder: Path, *, jobs: int) -> None:
     open_cells = [cell for cell in cells if cell.key not in there]
     if not open_cells:
         return
-    context = multiprocessing.get_context("spawn")
     with (
-        ProcessPoolExecutor(jobs, context, initializer=alone, initargs=(os.getpid(),)) as pool,
+        _pool(jobs) as pool,
         tqdm(total=len(cells), initial=len(there), unit="cell", smoothing=0.1) as bar,
     ):
+        if pool is None:
+            for cell in open_cells:
+                bar.write(f"{cell.key}: {train_cell(cell, folder)}")
+                bar.update()
+            return
         futures = {pool.submit(train_cell, cell, folder): cell for cell in open_cells}
         try:
             for future in as_completed(futures):
@@ -177,6 +182,14 @@ def run_cells(cells: Sequence[Cell], folder: Path, *, jobs: int) -> None:
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _pool(jobs: int) -> AbstractContextManager[ProcessPoolExecutor | None]:
+    """None for one job: this process keeps what it has read for the next cells."""
+    if jobs == 1:
+        return nullcontext()
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(jobs, context, initializer=alone, initargs=(os.getpid(),))
 
 
 def train_cell(cell: Cell, folder: Path) -> str:

@@ -35,27 +35,19 @@ def read_test(rows: str, out: Path, results: Path) -> dict[str, Any]:
     """Read once, append, and give what was appended.
 
     Raises:
-        InputError: a fourth reading, no search, cells of it that are gone, or no mmrec in it.
+        InputError: a fourth reading, or see `chosen`.
     """
-    log, chosen = results / READINGS, results / f"peers_{rows}.json"
+    log = results / READINGS
     before = len(readings(log, rows))
     require(
         before < MOST,
         f"the test labels of row set {rows} have been read {before} times, {MOST} is the most: "
         f"choose on valid, or report what {log} says",
     )
-    if not chosen.exists():
-        raise InputError(f"there is no {chosen}: run peers.py first")
-    models = json.loads(chosen.read_text())["models"]
-    require(
-        OURS in models, f"{chosen} holds no {OURS} to compare: run peers.py with all its models"
-    )
+    models = chosen(results / f"peers_{rows}.json", out / "cells")
+    user, label = read_labels(out / "data" / rows)
     keys = {model: row["cells"] for model, row in models.items()}
-    folder = out / "cells"
-    gone = [key for of in keys.values() for key in of if not (folder / f"{key}.npz").exists()]
-    require(not gone, f"{len(gone)} cells are gone, {folder / (gone or [''])[0]}.npz: run peers.py")
-    user, label = test_rows(out / "data" / rows)
-    compared = differences(keys, "test", user, label, folder)
+    compared = differences(keys, "test", user, label, out / "cells")
     reading = {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "commit": commit(),
@@ -71,10 +63,38 @@ def read_test(rows: str, out: Path, results: Path) -> dict[str, Any]:
     return reading
 
 
-def test_rows(root: Path) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """User and label of the test rows, matched by the row's id where the schema has one."""
-    clicks = ClickData.open(root, check=False).schema.clicks
-    test = pq.read_table(root / "test.parquet", columns=[clicks.user, clicks.row_id])
+def chosen(path: Path, folder: Path) -> dict[str, dict[str, Any]]:
+    """Model -> what peers.py wrote of it, all that is compared being there.
+
+    Raises:
+        InputError: no search, no mmrec in it, or cells of it that are gone.
+    """
+    if not path.exists():
+        raise InputError(f"there is no {path}: run peers.py first")
+    models: dict[str, dict[str, Any]] = json.loads(path.read_text())["models"]
+    require(
+        OURS in models and len(models) > 1,
+        f"{path} must hold {OURS} and a peer, got {', '.join(models)}: run peers.py of all",
+    )
+    keys = [key for row in models.values() for key in row["cells"]]
+    gone = [key for key in keys if not (folder / f"{key}.npz").exists()]
+    if gone:
+        raise InputError(
+            f"{len(gone)} trainings of {path} are gone, {folder / gone[0]}.npz: run peers.py again"
+        )
+    return models
+
+
+def read_labels(root: Path) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """User and label of the test rows, which must stand in one order in both files.
+
+    Raises:
+        InputError: no ids of rows, or others.
+    """
+    files = ClickData.open(root, check=False)
+    clicks = files.schema.clicks
+    require(clicks.row_id, f"test labels are matched by row_id, the schema of {root} has none")
+    test = pq.read_table(files.test, columns=[clicks.user, clicks.row_id])
     labels = pq.read_table(root / "test_labels.parquet")
     require(
         test[clicks.row_id].equals(labels[clicks.row_id]),

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from torch import Tensor
 
 from mmrec.batch import Batch
 from mmrec.data.clicks import SPLITS
-from mmrec.errors import InputError
+from mmrec.errors import require
 from mmrec.metrics.auc import auc
 
 TEMPERATURES = (0.05, 0.2)
@@ -172,47 +173,53 @@ def summaries(cosine: Tensor, there: Tensor, liked: Tensor | None) -> Tensor:
 
 def train(name: str, setting: dict[str, Any], seed: int, root: Path) -> Outcome:
     """Boost until valid's AUC has not risen for `PATIENCE` rounds."""
-    try:
-        import lightgbm
-    except ImportError:
-        raise InputError(f"{name} needs lightgbm: pip install 'mmrec[peers]'") from None
+    require(find_spec("lightgbm"), f"{name} needs lightgbm: pip install 'mmrec[peers]'")
     rows, (features, prepared) = read_rows(root), features_of(root)
-    label = {name: rows.split(name).labels[:, 0].numpy() for name in ("train", "valid")}
-    began, seconds = time.process_time(), [0.0]
-    data = lightgbm.Dataset(features["train"], label["train"])
-    options = {
-        **setting,
-        "objective": "binary",
-        "metric": "auc",
-        "num_threads": 1,
-        "seed": seed,
-        "bagging_fraction": 0.8,
-        "bagging_freq": 1,
-        "verbosity": -1,
-    }
-    booster = lightgbm.train(
-        options,
-        data,
-        ROUNDS,
-        valid_sets=[data.create_valid(features["valid"], label["valid"])],
-        callbacks=[
-            lightgbm.early_stopping(PATIENCE, verbose=False),
-            lambda _: seconds.append(time.process_time() - began),
-        ],
-    )
+    label = {split: rows.split(split).labels[:, 0].numpy() for split in ("train", "valid")}
+    began = time.process_time()
+    booster, moments = boost(features, label, setting | {"seed": seed})
     best = booster.best_iteration
+    done = time.process_time() - began
     logit = {
-        name: np.asarray(booster.predict(features[name], raw_score=True, num_iteration=best))
-        for name in ("valid", "test")
+        split: np.asarray(booster.predict(features[split], raw_score=True, num_iteration=best))
+        for split in ("valid", "test")
     }
     return Outcome(
         valid_auc=auc(label["valid"], logit["valid"]),
         prepare_seconds=prepared,
-        best_seconds=seconds[min(best, len(seconds) - 1)],
-        seconds=time.process_time() - began,
+        best_seconds=moments[best - 1] - began,
+        seconds=done,
         rows_per_second=None,
-        parameters=sum(tree["num_leaves"] for tree in booster.dump_model()["tree_info"]),
+        parameters=sum(tree["num_leaves"] for tree in booster.dump_model()["tree_info"][:best]),
         best_at=f"{best} trees",
         valid=logit["valid"].astype(np.float32),
         test=logit["test"].astype(np.float32),
     )
+
+
+def boost(
+    features: dict[str, Floats], label: dict[str, Floats], setting: dict[str, Any]
+) -> tuple[Any, list[float]]:
+    """The booster, and the process's CPU seconds at the end of each round."""
+    import lightgbm
+
+    moments: list[float] = []
+
+    def note(_: Any) -> None:
+        moments.append(time.process_time())
+
+    options = {
+        "objective": "binary",
+        "metric": "auc",
+        "num_threads": 1,
+        "bagging_fraction": 0.8,
+        "bagging_freq": 1,
+        "verbosity": -1,
+    }
+    data = lightgbm.Dataset(features["train"], label["train"])
+    valid = data.create_valid(features["valid"], label["valid"])
+    stop = lightgbm.early_stopping(PATIENCE, verbose=False)
+    booster = lightgbm.train(
+        options | setting, data, ROUNDS, valid_sets=[valid], callbacks=[note, stop]
+    )
+    return booster, moments
