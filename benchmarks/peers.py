@@ -5,7 +5,8 @@
 mmrec, FuxiCTR's DCNv2, DIN and FinalMLP, and LightGBM (extra `peers`). Of each model `--draws`
 settings are drawn by a seed from `SPACES` of peers_search.py and trained once; the best by valid
 AUC is trained with `--seeds` seeds. Test labels are never read here: see peers_test.py. The same
-command resumes where it was stopped. Writes peers_ROWS.json and .md, and docs/img/peers_ROWS.png.
+command resumes where it was stopped, and does not notice that mmrec's code has changed: then add
+`--again mmrec`. Writes peers_ROWS.json and .md, and docs/img/peers_ROWS.png.
 """
 
 from __future__ import annotations

@@ -62,6 +62,7 @@ def summarise(
             "setting": dict(best[0].setting),
             "seeds": len(best),
             "cells": keys[model],
+            "commits": sorted({one.get("commit", "unknown") for one in draws + each}),
             "valid": compared[model],
             "best_seconds": statistics.median(one["best_seconds"] for one in each),
             "seconds": statistics.median(one["seconds"] for one in each),

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from cells import alone
+from machine import commit
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -198,7 +199,7 @@ def train_cell(cell: Cell, folder: Path) -> str:
     done: Outcome = trainer.train(cell.model, dict(cell.setting), cell.seed, cell.root)
     figures = dataclasses.asdict(done)
     logits = {name: figures.pop(name) for name in ("valid", "test")}
-    figures |= {"rows": cell.rows, "model": cell.model, "seed": cell.seed}
+    figures |= {"rows": cell.rows, "model": cell.model, "seed": cell.seed, "commit": commit()}
     with replacing(folder / f"{cell.key}.npz") as temporary, temporary.open("wb") as file:
         np.savez(file, **logits)
     write_json(folder / f"{cell.key}.json", figures | {"setting": dict(cell.setting)})
