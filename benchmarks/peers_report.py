@@ -94,7 +94,7 @@ def _gap(figures: Mapping[str, Any]) -> str:
 def to_markdown(summary: dict[str, Any], rows: str, reading: dict[str, Any] | None) -> str:
     """One row a model, the best on valid first; test where it has been read."""
     models = sorted(summary["models"].items(), key=lambda item: -item[1]["valid"]["auc"])
-    head = "| | valid AUC | sd of seeds | mmrec less it | CPU s to best | all CPU s | rows/s "
+    head = "| | valid AUC | sd of seeds | mmrec less it | CPU s before | to best | in all | rows/s "
     head += "| parameters | settings tried |"
     if reading is not None:
         head += " test AUC | mmrec less it |"
@@ -105,14 +105,20 @@ def to_markdown(summary: dict[str, Any], rows: str, reading: dict[str, Any] | No
         rate = "" if row["rows_per_second"] is None else f"{row['rows_per_second']:,.0f}"
         line = (
             f"| {NAMES[name]} | {row['valid']['auc']:.4f} | {spread:.4f} | {_gap(row['valid'])} "
-            f"| {row['best_seconds']:.1f} | {row['seconds']:.1f} | {rate} "
+            f"| {row['prepare_seconds']:.1f} | {row['best_seconds']:.1f} | {row['seconds']:.1f} | {rate} "
             f"| {row['parameters']:,} | {len(row['draws'])} |"
         )
         if reading is not None:
             test = reading["models"].get(name)
             line += " | |" if test is None else f" {test['auc']:.4f} | {_gap(test)} |"
         lines.append(line)
-    lines += ["", "Seconds are CPU seconds of one thread, evaluations included, medians of seeds; "]
+    lines += [
+        "",
+        "Seconds are CPU seconds of one thread, evaluations included, medians of seeds, counted from ",
+    ]
+    lines[-1] += (
+        "the first step; before it: components, a tree's features, once for all trainings; "
+    )
     lines[-1] += "a tree's parameters are its leaves. Intervals (95 %) resample users and seeds."
     if reading is not None:
         same = all(
