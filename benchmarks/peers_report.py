@@ -91,6 +91,13 @@ def _gap(figures: Mapping[str, Any]) -> str:
     return f"{gap['value']:+.4f} [{gap['low']:+.4f}, {gap['high']:+.4f}]"
 
 
+FOOT = (
+    "Seconds are CPU seconds of one thread, evaluations included, medians of seeds, counted from "
+    "the first step; before it: components, a tree's features, once for all trainings. A tree's "
+    "parameters are its leaves. Intervals (95 %) resample users and seeds."
+)
+
+
 def to_markdown(summary: dict[str, Any], rows: str, reading: dict[str, Any] | None) -> str:
     """One row a model, the best on valid first; test where it has been read."""
     models = sorted(summary["models"].items(), key=lambda item: -item[1]["valid"]["auc"])
@@ -100,33 +107,29 @@ def to_markdown(summary: dict[str, Any], rows: str, reading: dict[str, Any] | No
         head += " test AUC | mmrec less it |"
     lines = [f"MovieLens-small, {ROW_SETS[rows]}.", "", head, "|---" * (head.count("|") - 1) + "|"]
     for name, row in models:
-        of_seeds = row["valid"]["seeds"]
-        spread = statistics.stdev(of_seeds) if len(of_seeds) > 1 else float("nan")
-        rate = "" if row["rows_per_second"] is None else f"{row['rows_per_second']:,.0f}"
-        line = (
-            f"| {NAMES[name]} | {row['valid']['auc']:.4f} | {spread:.4f} | {_gap(row['valid'])} "
-            f"| {row['prepare_seconds']:.1f} | {row['best_seconds']:.1f} | {row['seconds']:.1f} | {rate} "
-            f"| {row['parameters']:,} | {len(row['draws'])} |"
-        )
+        line = _line(name, row)
         if reading is not None:
             test = reading["models"].get(name)
             line += " | |" if test is None else f" {test['auc']:.4f} | {_gap(test)} |"
         lines.append(line)
-    lines += [
-        "",
-        "Seconds are CPU seconds of one thread, evaluations included, medians of seeds, counted from ",
-    ]
-    lines[-1] += (
-        "the first step; before it: components, a tree's features, once for all trainings; "
-    )
-    lines[-1] += "a tree's parameters are its leaves. Intervals (95 %) resample users and seeds."
+    lines += ["", FOOT]
     if reading is not None:
-        same = all(
-            reading["models"].get(name, {}).get("cells") == row["cells"] for name, row in models
-        )
-        lines += ["", f"Test as read on {reading['date']} at commit {reading['commit']}"]
-        lines[-1] += "." if same else ", of other trainings than these."
+        read = reading["models"]
+        same = all(read.get(name, {}).get("cells") == row["cells"] for name, row in models)
+        end = "." if same else ", of other trainings than these."
+        lines += ["", f"Test as read on {reading['date']} at commit {reading['commit']}{end}"]
     return "\n".join(lines) + "\n"
+
+
+def _line(name: str, row: dict[str, Any]) -> str:
+    each = row["valid"]["seeds"]
+    spread = statistics.stdev(each) if len(each) > 1 else float("nan")
+    rate = "" if row["rows_per_second"] is None else f"{row['rows_per_second']:,.0f}"
+    return (
+        f"| {NAMES[name]} | {row['valid']['auc']:.4f} | {spread:.4f} | {_gap(row['valid'])} "
+        f"| {row['prepare_seconds']:.1f} | {row['best_seconds']:.1f} | {row['seconds']:.1f} "
+        f"| {rate} | {row['parameters']:,} | {len(row['draws'])} |"
+    )
 
 
 def plot(summary: dict[str, Any]) -> Figure:
