@@ -32,7 +32,7 @@ from mmrec.io.files import remove, write_json
 from mmrec.io.plain import parse_settings, to_plain
 from mmrec.io.provenance import provenance
 from mmrec.models import Ranker, check_parts
-from mmrec.models.pretrain import pretrained_vectors
+from mmrec.models.pretrain import made_by, pretrained_vectors
 from mmrec.predict import write_submission
 from mmrec.train import BatchLoader, Scores, World, from_first, process_group, score
 from mmrec.train.batch_size import settled_batch_size
@@ -81,7 +81,7 @@ class Pipeline:
         if self.recipe.two_stage:
             with stage("pretrain"):
                 self.vectors = from_first(self.pretrain)
-                self.items = self.items.with_vectors(self.vectors)
+                self.items = self.items.with_vectors(self.vectors, made_by(out / "pretrained"))
                 self.recipe = self.recipe.with_ready_vectors()
         with stage("train"):
             pairs = read_pairs(self.data.valid, self.data.schema.clicks)

@@ -23,10 +23,9 @@ import pyarrow.parquet as pq
 
 from mmrec.errors import InputError
 from mmrec.io.files import replacing
-from mmrec.io.identity import as_json, bind_identity
+from mmrec.io.identity import EMBEDDED, as_json, bind_identity
 from mmrec.schema import Items
 
-IDENTITY = "_identity.json"
 REPORT = "_report.json"
 CONTACT = "_contact.png"
 _LOCK = ".lock"
@@ -156,14 +155,14 @@ def open_output(
 def _prepare(out: Path, identity: dict[str, Any], *, restart: Restart) -> None:
     for stale in out.glob(".*.tmp"):  # left by kill -9; the lock says that nobody writes them
         stale.unlink()
-    old = out / IDENTITY
+    old = out / EMBEDDED
     if restart is True or (restart == "changed" and not _made_alike(old, identity)):
         # The identity goes first: shards without one are refused, never taken for new ones.
         for path in (old, *shard_paths(out), out / REPORT, out / CONTACT):
             path.unlink(missing_ok=True)
     if shard_paths(out) and not old.exists():
         raise InputError(
-            f"{out} holds shards but no {IDENTITY} to say what they were made from; {_REMEDY}"
+            f"{out} holds shards but no {EMBEDDED} to say what they were made from; {_REMEDY}"
         )
     bind_identity(old, identity, remedy=_REMEDY)
 
