@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import copyfile
 from typing import Any, cast
 
 import torch
@@ -106,11 +107,20 @@ def pretrain_fusion(
 
 
 def pretrained_vectors(
-    recipe: Recipe, items: OriginalItems, histories: Iterable[Tensor], folder: Path
+    recipe: Recipe,
+    items: OriginalItems,
+    histories: Iterable[Tensor],
+    folder: Path,
+    *,
+    start: Path | None = None,
 ) -> Tensor:
     """The first stage of two: (N, content_dim) fused vectors, of a fusion trained for itself.
 
     The fusion is left in `folder`; the same call again takes it from there.
+
+    Args:
+        start: the folder of another run's first stage, whose fusion is taken as it is, so that the
+            ranker of that run can be trained on. None = a new one is trained.
 
     Raises:
         InputError: `folder` holds another fusion or one of other features, or see
@@ -121,6 +131,8 @@ def pretrained_vectors(
     )
     seed = recipe.training.seed
     said = {"recipe": alone.binding(), "seed": seed}
+    if start is not None and not (folder / DONE).exists():
+        _take_over(start, folder)
     if (folder / DONE).exists():
         stored = json.loads((folder / DONE).read_text())
         stored = {name: stored[name] for name in said}
@@ -145,6 +157,15 @@ def pretrained_vectors(
     inputs = {"features": items.origin}
     write_json(folder / DONE, {**said, "inputs": inputs, "device": _device(recipe)})
     return encoder.content_table()
+
+
+def _take_over(start: Path, folder: Path) -> None:
+    """Copy a first stage, what commits it last."""
+    require((start / DONE).exists(), f"there is no pretrained fusion in {start}")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (FUSION, DONE):
+        with replacing(folder / name) as temporary:
+            copyfile(start / name, temporary)
 
 
 def _device(recipe: Recipe) -> str:

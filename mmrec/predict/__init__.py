@@ -1,6 +1,7 @@
 """From a model to the prediction file: every row once, in the order of the test rows.
 
     python -m mmrec.predict RUN --data DIR --out DIR
+    python -m mmrec.predict RUN --rows ROWS.parquet --items ITEMS.parquet --out DIR
 
 needs nothing of the training but its checkpoint: the recipe is inside. `load.py` reads it.
 """
@@ -21,15 +22,17 @@ from mmrec.errors import InputError, require
 from mmrec.io.files import replacing
 from mmrec.io.parquet import first_repeat
 from mmrec.io.progress import Progress
-from mmrec.predict.load import continue_ranker, load_ranker
+from mmrec.predict.load import TrainedRun, continue_ranker, load_ranker, write_sources
 from mmrec.train.distributed import current_world
 from mmrec.train.evaluate import score
 from mmrec.train.loaders import BatchLoader
 
 __all__ = [
+    "TrainedRun",
     "continue_ranker",
     "load_ranker",
     "predict",
+    "write_sources",
     "write_submission",
 ]
 
