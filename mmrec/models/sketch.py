@@ -7,7 +7,7 @@ from torch import Tensor
 
 ABSENT = 2.0  # no cosine: stands where an item has no vector
 CLOSE = 0.05  # of the spread: the same encoder on another machine is closer, others are not
-_ROWS = 65536
+_ROWS = 4096  # as many as stay in the cache
 
 
 class HasFeatures(Protocol):
@@ -32,10 +32,15 @@ def sketch(items: HasFeatures) -> Tensor:
     for vectors, there in ((items.image, items.has_image), (items.text, items.has_text)):
         generator = torch.Generator().manual_seed(vectors.shape[1])
         direction = torch.randn(vectors.shape[1], generator=generator)
-        parts = torch.split(vectors.cpu(), _ROWS)
-        cosine = torch.cat([torch.cosine_similarity(p.float(), direction, dim=1) for p in parts])
+        direction = direction / direction.norm()
+        cosine = torch.cat([_cosine(part, direction) for part in torch.split(vectors.cpu(), _ROWS)])
         found.append(torch.where(there.cpu(), cosine, ABSENT))
     return torch.stack(found, dim=1)
+
+
+def _cosine(vectors: Tensor, unit: Tensor) -> Tensor:
+    vectors = vectors.float()
+    return vectors @ unit / vectors.norm(dim=1).clamp(min=1e-12)
 
 
 def share_unlike(one: Tensor, other: Tensor) -> float:
