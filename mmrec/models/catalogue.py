@@ -23,6 +23,7 @@ from mmrec.nn.categorical import mixed
 from mmrec.schema import ABSENT
 
 PREFIX = "catalogue."  # of its names in a ranker's state
+IDLE = "idle_"  # of its names of what has not been shown lately
 # Share of items whose vectors may be others. A shop changes pictures; where the encoder is known to
 # be the same, many may. Where it is not, they are what tells it from others.
 CHANGED_BY_SAME_ENCODER, CHANGED = 0.1, 0.01
@@ -52,6 +53,8 @@ class Catalogue(nn.Module):
         rows: (N,) int64, a hash of each item's tags, categories and numbers.
         sketch: (N, 2), see `mmrec.models.sketch`.
         trained: (N,) bool, the items that training has shown.
+        idle: name -> (K,) how many trainings ago each of K users or values was last shown; what is
+            not told was shown by the last.
     """
 
     sketch: Tensor
@@ -59,9 +62,17 @@ class Catalogue(nn.Module):
     trained: Tensor
 
     def __init__(
-        self, *, keys: pa.Array | None, rows: Tensor, sketch: Tensor, trained: Tensor
+        self,
+        *,
+        keys: pa.Array | None,
+        rows: Tensor,
+        sketch: Tensor,
+        trained: Tensor,
+        idle: Mapping[str, Tensor] | None = None,
     ) -> None:
         super().__init__()
+        for name, trainings in (idle or {}).items():
+            self.register_buffer(IDLE + name, trainings)
         self.register_buffer("sketch", sketch)
         self.register_buffer("rows", rows)
         self.register_buffer("trained", trained)
@@ -69,7 +80,12 @@ class Catalogue(nn.Module):
             self.register_buffer(name, tensor)
 
     @classmethod
-    def of(cls, items: CatalogueLike, trained: Tensor | None = None) -> Catalogue:
+    def of(
+        cls,
+        items: CatalogueLike,
+        trained: Tensor | None = None,
+        idle: Mapping[str, Tensor] | None = None,
+    ) -> Catalogue:
         """Of an item table; `trained` None = training shows all."""
         every = torch.ones(len(items.tags), dtype=torch.bool)
         return cls(
@@ -77,6 +93,7 @@ class Catalogue(nn.Module):
             rows=hashed_rows(items),
             sketch=sketch(items),
             trained=every if trained is None else trained.cpu().clone(),
+            idle=idle,
         )
 
     @classmethod
@@ -86,7 +103,8 @@ class Catalogue(nn.Module):
         if not own:
             return None
         rest = {name: own[name] for name in ("rows", "sketch", "trained")}
-        return cls(keys=_unpacked(own), **rest)
+        idle = {k.removeprefix(IDLE): v for k, v in own.items() if k.startswith(IDLE)}
+        return cls(keys=_unpacked(own), **rest, idle=idle)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -95,9 +113,15 @@ class Catalogue(nn.Module):
         """Of keys and rows: equal where ids stand for the same items."""
         found = hashlib.sha256()
         for name, buffer in self.named_buffers():
-            if name not in ("sketch", "trained"):
+            if name not in ("sketch", "trained") and not name.startswith(IDLE):
                 found.update(buffer.cpu().numpy().tobytes())
         return found.hexdigest()
+
+    @property
+    def idle(self) -> dict[str, Tensor]:
+        """See the class."""
+        found = self.named_buffers()
+        return {k.removeprefix(IDLE): v for k, v in found if k.startswith(IDLE)}
 
     @property
     def keys(self) -> pa.Array | None:

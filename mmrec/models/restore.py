@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmrec.errors import InputError
+from mmrec.errors import InputError, positive
 from mmrec.io.identity import require_same
 from mmrec.io.plain import from_plain
 from mmrec.models.build import build_ranker, rebuild
@@ -25,6 +25,7 @@ from mmrec.models.ranker import Ranker
 from mmrec.models.recipe import Recipe
 from mmrec.nn.categorical import Vocabulary
 
+FORGET_AFTER = 30  # trainings: a month of daily ones
 VOCABULARIES = ("categorical", "history_categorical", "item_categorical")
 
 
@@ -91,21 +92,29 @@ def restored(
 
 
 def continued(
-    former: Former, items: OriginalItems, inputs: Inputs, *, recipe: Recipe | None = None
+    former: Former,
+    items: OriginalItems,
+    inputs: Inputs,
+    *,
+    recipe: Recipe | None = None,
+    forget_after: int = FORGET_AFTER,
 ) -> tuple[Ranker, dict[str, Tensor], Inputs]:
     """A ranker to be trained on, its state, and what it is told of the data.
 
     Users, values and items of the new rows are added to those of before: users and values start as
     unknown ones, items at the learned unknown. Items and their values that are no longer in the
-    catalogue are dropped. Moments, scales and estimates stay those of the first training.
+    catalogue are dropped, and users and values that no training shows any more. Moments,
+    scales and estimates stay those of the first training.
 
     Args:
         inputs: of the new rows.
         recipe: its training's settings may be others; None = that of before.
+        forget_after: trainings without a row of a user or value after which it is dropped.
 
     Raises:
         InputError: see `restored`; a recipe of another ranker, or other columns.
     """
+    positive(forget_after=forget_after)
     recipe = recipe or former.recipe
     remedy = "continue with the same recipe and columns, or train from scratch"
     was = from_plain(Recipe, former.described["recipe"]).binding()
@@ -113,7 +122,7 @@ def continued(
     placed = place(former, items)
     if placed is None:
         raise InputError("training goes on from a checkpoint that holds its catalogue, got none")
-    inputs = _joined(former, items, inputs, placed)
+    inputs = _joined(former, items, inputs, placed, forget_after)
     ranker = build_ranker(recipe, items, inputs, estimate=False)
     state = _carried(former, ranker, placed)
     moves: dict[str, Move] = {}
@@ -156,28 +165,51 @@ def _carried(former: Former, ranker: Ranker, placed: Placed) -> dict[str, Tensor
     return state | {name: value.clone() for name, value in own}
 
 
-def _joined(former: Former, items: OriginalItems, inputs: Inputs, placed: Placed) -> Inputs:
-    """What the new rows show, added to what was known before."""
-    sizes, before = former.described["inputs"], _encoders_state(former)
+def _joined(
+    former: Former, items: OriginalItems, inputs: Inputs, placed: Placed, forget_after: int
+) -> Inputs:
+    """What the new rows show, added to what was known before and was shown not long ago."""
+    sizes, before, idle = former.described["inputs"], _encoders_state(former), {}
+    told: dict[str, Tensor] = {} if former.catalogue is None else former.catalogue.idle
     changes: dict[str, Any] = {}
     for role in VOCABULARIES:
         was, columns = before[role], list(getattr(inputs, role))
         if was is not None:
-            parts = torch.split(was, [known for known, _, _ in sizes[role]])
-            columns = [
-                replace(c, known=torch.unique(torch.cat([c.known, old])))
-                for c, old in zip(columns, parts, strict=True)
+            counts = [known for known, _, _ in sizes[role]]
+            ages = torch.split(told.get(role, torch.zeros_like(was)), counts)
+            parts = torch.split(was, counts)
+            found = [
+                _remembered(old, age, column.known, forget_after)
+                for column, old, age in zip(columns, parts, ages, strict=True)
             ]
+            columns = [replace(c, known=f[0]) for c, f in zip(columns, found, strict=True)]
+            idle[role] = torch.cat([age for _, age in found])
         changes[role] = tuple(columns)
+    idle.pop("item_categorical", None)  # of these the item table tells which live
     changes["item_categorical"] = _living(changes["item_categorical"], items)
     users = former.known_users
     if users is not None and inputs.known_users is not None:
-        users = torch.cat([users, inputs.known_users])
+        age = told.get("users", torch.zeros_like(users))
+        users, idle["users"] = _remembered(users, age, inputs.known_users, forget_after)
     shown = placed.catalogue.trained
     if inputs.known_items is not None:
         shown = shown | inputs.known_items
-    catalogue = Catalogue.of(items, shown)
+    catalogue = Catalogue.of(items, shown, idle)
     return replace(inputs, **changes, known_users=users, known_items=shown, catalogue=catalogue)
+
+
+def _remembered(
+    former: Tensor, idle: Tensor, shown: Tensor, forget_after: int
+) -> tuple[Tensor, Tensor]:
+    """Ids shown now or at most so many trainings ago, ascending, and how many ago each was.
+
+    >>> _remembered(torch.tensor([3, 5, 8]), torch.tensor([0, 1, 1]), torch.tensor([8, 9]), 1)
+    (tensor([3, 8, 9]), tensor([1, 0, 0]))
+    """
+    kept = former[(idle < forget_after) & ~torch.isin(former, shown)]
+    ages = idle[torch.isin(former, kept)] + 1
+    ids, order = torch.cat([kept, torch.unique(shown)]).sort()
+    return ids, torch.cat([ages, ages.new_zeros(len(ids) - len(kept))])[order]
 
 
 def _living(columns: tuple[Vocabulary, ...], items: OriginalItems) -> tuple[Vocabulary, ...]:

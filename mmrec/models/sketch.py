@@ -32,7 +32,7 @@ def sketch(items: HasFeatures) -> Tensor:
     for vectors, there in ((items.image, items.has_image), (items.text, items.has_text)):
         generator = torch.Generator().manual_seed(vectors.shape[1])
         direction = torch.randn(vectors.shape[1], generator=generator)
-        direction = direction / direction.norm()
+        direction = direction / torch.linalg.vector_norm(direction)
         cosine = torch.cat([_cosine(part, direction) for part in torch.split(vectors.cpu(), _ROWS)])
         found.append(torch.where(there.cpu(), cosine, ABSENT))
     return torch.stack(found, dim=1)
@@ -40,7 +40,8 @@ def sketch(items: HasFeatures) -> Tensor:
 
 def _cosine(vectors: Tensor, unit: Tensor) -> Tensor:
     vectors = vectors.float()
-    return vectors @ unit / vectors.norm(dim=1).clamp(min=1e-12)
+    cosine: Tensor = vectors @ unit / torch.linalg.vector_norm(vectors, dim=1).clamp(min=1e-12)
+    return cosine
 
 
 def share_unlike(one: Tensor, other: Tensor) -> float:

@@ -18,7 +18,7 @@ from mmrec.io.plain import to_plain
 from mmrec.models import Inputs, Ranker, Recipe
 from mmrec.models.inputs import DataLike, OriginalItems
 from mmrec.models.pretrain import fused_again
-from mmrec.models.restore import Former, continued, restored
+from mmrec.models.restore import FORGET_AFTER, Former, continued, restored
 from mmrec.schema import Schema
 from mmrec.train.state.checkpoint import Checkpoint, load_checkpoint, load_weights
 
@@ -80,13 +80,13 @@ class TrainedRun:
         return ranker
 
     def continued(
-        self, items: OriginalItems, data: DataLike, inputs: Inputs, recipe: Recipe | None = None
+        self, items: OriginalItems, data: DataLike, inputs: Inputs, **options: Any
     ) -> tuple[Ranker, Inputs]:
         """See `continue_ranker`."""
         former, path = self._former(data), self.checkpoint.path
         try:
             items = fused_again(former, items, self.folder.parent)
-            ranker, state, inputs = continued(former, items, inputs, recipe=recipe)
+            ranker, state, inputs = continued(former, items, inputs, **options)
         except InputError as error:
             raise InputError(f"{path} cannot be trained on here: {error}") from error
         load_weights(ranker, self.checkpoint, state)
@@ -141,6 +141,7 @@ def continue_ranker(
     inputs: Inputs,
     *,
     recipe: Recipe | None = None,
+    forget_after: int = FORGET_AFTER,
 ) -> tuple[Ranker, Inputs]:
     """A ranker that `fit` trains on with new rows, in another `out`, from the best one of a run.
 
@@ -151,11 +152,13 @@ def continue_ranker(
         path, items: see `load_ranker`.
         data: the new rows, and `inputs` what they show (`Inputs.of`).
         recipe: with settings of its training; all else as before. None = as before.
+        forget_after: trainings without a row of a user or value after which it is dropped.
 
     Raises:
         InputError: see `load_ranker`; a recipe of another ranker.
     """
-    return TrainedRun.open(path).continued(items, data, inputs, recipe)
+    options = {"recipe": recipe, "forget_after": forget_after}
+    return TrainedRun.open(path).continued(items, data, inputs, **options)
 
 
 def find_run(path: Path) -> Path:

@@ -328,8 +328,10 @@ def test_sixty_daily_catalogues() -> None:
     ids, bias = (former.state[f"{name}.weight"] for name in ("items.ids", "wide.item"))
     for number in SHOWN:
         ids[number + 1] = bias[number + 1] = number + 0.5
+    lives = {3, 8, 90}  # known users with a mark of their own
+    former.state["users.table.weight"][1:] = torch.tensor([[3.25], [8.25], [90.25]])
     marked = set(SHOWN)  # items that live and have been in a row of some training since they came
-    for _ in range(60):
+    for day in range(60):
         gone = set(rng.choice(living, 6, replace=False).tolist())
         new = rng.choice([n for n in range(SHOP) if n not in living], 6, replace=False).tolist()
         living = [int(n) for n in rng.permutation([n for n in living if n not in gone] + new)]
@@ -337,10 +339,27 @@ def test_sixty_daily_catalogues() -> None:
         shown = {int(n) for n in rng.choice(living, 25, replace=False)}
         items = SHOPS.catalogue(living)
         known = torch.tensor([False, *(n in shown for n in living)])
-        told = inputs(items, living, known_items=known)
-        ranker, state, joined = continued(former, items, told)
+        # Users and values come and go for good: the day's are 20 · day … 20 · day + 29.
+        today = torch.arange(20 * day, 20 * day + 30)
+        values = (Vocabulary(today + 7), Vocabulary(torch.arange(0), 16))
+        told = inputs(items, living, known_items=known, known_users=today, categorical=values)
+        ranker, state, joined = continued(former, items, told, forget_after=3)
         ranker.double().load_state_dict(state)
         own = ranker.state_dict()
+        users, lately = own[Ranker.KNOWN_USERS].tolist(), max(0, day - 3)
+        assert set(users) - {3, 8, 90} == set(range(20 * lately, 20 * day + 30)) - {3, 8, 90}
+        if day > 5:
+            assert joined.categorical[0].known.tolist() == [user + 7 for user in users]
+        for place, user in enumerate(users, 1):
+            there = user in lives
+            vector = own["users.table.weight"][place]
+            assert torch.equal(vector, own["users.table.weight"][0]) != there
+            if there:
+                assert (vector == user + 0.25).all()
+            else:
+                assert user in today
+                own["users.table.weight"][place] = user + 0.25
+        lives = set(users)
         ids, bias = own["items.ids.weight"], own["wide.item.weight"]
         for place, number in enumerate(living, 1):
             if number in marked:
