@@ -32,8 +32,8 @@ from mmrec.io.files import remove, write_json
 from mmrec.io.plain import parse_settings, to_plain
 from mmrec.io.provenance import provenance
 from mmrec.models import Ranker, check_parts
-from mmrec.models.pretrain import pretrained_vectors
-from mmrec.predict import write_submission
+from mmrec.models.pretrain import made_by, pretrained_vectors
+from mmrec.predict import TrainedRun, continue_ranker, write_sources, write_submission
 from mmrec.train import BatchLoader, Scores, World, from_first, process_group, score
 from mmrec.train.batch_size import settled_batch_size
 from mmrec.train.distributed import barrier, first_talks
@@ -42,10 +42,9 @@ EMBEDDING_WIDTH = 128
 # Ranks wait while the first makes data, an audit or files; torchrun ends all when one dies.
 PATIENCE = timedelta(days=7)
 WRITTEN = (
-    *("data", "packed", "audit", "encoder", "pretrained", "ranker"),
-    *("ranker_no_content", "batch_size.json", "diagnosis.json", "calibration.png"),
-    *("metrics.json", "custom_item_embeddings.parquet", "item_info.parquet"),
-    *("prediction.csv", "prediction.zip"),
+    *("data", "packed", "audit", "encoder", "pretrained", "ranker", "ranker_no_content"),
+    *("batch_size.json", "diagnosis.json", "calibration.png", "metrics.json", "item_info.parquet"),
+    *("custom_item_embeddings.parquet", "prediction.csv", "prediction.zip"),
 )
 
 
@@ -81,7 +80,7 @@ class Pipeline:
         if self.recipe.two_stage:
             with stage("pretrain"):
                 self.vectors = from_first(self.pretrain)
-                self.items = self.items.with_vectors(self.vectors)
+                self.items = self.items.with_vectors(self.vectors, made_by(out / "pretrained"))
                 self.recipe = self.recipe.with_ready_vectors()
         with stage("train"):
             pairs = read_pairs(self.data.valid, self.data.schema.clicks)
@@ -136,12 +135,12 @@ class Pipeline:
 
     def read_items(self) -> ItemTable:
         """Tags and frozen features: ready ones, else those of pictures and titles."""
-        args = self.args
-        features: Path | None = args.features or (None if args.model else self.data.features)
-        print(f"features: {'those of titles and pictures' if features is None else features}")
-        if features is None and self.data.item_feature is not None:
-            features = self.embed()
-        return ItemTable.read(self.data.item_info, self.data.schema.items, features)
+        found = None if self.args.model else self.data.features
+        self.features: Path | None = self.args.features or found
+        print(f"features: {self.features or 'those of titles and pictures'}")
+        if self.features is None and self.data.item_feature is not None:
+            self.features = self.embed()
+        return ItemTable.read(self.data.item_info, self.data.schema.items, self.features)
 
     def embed(self) -> Path:
         """Every cover and caption through frozen CLIP, each rank its share; resumable."""
@@ -153,29 +152,26 @@ class Pipeline:
             model, weights = from_first(lambda: tiny_clip(place, pairs, args.seed))
         how = {"device": args.device, "precision": args.clip_precision}
         encoder = OpenClipEncoder(model_name=model, pretrained=weights, **how)
-        report = embed_items(
-            encoder,
-            items=self.data.titles(),
-            images=self.data.images,
-            out=self.out / "features",
-            schema=self.data.schema.items,
-            workers=args.workers,
-            restart="changed" if args.restart else False,
-            **self.ranks,
-            barrier=barrier,
-            progress=not args.quiet,
-        )
-        print(report)
-        return self.out / "features"
+        data, out = self.data, self.out / "features"
+        files: Any = {"items": data.titles(), "images": data.images, "schema": data.schema.items}
+        files |= {"restart": "changed" if args.restart else False, "workers": args.workers}
+        ranks: Any = {**self.ranks, "barrier": barrier, "progress": not args.quiet}
+        print(embed_items(encoder, out=out, **files, **ranks))
+        return out
 
     def pretrain(self) -> torch.Tensor:
         """Train the fusion alone, from what train's histories hold together, without labels."""
         histories = self.data.histories("train", batch_size=1024, seed=self.args.seed)
-        return pretrained_vectors(self.recipe, self.items, histories, self.out / "pretrained")
+        old, new = (run and run / "pretrained" for run in (self.args.continue_from, self.out))
+        return pretrained_vectors(self.recipe, self.items, histories, new, start=old)
 
     def build(self, recipe: Recipe) -> Ranker:
-        """A ranker with fresh weights, the same on every rank."""
+        """A ranker with fresh weights or those of a former run, the same on every rank."""
         torch.manual_seed(self.args.seed)
+        if self.args.continue_from is not None and recipe == self.recipe:
+            told = (self.items, self.data, self.inputs)
+            ranker, self.inputs = continue_ranker(self.args.continue_from, *told, recipe=recipe)
+            return ranker
         return build_ranker(recipe, self.items, self.inputs)
 
     def batch_size(self) -> int:
@@ -193,6 +189,7 @@ class Pipeline:
         ranker, size = self.build(recipe), recipe.batch_size or 1
         train, valid = self.loader("train", batch_size=size, shuffle=True), self.loader("valid")
         described = describe(recipe, self.inputs)
+        from_first(lambda: write_sources(out, data=self.data.root, features=self.features))
         fit(ranker, train, valid, config=recipe.training, out=out, recipe=described)
         return ranker, score(ranker, valid, **self.how)
 
@@ -222,6 +219,7 @@ def parse() -> argparse.Namespace:
     add("--data", type=Path, help="a data set's folder (synthetic data)")
     add("--out", type=Path, default=Path("out"), help="where all results go (out)")
     add("--restart", action="store_true", help="from scratch instead of resuming")
+    add("--continue-from", type=Path, metavar="RUN", help="another --out, to train its ranker on")
     add("--model", help="open_clip model name or config .json (ViT-B-32)")
     add("--pretrained", help="its pretrained tag or weights file (openai)")
     add("--features", type=Path, help="ready feature parquet (DATA/features.parquet if there)")
@@ -237,6 +235,8 @@ def parse() -> argparse.Namespace:
         add(f"--no-{what}", action="store_true", help=f"leave the {what} out")
     add("--quiet", action="store_true", help="no progress bars")
     args = parser.parse_args()
+    if args.continue_from is not None:
+        TrainedRun.open(args.continue_from)
     columns = {"image": args.image_column, "text": args.text_column}
     args.columns = {name: column for name, column in columns.items() if column is not None}
     recipe = get_recipe(args.recipe).changed({"items.content_dim": EMBEDDING_WIDTH})

@@ -27,6 +27,7 @@ from mmrec.data.microlens import MICROLENS
 from mmrec.datasets.synthetic import SyntheticConfig, make_synthetic
 from mmrec.embed.tiny import TINY_CONFIG, make_model, save_model
 from mmrec.io.files import write_json
+from mmrec.predict.__main__ import main as predict_main
 from mmrec.train import load_checkpoint
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "microlens_1m.py"
@@ -288,3 +289,26 @@ def _set(table: pa.Table, column: str, row: int, value: int) -> pa.Table:
 def _all(table: pa.Table, column: str, value: int) -> pa.Table:
     values = pa.array([value] * table.num_rows)
     return table.set_column(table.column_names.index(column), column, values)
+
+
+def test_two_stages_predict_again_and_are_trained_on(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    out, more = tmp_path / "one", ["--set=items.pretrain_epochs=1", "--set=training.epochs=1"]
+    more += ["--no-audit", "--no-ablation", "--no-diagnosis"]
+
+    def go(main: Callable[[], None], *words: object) -> None:
+        monkeypatch.setattr(sys, "argv", ["here", *map(str, words)])
+        run(main)
+
+    example = import_module("microlens_1m").main
+    go(example, *command(source, out, *more)[2:])
+    go(predict_main, out, "--data", source / "data", "--out", tmp_path / "again", "--column", "p")
+    first, again = (pd.read_csv(place / "prediction.csv") for place in (out, tmp_path / "again"))
+    np.testing.assert_allclose(again["p"], first["Task1&2"], atol=1e-6)
+    go(example, *command(source, tmp_path / "two", *more, "--continue-from", str(out))[2:])
+    start = load_checkpoint(tmp_path / "two" / "ranker").recipe["inputs"]["start"]
+    assert start == load_checkpoint(out / "ranker").content["tensors"]["sha256"]
+    fusion = "pretrained/fusion.safetensors"
+    assert (tmp_path / "two" / fusion).read_bytes() == (out / fusion).read_bytes()

@@ -4,29 +4,30 @@ DATA/train.parquet valid.parquet test.parquet item_info.parquet    or in one fol
 DATA/schema.json                                                   the roles of their columns
 DATA/item_feature.parquet features.parquet item_images/<id>.jpg    optional
 
-Next: `batches.py` (columns to a `Batch`), `items.py` (the item table), `counts.py`.
+Next: `rows.py` (one file of rows), `batches.py` (columns to a `Batch`), `items.py` (the items),
+`counts.py`.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from mmrec.batch import Batch
-from mmrec.data.batches import ToBatch
-from mmrec.data.checks import ClickLog, check_clicks, read_row_ids
+from mmrec.data.checks import ClickLog, check_clicks
 from mmrec.data.items import check_features, check_item_info, check_titles, count_items
-from mmrec.data.microlens import MICROLENS, SUBMISSION
+from mmrec.data.microlens import MICROLENS
+from mmrec.data.rows import ClickRows, header
 from mmrec.errors import InputError
 from mmrec.io.parquet import Array
-from mmrec.schema import ABSENT, FILE, Schema
-from mmrec.stream.loader import Loader, make_loader
+from mmrec.schema import FILE, Schema
+from mmrec.stream.loader import Loader
 from mmrec.stream.stream import CoarseShuffle, ParquetStream
 
 SPLITS = ("train", "valid", "test")
@@ -142,42 +143,14 @@ class ClickData:
         out = repack(self.train, folder / "train", list_widths=widths, progress=True).out
         return replace(self, packed={**self.packed, "train": out})
 
-    def loader(
-        self,
-        split: str,
-        *,
-        batch_size: int = 2048,
-        shuffle: bool = False,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        workers: int = 0,
-        extra: Sequence[str] = (),
-        change: Callable[[Batch], Batch] | None = None,
-    ) -> Loader[Batch]:
-        """This rank's batches of one split, of `batch_size` rows over all ranks.
+    def of(self, split: str) -> ClickRows:
+        """The rows of one split; train's as they are packed."""
+        path = self.packed.get(split, getattr(self, split))
+        return ClickRows(path, self.schema, self.widths, self.rows[split], split != "test")
 
-        Args:
-            workers: processes that read; 0 = this one.
-            extra: more columns, which ride along in `Batch.extra`.
-            change: made to every batch.
-        """
-        collate = ToBatch.of(self.schema.clicks, self.widths, labelled=split != "test")
-        collate = collate.with_more(extra, change)
-        stream = ParquetStream(
-            self.packed.get(split, getattr(self, split)),
-            batch_size=batch_size,
-            columns=collate.columns,
-            list_widths={name: self.widths[name] for name in collate.lists},
-            pads=dict.fromkeys(collate.lists_of_categories, ABSENT),
-            missing=collate.numbers,
-            collate=collate,
-            shuffle=shuffle,
-            seed=seed,
-            rank=rank,
-            world_size=world_size,
-        )
-        return make_loader(stream, num_workers=workers, pin_memory=torch.cuda.is_available())
+    def loader(self, split: str, **how: Any) -> Loader[Batch]:
+        """This rank's batches of one split; see `ClickRows.loader`."""
+        return self.of(split).loader(**how)
 
     def places(self) -> dict[str, tuple[str, slice]]:
         """Column -> the field of a `Batch` that holds it, and where in its last dim."""
@@ -220,16 +193,11 @@ class ClickData:
     @property
     def header(self) -> tuple[str, tuple[str, ...]]:
         """What a prediction file calls its keys and, for each label, its probabilities."""
-        clicks = self.schema.clicks
-        columns = SUBMISSION if self.schema == MICROLENS else clicks.labels
-        return clicks.row_id or "row", columns
+        return header(self.schema)
 
     def row_ids(self, split: str = "test") -> Array:
         """(rows,) the key of every row, in file order: integers or strings."""
-        name = self.schema.clicks.row_id
-        if name is None:
-            return torch.arange(self.rows[split]).numpy()
-        return read_row_ids(getattr(self, split), name)
+        return replace(self.of(split), path=getattr(self, split)).row_ids()
 
 
 def _widest(logs: Iterable[ClickLog]) -> dict[str, int]:

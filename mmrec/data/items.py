@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmrec.data.checks import CATEGORIES, check_categories
+from mmrec.data.keys import Keys, read_origin
 from mmrec.errors import InputError
 from mmrec.io.parquet import (
     BOOLEAN,
     INTEGER,
     INTEGERS,
+    KEY,
     NUMBER,
     TEXT,
     VECTOR,
@@ -54,6 +56,9 @@ class ItemTable:
         has_image: (N,) bool.
         has_text: (N,) bool.
         widths: places that each categorical column takes.
+        keys: (N,) the items' own names, integers or strings, row 0 that of no item; None = the
+            schema names none.
+        origin: what made the vectors, where an embedding says so.
     """
 
     tags: Tensor
@@ -64,6 +69,8 @@ class ItemTable:
     has_image: Tensor
     has_text: Tensor
     widths: tuple[int, ...] = ()
+    keys: pa.Array | None = None
+    origin: Mapping[str, Any] | None = None
 
     @property
     def num_items(self) -> int:
@@ -86,11 +93,12 @@ class ItemTable:
         moved = {n: p.to(device) for n, p in parts.items() if isinstance(p, Tensor)}
         return replace(self, **{**parts, **moved})
 
-    def with_vectors(self, vectors: Tensor) -> ItemTable:
+    def with_vectors(self, vectors: Tensor, origin: Mapping[str, Any] | None = None) -> ItemTable:
         """The same items with vectors (N, D) that are ready, in the image's place; no text."""
         there = torch.arange(self.num_items) > 0
         return replace(
             self,
+            origin=origin,
             image=vectors.half(),
             has_image=there,
             text=torch.zeros(self.num_items, 1, dtype=torch.float16),
@@ -133,6 +141,8 @@ class ItemTable:
             categorical=torch.from_numpy(columns.categorical),
             numeric=torch.from_numpy(columns.numeric),
             widths=columns.widths,
+            keys=columns.keys,
+            origin=None if features is None else read_origin(Path(features)),
             image=torch.from_numpy(image.vectors),
             text=torch.from_numpy(text.vectors),
             has_image=torch.from_numpy(image.present),
@@ -241,12 +251,14 @@ class _Info:
     numeric: NDArray[np.float32]
     widths: tuple[int, ...]
     vectors: Content | None
+    keys: pa.Array | None
 
 
 def _kinds(schema: Items) -> dict[str, Kind]:
     """The columns that an item table must have, and what they hold."""
     kinds: dict[str, Kind] = {schema.id: INTEGER} | dict.fromkeys(schema.numeric, NUMBER)
     kinds |= dict.fromkeys((column.name for column in schema.categorical), CATEGORIES)
+    kinds |= {} if schema.key is None else {schema.key: KEY}
     return kinds | ({} if schema.tags is None else {schema.tags: INTEGERS})
 
 
@@ -259,6 +271,7 @@ def _read_info(path: Path, schema: Items) -> _Info:
     numeric = np.full((num_items, len(schema.numeric)), np.nan, dtype=np.float32)
     tags = _Lists(num_items, pad=0)
     categories = [_Lists(num_items, pad=ABSENT) for _ in schema.categorical]
+    keys = Keys()
     for columns in read_columns(source, [*kinds, *there]):
         items = columns[schema.id].numbers().astype(np.int64)
         if schema.tags is not None:
@@ -277,6 +290,8 @@ def _read_info(path: Path, schema: Items) -> _Info:
             numeric[items, place] = values
         for name in there:
             content.add(columns[name], items, items > 0)
+        if schema.key is not None:
+            keys.add(items, columns[schema.key])
     matrices = [lists.matrix() for lists in categories]
     return _Info(
         tags=tags.matrix(),
@@ -284,6 +299,7 @@ def _read_info(path: Path, schema: Items) -> _Info:
         numeric=numeric,
         widths=tuple(matrix.shape[1] for matrix in matrices),
         vectors=content if there else None,
+        keys=None if schema.key is None else keys.of_items(path, schema.key),
     )
 
 

@@ -17,8 +17,9 @@ from mmrec.data.microlens import MICROLENS
 from mmrec.embed.captions import Captions
 from mmrec.embed.encoder import Encoder
 from mmrec.embed.forward import Forward, torch_threads
+from mmrec.embed.growth import shard_rows
 from mmrec.embed.items import Catalogue, read_items
-from mmrec.embed.output import CONTACT, Restart, open_output, pending, shard_name
+from mmrec.embed.output import CONTACT, Restart, open_output, pending, read_ends, shard_name
 from mmrec.embed.pool import TASK_PICTURES, DecodePool, Task
 from mmrec.embed.preprocess import ReadOptions
 from mmrec.embed.report import EmbedReport, Seconds, gather
@@ -61,7 +62,8 @@ def embed_items(
 ) -> EmbedReport:
     """Embed every item's picture and caption into parquet shards under `out`.
 
-    Shards that are there are kept; what is missing is done. Columns: the
+    Shards that are there are kept; what is missing is done, also where items were added at the end
+    of the table. Columns: the
     schema's id, image and text vectors, has_image, has_text, status, note. An item whose picture
     is missing or unreadable falls back to its text alone: has_image is False, `status` says why.
 
@@ -132,13 +134,13 @@ def embed_items(
         encoder,
         table,
         folder=Path(out),
-        shard_size=shard_size,
         batch_size=batch_size or (256 if on_cuda else 64),
         dtype=DTYPES[dtype],
         strict=strict,
     )
-    with open_output(run.folder, identity, restart=restart, first=rank == 0):
+    with open_output(run.folder, identity, table.fingerprint, restart=restart, first=rank == 0):
         barrier()  # rank 0 has prepared the folder
+        run.rows = shard_rows(read_ends(run.folder), shard_size)
         missing = pending(run.folder, run.shards)
         barrier()  # every rank has seen the same folder; now it may change
         if mine := missing[rank::world_size]:
@@ -171,10 +173,10 @@ class _Run:
     encoder: Encoder
     table: Catalogue
     folder: Path
-    shard_size: int
     batch_size: int
     dtype: torch.dtype
     strict: bool
+    rows: list[range] = field(default_factory=list)
     seconds: Seconds = field(default_factory=Seconds)
     items: int = 0
     images: int = 0
@@ -183,12 +185,12 @@ class _Run:
     @property
     def shards(self) -> int:
         """How many there are in the end, of all ranks."""
-        return -(-len(self.table) // self.shard_size)
+        return len(self.rows)
 
     def make(self, mine: Sequence[int], pool: DecodePool, *, progress: bool) -> None:
         """Make the shards `mine`, in order."""
         tasks = (task for shard in mine for task in self._tasks(shard))
-        total = sum(len(self._rows(shard)) for shard in mine)
+        total = sum(len(self.rows[shard]) for shard in mine)
         bar = Progress(total=total, unit="item", desc="embed", shown=progress, smoothing=0.1)
         with bar, ThreadPoolExecutor(1, thread_name_prefix="shard-writer") as writer:
             writing: Future[None] | None = None
@@ -230,7 +232,7 @@ class _Run:
         )
 
     def _begin(self, index: int) -> Shard:
-        rows = self._rows(index)
+        rows = self.rows[index]
         return Shard(
             self.table,
             rows,
@@ -246,13 +248,9 @@ class _Run:
             seconds=self.seconds,
         )
 
-    def _rows(self, shard: int) -> range:
-        start = shard * self.shard_size
-        return range(start, min(start + self.shard_size, len(self.table)))
-
     def _tasks(self, shard: int) -> Iterator[Task]:
         """Each distinct caption once, then all pictures in order."""
-        rows = self._rows(shard)
+        rows = self.rows[shard]
         distinct = {caption for caption in self.table.captions[rows.start : rows.stop] if caption}
         # Short captions together: a batch of text is as wide as its longest caption.
         ordered = sorted(distinct, key=lambda caption: (len(caption), caption))

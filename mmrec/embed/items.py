@@ -46,8 +46,8 @@ class Catalogue:
         path: the items file.
         ids: (N,) int64, unique, at least 1.
         captions: N captions, "" where an item has no words.
-        titles: N titles, for the contact sheet.
-        words: a hash of all titles and tags, whatever the caption template.
+        titles: N titles, None where there is none.
+        tags: of each item, None where there are none.
         pictures: where they come from, "folder" (also when a column names files), "column" (of
             bytes in the items file) or "none".
         files: N paths of pictures, None where there is none or it does not come from a file.
@@ -59,8 +59,8 @@ class Catalogue:
     path: Path
     ids: np.ndarray[Any, np.dtype[np.int64]]
     captions: list[str]
-    titles: list[str]
-    words: str
+    titles: list[str | None]
+    tags: list[Any]
     pictures: str
     files: list[str | None]
     image_column: str | None
@@ -75,12 +75,16 @@ class Catalogue:
         """The status of an item that has none."""
         return NO_IMAGE_SOURCE if self.pictures == "none" else MISSING
 
-    def fingerprint(self) -> dict[str, Any]:
-        """Ids and their order, words, and where pictures come from."""
+    def fingerprint(self, count: int | None = None) -> dict[str, Any]:
+        """Ids and their order, words, and where pictures come from, of the first `count` items.
+
+        Words are titles and tags, whatever the caption template.
+        """
+        ids = self.ids[:count]
         return {
-            "count": len(self),
-            "ids": hashlib.sha256(self.ids.astype("<i8").tobytes()).hexdigest(),
-            "words": self.words,
+            "count": len(ids),
+            "ids": hashlib.sha256(ids.astype("<i8").tobytes()).hexdigest(),
+            "words": _hash(self.titles[:count], self.tags[:count]),
             "pictures": self.pictures,
         }
 
@@ -149,8 +153,8 @@ def read_items(
         path=path,
         ids=np.array(ids, dtype=np.int64),
         captions=[captions(title, tag) for title, tag in zip(titles, tags, strict=True)],
-        titles=[title or "" for title in titles],
-        words=_hash(titles, tags),
+        titles=titles,
+        tags=tags,
         pictures=pictures,
         files=files,
         image_column=image_column if pictures == "column" else None,

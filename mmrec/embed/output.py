@@ -1,6 +1,7 @@
 """The output folder: whole shards, and a record of what they were made from.
 
-    OUT/part-00000-of-00023.parquet …   features of items 0..4095, 4096..8191, …, in file order
+    OUT/part-00000-of-00023.parquet …   features of items 0..4095, 4096..8191, …, in file order;
+                                        items that were added later begin a shard of their own
     OUT/_identity.json                   encoder, weights, captions, items: must stay equal
     OUT/_report.json  OUT/_contact.png    written last
 
@@ -21,12 +22,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mmrec.embed.growth import (
+    ENDS,
+    Fingerprint,
+    ends_of,
+    has_grown,
+    shard_rows,
+    without_ends,
+)
 from mmrec.errors import InputError
-from mmrec.io.files import replacing
-from mmrec.io.identity import as_json, bind_identity
+from mmrec.io.files import replacing, write_json
+from mmrec.io.identity import EMBEDDED, as_json, bind_identity, require_same
 from mmrec.schema import Items
 
-IDENTITY = "_identity.json"
 REPORT = "_report.json"
 CONTACT = "_contact.png"
 _LOCK = ".lock"
@@ -119,12 +127,14 @@ def read_shard(path: Path, *places: int) -> pa.Table:
 
 @contextmanager
 def open_output(
-    out: Path, identity: dict[str, Any], *, restart: Restart, first: bool
+    out: Path, identity: dict[str, Any], items: Fingerprint, *, restart: Restart, first: bool
 ) -> Iterator[None]:
     """Prepare `out` for writing; held until the block ends.
 
     Args:
-        identity: JSON-able; what the shards are made from.
+        identity: JSON-able; what the shards are made from. Where only items were added at the end
+            of the table, the shards that are there stay.
+        items: fingerprint of the first so many items.
         restart: remove what an earlier run left instead of resuming it; "changed" only where it
             was made from something else.
         first: this is rank 0, which alone changes the folder here.
@@ -146,33 +156,59 @@ def open_output(
                 fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except (BlockingIOError, PermissionError):
                 raise InputError(f"another run is writing to {out}") from None
-            _prepare(out, identity, restart=restart)
+            _prepare(out, as_json(identity), items, restart=restart)
         yield
     finally:
         if lock is not None:
             os.close(lock)
 
 
-def _prepare(out: Path, identity: dict[str, Any], *, restart: Restart) -> None:
+def read_ends(out: Path) -> list[int]:
+    """How many items there were after each growth, in an output that was opened."""
+    return ends_of(json.loads((out / EMBEDDED).read_text()))
+
+
+def _prepare(out: Path, identity: dict[str, Any], items: Fingerprint, *, restart: Restart) -> None:
     for stale in out.glob(".*.tmp"):  # left by kill -9; the lock says that nobody writes them
         stale.unlink()
-    old = out / IDENTITY
-    if restart is True or (restart == "changed" and not _made_alike(old, identity)):
+    old = out / EMBEDDED
+    stored = _stored(old)
+    grown = stored is not None and has_grown(stored, identity, items)
+    alike = stored is not None and without_ends(stored) == identity
+    if restart is True or (restart == "changed" and not (alike or grown)):
         # The identity goes first: shards without one are refused, never taken for new ones.
         for path in (old, *shard_paths(out), out / REPORT, out / CONTACT):
             path.unlink(missing_ok=True)
+        stored, grown = None, False
     if shard_paths(out) and not old.exists():
         raise InputError(
-            f"{out} holds shards but no {IDENTITY} to say what they were made from; {_REMEDY}"
+            f"{out} holds shards but no {EMBEDDED} to say what they were made from; {_REMEDY}"
         )
-    bind_identity(old, identity, remedy=_REMEDY)
+    ends = ends_of(identity if stored is None else stored)
+    if grown:
+        ends.append(identity["items"]["count"])
+    elif stored is not None:
+        require_same(without_ends(stored), identity, where=out, remedy=_REMEDY)
+    else:
+        bind_identity(old, identity | {ENDS: ends}, remedy=_REMEDY)
+    write_json(old, identity | {ENDS: ends})
+    _rename(out, len(shard_rows(ends, identity["shard_size"])))
 
 
-def _made_alike(path: Path, identity: dict[str, Any]) -> bool:
+def _rename(out: Path, count: int) -> None:
+    """Shards are called by how many there are; their number stays."""
+    for path in shard_paths(out):
+        name = shard_name(int(path.name.split("-")[1]), count)
+        if path.name != name:
+            path.rename(out / name)
+
+
+def _stored(path: Path) -> dict[str, Any] | None:
     try:
-        return bool(json.loads(path.read_text()) == as_json(identity))
+        found = json.loads(path.read_text())
     except (OSError, ValueError):
-        return False
+        return None
+    return found if isinstance(found, dict) and isinstance(found.get("items"), dict) else None
 
 
 def _fixed_lists(vectors: Vectors) -> pa.FixedSizeListArray:

@@ -84,7 +84,9 @@ def draw_sheet(
             row = place.get(int(ids[index]))
             _paste(sheet, draw, thumbnail(items, row, max_pixels), left, top)
             value = "" if column == 0 else f"{similarity[line, column - 1]:.2f} "
-            _write(draw, left, top + _TILE, value + ("" if row is None else items.titles[row]))
+            _write(
+                draw, left, top + _TILE, value + ("" if row is None else items.titles[row] or "")
+            )
             if column == 0:
                 draw.rectangle((left, top, left + _TILE - 1, top + _TILE - 1), outline="red")
     with replacing(png) as temporary:

@@ -7,6 +7,7 @@ from typing import Any
 from mmrec.errors import InputError
 from mmrec.io.files import write_json
 
+EMBEDDED = "_identity.json"  # in a folder of embedded features: what they were made by
 _SHOWN = 3  # differences spelled out
 
 

@@ -2,8 +2,9 @@
 
 Read `ranker.py` first, then `recipe.py` (all sizes as plain data), `recipes.py` (the named ones),
 `inputs.py` (what a ranker is told of its data) and `build.py` (names become modules). `parts.py`
-holds three small parts, `sketch.py` tells features apart, `pretrain.py` trains a fusion before
-there is a ranker.
+holds three small parts, `pretrain.py` trains a fusion before there is a ranker. What happens when
+the catalogue changes: `catalogue.py` (which items, by their keys; `sketch.py` tells their features
+apart), `carry.py` (rows of tables move) and `restore.py` (a ranker to score or to be trained on).
 """
 
 from mmrec.models.build import (

@@ -1,6 +1,7 @@
 """From a recipe to a ranker: names become modules here, and nowhere deeper."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -8,11 +9,11 @@ from torch import Tensor
 
 from mmrec.errors import require
 from mmrec.io.plain import from_plain
+from mmrec.models.catalogue import Catalogue
 from mmrec.models.inputs import Inputs, ItemTableLike, Numbers
 from mmrec.models.parts import ContentAlignment, HistoryFeatures, Wide
 from mmrec.models.ranker import Ranker
 from mmrec.models.recipe import HistoryRecipe, InteractionRecipe, Recipe
-from mmrec.models.sketch import alike, sketch
 from mmrec.nn.categorical import CategoricalEncoder, Vocabulary
 from mmrec.nn.cross import CrossNetLowRank, CrossNetMix, CrossNetV2
 from mmrec.nn.fusion import FUSIONS
@@ -134,6 +135,7 @@ def build_ranker(
         alignment=alignment,
         newest=history.newest,
         deduplicate=speed.deduplicate,
+        catalogue=inputs.catalogue,
     )
 
 
@@ -172,7 +174,7 @@ def build_items(
         fusion=fusion,
         unknown=unknown,
         id_dropout=own.id_dropout if unknown else 0.0,
-        known=inputs.known_items if unknown else None,
+        known=inputs.known_items,
         modality_dropout=own.modality_dropout,
         standardize=own.standardize,
         estimate=estimate,
@@ -211,10 +213,12 @@ def rebuild(
     *,
     known_users: Tensor | None,
     widths: Mapping[str, int] | None = None,
+    catalogue: Catalogue | None = None,
 ) -> Ranker:
     """A ranker from `describe`, whose weights are still to be loaded.
 
     Args:
+        catalogue: of `items`; see `mmrec.models.restore`, which moves the weights to it.
         widths: list column of the clicks -> its longest list, where it is not that of training.
 
     Raises:
@@ -227,12 +231,7 @@ def rebuild(
     inputs = Inputs.restored(
         described["inputs"], known_users=known_users, widths=widths, item_widths=items.widths
     )
-    trained = described["inputs"].get("features")
-    require(
-        recipe.items.fusion is None or trained is None or alike(trained, sketch(items)),
-        "the items' vectors are not those that the ranker was trained on: give the features of the "
-        "same encoder (of a two-stage run, its fused vectors)",
-    )
+    inputs = replace(inputs, catalogue=catalogue)
     return build_ranker(recipe, items, inputs, estimate=False)
 
 

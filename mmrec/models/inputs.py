@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmrec.models.sketch import HasFeatures, sketch
+from mmrec.models.catalogue import Catalogue, CatalogueLike
+from mmrec.models.sketch import HasFeatures
 from mmrec.nn.categorical import Vocabulary
 from mmrec.schema import ABSENT, Categorical, Schema
 
@@ -31,6 +32,16 @@ class ItemTableLike(HasFeatures, Protocol):
     def widths(self) -> tuple[int, ...]: ...
     @property
     def num_tags(self) -> int: ...
+
+
+class OriginalItems(ItemTableLike, CatalogueLike, Protocol):
+    """An item table as it was read: with keys, and what its features were made by."""
+
+    @property
+    def origin(self) -> Mapping[str, Any] | None: ...
+    def with_vectors(
+        self, vectors: Tensor, origin: Mapping[str, Any] | None = None
+    ) -> OriginalItems: ...
 
 
 class DataLike(Protocol):
@@ -71,7 +82,9 @@ class Inputs:
         categorical, numeric: of the row.
         history_categorical, history_numeric: of each history item.
         item_categorical, item_numeric: of an item.
-        features: a sketch of the items' vectors (`mmrec.models.sketch`); None = not known.
+        features: what the items' vectors were made by, where an embedding says so.
+        catalogue: which items there are; None = ids are all that is known of them.
+        start: digest of the checkpoint whose training goes on; None = from scratch.
         known_users: user ids of train; None = users are told apart by their histories alone.
         known_items: (N,) bool, items that train shows; None = all.
     """
@@ -84,7 +97,9 @@ class Inputs:
     history_numeric: Numbers = Numbers()
     item_categorical: tuple[Vocabulary, ...] = ()
     item_numeric: Numbers = Numbers()
-    features: list[list[float | None]] | None = None
+    features: Mapping[str, Any] | None = None
+    catalogue: Catalogue | None = None
+    start: str | None = None
     known_users: Tensor | None = None
     known_items: Tensor | None = None
 
@@ -93,7 +108,7 @@ class Inputs:
         cls,
         data: DataLike,
         counts: CountsLike,
-        items: ItemTableLike,
+        items: OriginalItems,
         *,
         known_users: Tensor | None = None,
     ) -> Inputs:
@@ -130,7 +145,8 @@ class Inputs:
             history_numeric=numbers(clicks.history_numeric),
             item_categorical=_of_items(schema.items.categorical, items, known),
             item_numeric=_moments(items.numeric[known]),
-            features=sketch(items),
+            features=items.origin,
+            catalogue=Catalogue.of(items, known),
             known_users=known_users,
             known_items=known,
         )
@@ -141,6 +157,8 @@ class Inputs:
             "schema": None if self.schema is None else self.schema.to_dict(),
             "tasks": list(self.tasks),
             "features": self.features,
+            "catalogue": None if self.catalogue is None else self.catalogue.digest(),
+            "start": self.start,
             "numeric": [
                 len(self.numeric.mean),
                 len(self.history_numeric.mean),

@@ -46,6 +46,10 @@ class Wide(nn.Module):
         """The embeddings that hold a row an item (see `mmrec.analysis.HasItemTables`)."""
         return [self.item]
 
+    def user_tables(self) -> list[nn.Embedding]:
+        """The embeddings that hold a row a user, the first for those that are not known."""
+        return [] if self.user is None else [self.user]
+
     def forward(self, target: Tensor, place: Tensor | None = None) -> Tensor:
         bias = cast(Tensor, self.item(target))
         if self.user is not None:

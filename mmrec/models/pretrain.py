@@ -7,20 +7,27 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from shutil import copyfile
+from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mmrec.errors import InputError, require
 from mmrec.io.files import replacing, write_json
+from mmrec.io.hashing import sha256_of
 from mmrec.io.identity import require_same
 from mmrec.models.build import build_items
-from mmrec.models.inputs import ItemTableLike
+from mmrec.models.catalogue import CHANGED, PREFIX, Catalogue
+from mmrec.models.inputs import OriginalItems
 from mmrec.models.recipe import Recipe
+from mmrec.models.restore import Former, place
 from mmrec.nn.item_encoder import ItemEncoder
 from mmrec.nn.losses import info_nce
+
+DONE, FUSION = "done.json", "fusion.safetensors"
 
 
 @dataclass(frozen=True)
@@ -100,29 +107,41 @@ def pretrain_fusion(
 
 
 def pretrained_vectors(
-    recipe: Recipe, items: ItemTableLike, histories: Iterable[Tensor], folder: Path
+    recipe: Recipe,
+    items: OriginalItems,
+    histories: Iterable[Tensor],
+    folder: Path,
+    *,
+    start: Path | None = None,
 ) -> Tensor:
     """The first stage of two: (N, content_dim) fused vectors, of a fusion trained for itself.
 
-    Left in `folder`; the same call again reads them from there.
+    The fusion is left in `folder`; the same call again takes it from there.
+
+    Args:
+        start: the folder of another run's first stage, whose fusion is taken as it is, so that the
+            ranker of that run can be trained on. None = a new one is trained.
 
     Raises:
-        InputError: `folder` holds vectors of another fusion, or see `pretrain_fusion`.
+        InputError: `folder` holds another fusion or one of other features, or see
+            `pretrain_fusion`.
     """
-    path, done = folder / "vectors.safetensors", folder / "done.json"
     alone = recipe.changed(
         {"items.id_dim": 0, "items.tag_dim": 0, "items.categorical_dim": 0, "items.numeric": None}
     )
     seed = recipe.training.seed
-    said = {"items": alone.binding()["items"], "seed": seed}
-    if done.exists():
-        stored = json.loads(done.read_text())
+    said = {"recipe": alone.binding(), "seed": seed}
+    if start is not None and not (folder / DONE).exists():
+        _take_over(start, folder)
+    if (folder / DONE).exists():
+        stored = json.loads((folder / DONE).read_text())
+        stored = {name: stored[name] for name in said}
         require_same(stored, said, where=folder, remedy="use --restart or another folder")
-        return load_file(path)["vectors"]
+        return fused_vectors(folder, items)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = build_items(alone, items)
-    encoder.to("cuda" if recipe.training.device != "cpu" and torch.cuda.is_available() else "cpu")
+    encoder.to(_device(recipe))
     epochs = recipe.items.pretrain_epochs
     result = pretrain_fusion(encoder, histories, epochs=epochs, seed=seed)
     print(
@@ -130,12 +149,71 @@ def pretrained_vectors(
         f"{result.together[0]:.3f} -> {result.together[-1]:.3f}, of image and text "
         f"{result.modalities[0]:.3f} -> {result.modalities[-1]:.3f}"
     )
-    vectors = encoder.content_table()
+    catalogue = Catalogue.of(items).named_buffers(prefix=PREFIX.removesuffix("."))
+    state = {name: value.detach().cpu() for name, value in encoder.state_dict().items()}
     folder.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        save_file({"vectors": vectors}, temporary)
-    write_json(done, said)
-    return vectors
+    with replacing(folder / FUSION) as temporary:
+        save_file(state | dict(catalogue), temporary)
+    inputs = {"features": items.origin}
+    write_json(folder / DONE, {**said, "inputs": inputs, "device": _device(recipe)})
+    return encoder.content_table()
+
+
+def _take_over(start: Path, folder: Path) -> None:
+    """Copy a first stage, what commits it last."""
+    require((start / DONE).exists(), f"there is no pretrained fusion in {start}")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (FUSION, DONE):
+        with replacing(folder / name) as temporary:
+            copyfile(start / name, temporary)
+
+
+def _device(recipe: Recipe) -> str:
+    wanted = recipe.training.device != "cpu" and torch.cuda.is_available()
+    return "cuda" if wanted else "cpu"
+
+
+def fused_vectors(folder: Path, items: OriginalItems) -> Tensor:
+    """(N, content_dim): the items at hand through the fusion that `pretrained_vectors` left.
+
+    Raises:
+        InputError: there is none, or the items' features are not those that it was trained on.
+    """
+    try:
+        stored = json.loads((folder / DONE).read_text())
+        state = load_file(folder / FUSION)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise InputError(f"there is no pretrained fusion in {folder}: {error}") from None
+    former = Former(stored, state)
+    place(former, items)
+    encoder = build_items(former.recipe, items, estimate=False)
+    encoder.load_state_dict({k: v for k, v in state.items() if not k.startswith(PREFIX)})
+    encoder.to(stored["device"] if torch.cuda.is_available() else "cpu")
+    return encoder.content_table()
+
+
+def made_by(folder: Path) -> dict[str, Any]:
+    """What is said of vectors that the fusion in `folder` made, as an item table's `origin`."""
+    return {"fused in": folder.name, "fusion": sha256_of(str(folder / FUSION))}
+
+
+def fused_again(former: Former, items: OriginalItems, beside: Path) -> OriginalItems:
+    """The items with the vectors that the ranker reads, where a first stage made these.
+
+    Args:
+        beside: the folder that holds that of the first stage.
+    """
+    made, known = former.described["inputs"].get("features") or {}, former.catalogue
+    if "fusion" not in made or known is None or items.origin == made:
+        return items
+    here = Catalogue.of(items)
+    places = here.places_in(known)
+    if here.shows(known, places) and here.share_of_other_vectors(known, places) <= CHANGED:
+        return items  # its fused vectors, ready
+    folder = beside / made["fused in"]
+    if not (folder / FUSION).exists() or sha256_of(str(folder / FUSION)) != made["fusion"]:
+        return items  # refused, or taken, by what they are
+    return items.with_vectors(fused_vectors(folder, items), origin=made)
 
 
 def neighbours(history: Tensor, *, window: int, generator: torch.Generator) -> Tensor:

@@ -4,7 +4,7 @@ B rows, L history, D item width, T tasks.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -48,14 +48,21 @@ class Ranker(nn.Module):
         deduplicate: encode each item of a batch once, and leave out columns that are padding in
             every row. None = on the CPU; on CUDA it waits for the device, so there the whole item
             table is encoded instead where that is fewer rows.
+        catalogue: which items the rows of the tables are; it only travels in the state.
 
     Attributes:
         auxiliary: in training with `alignment`, the weighted loss (a scalar) that the last forward
             adds to that of the clicks; else None.
         KNOWN_USERS: name of the known users in the model's state.
+        ENCODERS: role -> name of the module that encodes its categories, where it is read.
     """
 
     KNOWN_USERS = "user_index.known"
+    ENCODERS: ClassVar[dict[str, str]] = {
+        "categorical": "categorical",
+        "history_categorical": "history_features.categorical",
+        "item_categorical": "items.categorical",
+    }
 
     auxiliary: Tensor | None
 
@@ -77,8 +84,10 @@ class Ranker(nn.Module):
         alignment: ContentAlignment | None = None,
         newest: int | None = None,
         deduplicate: bool | None = None,
+        catalogue: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        self.catalogue = catalogue
         positive(newest=1 if newest is None else newest, tasks=len(tasks))
         require(
             users is None or user_index is not None, "vectors of users need a user_index, got none"

@@ -1,12 +1,13 @@
-"""A few numbers that tell an item table's features from others of the same width."""
+"""A number a vector of an item table, which tells its features from others of their width."""
 
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-MOST = 64  # items: the 1st, 2nd, 5th, 10th, …, the same ones when a catalogue grows
-CLOSE = 0.05  # the same encoder on another machine is closer, other features are not
+ABSENT = 2.0  # no cosine: stands where an item has no vector
+CLOSE = 0.05  # of the spread: the same encoder on another machine is closer, others are not
+_ROWS = 4096  # as many as stay in the cache
 
 
 class HasFeatures(Protocol):
@@ -22,28 +23,33 @@ class HasFeatures(Protocol):
     def has_text(self) -> Tensor: ...
 
 
-def sketch(items: HasFeatures) -> list[list[float | None]]:
-    """Of image and text, the cosine of each chosen item's vector with a fixed direction.
+def sketch(items: HasFeatures) -> Tensor:
+    """(N, 2): of each item's image and text the cosine with a fixed direction, 2 where none is.
 
-    None where an item has no vector. A direction depends on the width alone.
+    A direction depends on the width alone.
     """
-    chosen = torch.arange(MOST).square() + 1
-    chosen = chosen[chosen < len(items.image)]
     found = []
     for vectors, there in ((items.image, items.has_image), (items.text, items.has_text)):
         generator = torch.Generator().manual_seed(vectors.shape[1])
         direction = torch.randn(vectors.shape[1], generator=generator)
-        cosine = torch.cosine_similarity(vectors[chosen].float(), direction, dim=1)
-        values = zip(cosine.tolist(), there[chosen].tolist(), strict=True)
-        found.append([round(value, 6) if present else None for value, present in values])
-    return found
+        direction = direction / torch.linalg.vector_norm(direction)
+        cosine = torch.cat([_cosine(part, direction) for part in torch.split(vectors.cpu(), _ROWS)])
+        found.append(torch.where(there.cpu(), cosine, ABSENT))
+    return torch.stack(found, dim=1)
 
 
-def alike(one: list[list[float | None]], other: list[list[float | None]]) -> bool:
-    """Whether two sketches are of the same features, up to rounding."""
-    pairs = [pair for a, b in zip(one, other, strict=True) for pair in zip(a, b, strict=False)]
-    if any((a is None) != (b is None) for a, b in pairs):
-        return False
-    both = Tensor([pair for pair in pairs if None not in pair]).reshape(-1, 2)
-    spread = both[:, 0].std() if len(both) > 1 else torch.tensor(1.0)
-    return bool(((both[:, 0] - both[:, 1]).abs() <= CLOSE * spread.clamp(min=1e-6)).all())
+def _cosine(vectors: Tensor, unit: Tensor) -> Tensor:
+    vectors = vectors.float()
+    cosine: Tensor = vectors @ unit / torch.linalg.vector_norm(vectors, dim=1).clamp(min=1e-12)
+    return cosine
+
+
+def share_unlike(one: Tensor, other: Tensor) -> float:
+    """Of two sketches (N, 2) of the same items: the share of items whose vectors are others."""
+    unlike = torch.zeros(len(one), dtype=torch.bool)
+    for a, b in zip(one.double().unbind(1), other.double().unbind(1), strict=True):
+        there = a != ABSENT
+        spread = a[there].std() if int(there.sum()) > 1 else torch.tensor(1.0)
+        near = (a - b).abs() <= CLOSE * spread.clamp(min=1e-6)
+        unlike |= (there != (b != ABSENT)) | ~near
+    return float(unlike.float().mean()) if len(one) else 0.0

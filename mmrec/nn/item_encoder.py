@@ -33,12 +33,14 @@ class ItemEncoder(nn.Module):
         id_dropout: in training, the chance that an item's id is replaced by that vector, so that
             content learns to speak for items never seen. Needs `unknown`.
         known: (N,) bool, the items that training shows. All others always use that vector, never
-            the random one they started with. None = all are known. Needs `unknown`.
+            the random one they started with, where there is `unknown`. None = all are known.
+            Moments and estimates are of these, and tags of no such item start at zero.
         modality_dropout: in training, the chance that an item loses one of two present modalities
             (image or text, evenly), so that the model does not break where one is missing.
         standardize: features become (x - mean) / std, both per dimension over the present rows.
         estimate: a fusion that is estimated rather than trained (principal components, codes) and
-            is not yet, is estimated on all items. False where a checkpoint brings the estimate.
+            is not yet, is estimated on the known items. False where a checkpoint brings the
+            estimate.
 
     The features are no part of a checkpoint (the data holds them); mean, std and `known` are.
     """
@@ -73,8 +75,8 @@ class ItemEncoder(nn.Module):
         _check_tables(2, len(tags), tags=tags, image=image, text=text)
         _check_tables(1, len(tags), has_image=has_image, has_text=has_text, known=known)
         require(
-            (unknown and id_dim) or (id_dropout == 0 and known is None),
-            "id_dropout and known need unknown=True and an id_dim of at least 1",
+            (unknown and id_dim) or id_dropout == 0,
+            "items that lose their id need unknown=True and an id_dim of at least 1",
         )
         self.num_items = len(tags)
         self.id_dropout, self.modality_dropout = id_dropout, modality_dropout
@@ -94,14 +96,13 @@ class ItemEncoder(nn.Module):
         self.has_text = nn.Buffer(has_text.cpu().clone(), persistent=False)
         self.image = nn.Buffer(image.cpu().to(torch.float16), persistent=False)
         self.text = nn.Buffer(text.cpu().to(torch.float16), persistent=False)
-        self.image_moments = nn.Buffer(_moments(self.image, self.has_image, standardize))
-        self.text_moments = nn.Buffer(_moments(self.text, self.has_text, standardize))
+        shown = torch.ones(len(tags), dtype=torch.bool) if known is None else known.cpu()
+        self.image_moments = nn.Buffer(_moments(self.image, self.has_image & shown, standardize))
+        self.text_moments = nn.Buffer(_moments(self.text, self.has_text & shown, standardize))
 
         self.ids = nn.Embedding(self.num_items, id_dim, padding_idx=0) if id_dim else None
         self.unknown = nn.Parameter(torch.randn(id_dim) * EMBEDDING_STD) if unknown else None
-        if unknown and known is None:
-            known = torch.ones(self.num_items, dtype=torch.bool)
-        self.known = None if known is None else nn.Buffer(known.cpu().clone())
+        self.known = nn.Buffer(shown.clone()) if unknown else None
         size = int(tags.max()) + 1 if num_tags is None else num_tags
         self.tag = (
             nn.EmbeddingBag(max(size, 1), tag_dim, mode="mean", padding_idx=0) if tag_dim else None
@@ -111,14 +112,28 @@ class ItemEncoder(nn.Module):
                 nn.init.normal_(embedding.weight, std=EMBEDDING_STD)
                 with torch.no_grad():
                     embedding.weight[0].zero_()
+        if self.tag is not None:
+            unseen = torch.ones(len(self.tag.weight), dtype=torch.bool)
+            unseen[self.tags[shown].flatten()] = False
+            with torch.no_grad():
+                self.tag.weight[unseen] = 0
         # Registered last, so that content comes last in the vector and in the parameter order.
         self.fusion = cast("nn.Module | None", fusion)
         if estimate and isinstance(fusion, EstimatedFusion) and not fusion.estimated:
-            fusion.estimate(*self.features(torch.arange(1, self.num_items)))
+            rows = shown.nonzero().flatten()
+            fusion.estimate(*self.features(rows[rows > 0]))
 
     def item_tables(self) -> list[nn.Embedding]:
         """The embeddings that hold a row an item (see `mmrec.analysis.HasItemTables`)."""
         return [] if self.ids is None else [self.ids]
+
+    def item_starts(self) -> list[nn.Parameter | None]:
+        """For each of `item_tables`, the vector of items without a row of their own; None = 0."""
+        return [] if self.ids is None else [self.unknown]
+
+    def tag_tables(self) -> list[nn.EmbeddingBag]:
+        """The embeddings that hold a row a tag."""
+        return [] if self.tag is None else [self.tag]
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (...) int64 -> (..., out_dim).

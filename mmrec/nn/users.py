@@ -59,6 +59,10 @@ class UserEncoder(nn.Module):
         self.table = nn.Embedding(num_users + 1, dim)
         nn.init.normal_(self.table.weight, std=EMBEDDING_STD)
 
+    def user_tables(self) -> list[nn.Embedding]:
+        """The embeddings that hold a row a user, the first for those that are not known."""
+        return [self.table]
+
     def forward(self, place: Tensor) -> Tensor:
         if self.training and self.dropout > 0:
             kept = torch.rand(place.shape, device=place.device) >= self.dropout

@@ -1,8 +1,9 @@
 """From a model to the prediction file: every row once, in the order of the test rows.
 
     python -m mmrec.predict RUN --data DIR --out DIR
+    python -m mmrec.predict RUN --rows ROWS.parquet --items ITEMS.parquet --out DIR
 
-needs nothing of the training but its checkpoint: the recipe is inside.
+needs nothing of the training but its checkpoint: the recipe is inside. `load.py` reads it.
 """
 
 import csv
@@ -19,17 +20,21 @@ from torch import nn
 
 from mmrec.errors import InputError, require
 from mmrec.io.files import replacing
-from mmrec.io.identity import require_same
 from mmrec.io.parquet import first_repeat
-from mmrec.io.plain import to_plain
 from mmrec.io.progress import Progress
-from mmrec.models import Ranker, rebuild
-from mmrec.models.inputs import DataLike, ItemTableLike
-from mmrec.schema import Schema
+from mmrec.predict.load import TrainedRun, continue_ranker, load_ranker, write_sources
 from mmrec.train.distributed import current_world
 from mmrec.train.evaluate import score
 from mmrec.train.loaders import BatchLoader
-from mmrec.train.state.checkpoint import load_checkpoint, load_weights
+
+__all__ = [
+    "TrainedRun",
+    "continue_ranker",
+    "load_ranker",
+    "predict",
+    "write_sources",
+    "write_submission",
+]
 
 CSV_NAME, ZIP_NAME = "prediction.csv", "prediction.zip"
 
@@ -130,43 +135,3 @@ def _write_zip(path: Path, content: bytes) -> None:
     entry.compress_type = zipfile.ZIP_DEFLATED
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(entry, content, compresslevel=6)
-
-
-def load_ranker(path: Path, items: ItemTableLike, data: DataLike | None = None) -> Ranker:
-    """The best ranker of a training run, from its checkpoint alone.
-
-    Args:
-        path: `out` of `fit`, its directory of checkpoints, or one checkpoint's JSON file. Its
-            recipe must be `mmrec.models.describe`'s.
-        items: the item table, which is no part of a checkpoint.
-        data: what will be predicted; its columns must be those that the ranker was trained on.
-
-    Raises:
-        InputError: no checkpoint, no such recipe in it, another item table or another schema.
-    """
-    checkpoint = load_checkpoint(path)
-    known = checkpoint.part("model").get(Ranker.KNOWN_USERS)
-    try:
-        widths = None if data is None else data.widths
-        ranker = rebuild(checkpoint.recipe, items, known_users=known, widths=widths)
-    except InputError as error:
-        raise InputError(f"{checkpoint.path} makes no ranker here: {error}") from error
-    trained = checkpoint.recipe["inputs"]["schema"]
-    if data is not None and trained is not None:
-        require_same(
-            _read_by_a_ranker(Schema.from_dict(trained)),
-            _read_by_a_ranker(data.schema),
-            where=checkpoint.path,
-            remedy="predict with the columns that it was trained on",
-        )
-    load_weights(ranker, checkpoint)
-    return ranker
-
-
-def _read_by_a_ranker(schema: Schema) -> dict[str, Any]:
-    """The columns whose place in a batch or in the item table means something to a ranker."""
-    clicks, items = to_plain(schema.clicks), to_plain(schema.items)
-    roles = ["history", "target", "user", "labels", "categorical", "numeric"]
-    roles += ["history_categorical", "history_numeric"]
-    found = {name: clicks[name] for name in roles}
-    return found | {f"items.{name}": items[name] for name in ("tags", "categorical", "numeric")}

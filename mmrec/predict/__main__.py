@@ -1,12 +1,15 @@
 """`python -m mmrec.predict`: a trained ranker's prediction file, from its checkpoint alone."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
-from mmrec.cli import run
+from mmrec.cli import run as run_command
 from mmrec.data.clicks import ClickData
 from mmrec.data.items import ItemTable
-from mmrec.predict import load_ranker, predict, write_submission
+from mmrec.data.rows import ClickRows, header
+from mmrec.errors import InputError, require
+from mmrec.predict import TrainedRun, predict, write_submission
 from mmrec.train.distributed import process_group
 
 
@@ -14,13 +17,11 @@ def main() -> None:
     """Predict one split of a data set and write the submission."""
     given = _parse()
     with process_group(given.device) as world:
-        data = ClickData.open(given.data)
-        clicks, features = data.schema.clicks, given.features or data.features
-        items = ItemTable.read(data.item_info, data.schema.items, features)
-        rows, probability = predict(
-            load_ranker(given.run, items, data),
-            data.loader(
-                given.split,
+        run = TrainedRun.open(given.run)
+        rows, items = (_of_a_file if given.data is None else _of_a_data_set)(run, given)
+        numbers, probability = predict(
+            run.ranker(items, rows),
+            rows.loader(
                 batch_size=given.batch_size,
                 rank=world.rank,
                 world_size=world.size,
@@ -28,19 +29,44 @@ def main() -> None:
             ),
             device=given.device,
             precision=given.precision,
-            num_rows=data.rows[given.split],
+            num_rows=rows.num_rows,
             progress=world.is_first,
         )
         if world.is_first:
-            keyed = given.split == "test" and clicks.row_id is not None
+            key, columns = header(rows.schema)
             written = write_submission(
-                data.row_ids(given.split) if keyed else rows,
+                numbers if rows.labelled else rows.row_ids(),
                 probability,
                 given.out,
-                id_column=data.header[0],
-                columns=given.column or data.header[1],
+                id_column=key,
+                columns=given.column or columns,
             )
             print(*written, sep="\n")
+
+
+def _of_a_data_set(run: TrainedRun, given: argparse.Namespace) -> tuple[ClickRows, ItemTable]:
+    """One split of `--data`, and its items."""
+    data = ClickData.open(given.data).with_modalities(_columns(run, given))
+    features = given.features or run.features_of(data.root) or data.features
+    return data.of(given.split), ItemTable.read(data.item_info, data.schema.items, features)
+
+
+def _of_a_file(run: TrainedRun, given: argparse.Namespace) -> tuple[ClickRows, ItemTable]:
+    """The rows of `--rows` and the items of `--items`, in the columns of the training."""
+    if run.schema is None:
+        raise InputError(f"{run.checkpoint.path} holds no schema that tells columns: give --data")
+    columns, items = _columns(run, given), run.schema.items
+    items = replace(items, modalities={**items.modalities, **columns})
+    schema = replace(run.schema, items=items)
+    table = ItemTable.read(given.items, items, given.features or run.features_of(None))
+    return ClickRows.open(given.rows, schema, num_items=table.num_items), table
+
+
+def _columns(run: TrainedRun, given: argparse.Namespace) -> dict[str, str]:
+    """Modality -> its column of vectors: as given, else as the ranker was trained."""
+    trained = {} if run.schema is None else run.schema.items.modalities
+    wanted = {"image": given.image_column, "text": given.text_column}
+    return {**trained, **{name: column for name, column in wanted.items() if column is not None}}
 
 
 def _parse() -> argparse.Namespace:
@@ -48,9 +74,15 @@ def _parse() -> argparse.Namespace:
         prog="python -m mmrec.predict",
         description="Write prediction.csv and its zip with a trained ranker.",
     )
-    parser.add_argument("run", type=Path, help="`out` of the training, or one checkpoint's JSON")
-    parser.add_argument("--data", type=Path, required=True, help="the data set's folder")
-    parser.add_argument("--features", type=Path, help="feature parquet (the data set's own)")
+    parser.add_argument(
+        "run", type=Path, help="`out` of the training or of the example, or one checkpoint's JSON"
+    )
+    parser.add_argument("--data", type=Path, help="a data set's folder")
+    parser.add_argument("--rows", type=Path, help="instead: parquet of the rows to score")
+    parser.add_argument("--items", type=Path, help="with --rows: parquet of the items")
+    parser.add_argument("--features", type=Path, help="feature parquet (that of the training)")
+    for name in ("image", "text"):
+        parser.add_argument(f"--{name}-column", help=f"its {name} vectors (as in the training)")
     parser.add_argument("--out", type=Path, required=True, help="where to write")
     parser.add_argument("--split", default="test", choices=("train", "valid", "test"))
     parser.add_argument(
@@ -64,8 +96,14 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--precision", default="auto", choices=("auto", "float32", "bfloat16", "float16")
     )
-    return parser.parse_args()
+    given = parser.parse_args()
+    require(
+        (given.data is None) == (given.rows is not None and given.items is not None)
+        and (given.rows is None) == (given.items is None),
+        "what is scored is either --data, or --rows with --items",
+    )
+    return given
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

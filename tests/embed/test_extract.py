@@ -335,3 +335,37 @@ def test_a_restart_where_something_changed_keeps_what_did_not(shop: Shop, tmp_pa
     assert embed_items(ToyEncoder(), **base, restart="changed").items_now == 0
     assert embed_items(ToyEncoder(), **base, exif=True, restart="changed").items_now == 20
     assert embed_items(ToyEncoder(), **base, exif=True, restart=True).items_now == 20
+
+
+def test_a_table_that_has_grown_is_embedded_where_it_is_new(shop: Shop, tmp_path: Path) -> None:
+    """Twice, the second time after a kill; what was there is kept to the byte."""
+    items, images = shop(47)
+    out, stamps = tmp_path / "out", {}
+    base = {"items": items, "images": images, "out": out, "workers": 0, "shard_size": 10}
+    made = 0
+    for count in (25, 32, 47):
+        write_items(items, range(1, count + 1))
+        if count == 47:
+            next(out.glob("part-00003-*")).unlink()  # of the items 26..32
+        toy = ToyEncoder()
+        report = embed_items(toy, **base, restart="changed" if count == 32 else False)
+        assert report.items == count
+        assert report.items_now == count - made + 7 * (count == 47)
+        assert toy.pictures <= report.items_now
+        kept = {path.name[:10]: path.stat().st_mtime_ns for path in out.glob("part-*")}
+        assert all(kept[name] == stamp for name, stamp in stamps.items() if "00003" not in name)
+        made, stamps = count, kept
+    assert [path.name for path in sorted(out.glob("part-*"))] == [
+        f"part-0000{i}-of-00006.parquet" for i in range(6)
+    ]
+    assert embed_items(ToyEncoder(), **base).items_now == 0
+    grown = read_output(out)
+    embed_items(ToyEncoder(), **{**base, "out": tmp_path / "whole"})
+    whole = read_output(tmp_path / "whole")
+    assert grown["item_id"] == whole["item_id"] == list(range(1, 48))
+    for name in ("image_emb", "text_emb"):
+        np.testing.assert_allclose(grown[name], whole[name], atol=1e-2)
+    write_items(items, [*range(2, 49)])  # the first one is gone: no growth
+    with pytest.raises(InputError, match="another items"):
+        embed_items(ToyEncoder(), **base)
+    assert embed_items(ToyEncoder(), **base, restart="changed").items_now == 47

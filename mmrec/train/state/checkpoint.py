@@ -24,7 +24,7 @@ from mmrec.io.files import replacing, write_json
 from mmrec.io.identity import as_json
 
 Kind = Literal["last", "best"]
-FORMAT = 3
+FORMAT = 4
 
 
 class Damaged(InputError):
@@ -150,14 +150,19 @@ def prune(directory: Path, kind: Kind, *, keep: Collection[Path]) -> None:
         path.unlink(missing_ok=True)
 
 
-def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
+def load_weights(
+    model: nn.Module, checkpoint: Checkpoint, state: Mapping[str, Tensor] | None = None
+) -> None:
     """Put the checkpoint's weights into `model` (from a `best` one: those that were evaluated).
+
+    Args:
+        state: what became of them for this model; None = as they are.
 
     Raises:
         InputError: they do not fit the model.
     """
     try:
-        model.load_state_dict(checkpoint.part("model"))
+        model.load_state_dict(checkpoint.part("model") if state is None else state)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"{checkpoint.path} does not fit this model: {reason}") from error
