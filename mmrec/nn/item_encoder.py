@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mmrec.errors import InputError, not_negative, positive, probability, require
 from mmrec.nn.categorical import CategoricalEncoder
-from mmrec.nn.features import FrozenFeatures, TagSets
+from mmrec.nn.features import FrozenFeatures, TagSets, of_rows
 from mmrec.nn.fusion.base import EstimatedFusion, Fusion
 from mmrec.nn.fusion.modality_dropout import drop_modality
 from mmrec.nn.history.tokens import recorded
@@ -164,13 +164,13 @@ class ItemEncoder(nn.Module):
         if self.ids is not None:
             parts.append(self._id_vector(ids))
         if self.tag is not None:
-            bags = self.tags[ids.reshape(-1)]
+            bags = self.tags.index_select(0, ids.reshape(-1))
             vectors = self.tag(bags)
             parts.append(vectors.view(*ids.shape, vectors.shape[-1]))
         if self.categorical is not None:
-            parts.append(self.categorical(self.categories[ids]))
+            parts.append(self.categorical(of_rows(self.categories, ids)))
         if self.numeric is not None:
-            parts.append(self.numeric(self.numbers[ids]))
+            parts.append(self.numeric(of_rows(self.numbers, ids)))
         if self.fusion is not None and content:
             fused = self._content(ids)
             parts.append(fused if self.narrow is None else self.narrow(fused))
@@ -239,7 +239,7 @@ class ItemEncoder(nn.Module):
         vector = cast(Tensor, cast(nn.Embedding, self.ids)(ids))
         if self.unknown is None:
             return vector
-        own = cast(Tensor, self.known)[ids]
+        own = of_rows(cast(Tensor, self.known), ids)
         if self.training and self.id_dropout > 0:
             own = own & (torch.rand(ids.shape, device=ids.device) >= self.id_dropout)
         return torch.where(own.unsqueeze(-1), vector, self.unknown)
