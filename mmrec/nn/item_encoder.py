@@ -159,7 +159,7 @@ class ItemEncoder(nn.Module):
             InputError: an id outside 0 … N - 1. Looked for on the CPU alone: a GPU would have to
                 be waited for, and stops with an assertion of its own.
         """
-        self._check(ids)
+        self.check(ids)
         parts = []
         if self.ids is not None:
             parts.append(self._id_vector(ids))
@@ -196,7 +196,7 @@ class ItemEncoder(nn.Module):
 
     def content(self, ids: Tensor) -> Tensor:
         """The fused vectors alone: ids (...) -> (..., fused_dim)."""
-        self._check(ids)
+        self.check(ids)
         return self._content(ids)
 
     def _content(self, ids: Tensor) -> Tensor:
@@ -226,7 +226,8 @@ class ItemEncoder(nn.Module):
         finally:
             self.train(before)
 
-    def _check(self, ids: Tensor) -> None:
+    def check(self, ids: Tensor) -> None:
+        """Raise unless all are ids of items; on a CPU alone."""
         if ids.device.type != "cpu" or not ids.numel() or recorded():
             return
         low, high = (int(end) for end in ids.aminmax())
