@@ -47,7 +47,8 @@ def draw(space: Mapping[str, Sequence[Any]], trials: int, *, seed: int = 0) -> l
     for values in space.values():
         size *= len(values)
     require(trials <= 1 + size, f"the space holds {size} settings, got {trials} trials")
-    generator, found = random.Random(seed), [{}]
+    generator = random.Random(seed)
+    found: list[Setting] = [{}]
     while len(found) < trials:
         setting = {name: generator.choice(values) for name, values in space.items()}
         if setting not in found:
