@@ -20,7 +20,7 @@ from mmrec.data.prepare.items import place_pictures, read_catalogue, tags_of, wr
 from mmrec.data.prepare.negatives import Pool, with_negatives, write_pool
 from mmrec.data.prepare.options import Options
 from mmrec.data.prepare.past import Bools
-from mmrec.data.prepare.read import open_log
+from mmrec.data.prepare.read import open_log, sink
 from mmrec.data.prepare.rows import PARTS, Writer, write_rows
 from mmrec.data.prepare.split import Sorter, cold_items, time_bounds
 from mmrec.data.prepare.statistics import TimeBuckets, asked, key_columns, write_statistics
@@ -93,8 +93,8 @@ class Pipeline:
             events = events.join(
                 maps["item"].lazy(), left_on="item_key", right_on="key", how="semi"
             )
-        _numbered_log(events, maps, options).sink_parquet(folder / "new.parquet", compression="lz4")
-        (folder / "raw.parquet").unlink()
+        sink(_numbered_log(events, maps, options), folder / "new.parquet")
+        (folder / "typed.parquet").unlink()
         if former is not None:
             catalogue = _merged(pl.read_parquet(former / CATALOGUE), catalogue)
         _with_past(folder, former)
@@ -224,7 +224,9 @@ class Pipeline:
         return {"pictures": found}
 
 
-def _numbered_log(events: pl.LazyFrame, maps: dict[str, pl.DataFrame], options: Options) -> Any:
+def _numbered_log(
+    events: pl.LazyFrame, maps: dict[str, pl.DataFrame], options: Options
+) -> pl.LazyFrame:
     events = numbered(events, "user_key", "user", maps["user"])
     events = numbered(events, "item_key", "item", maps["item"])
     for place, name in enumerate(options.log.category_names):
@@ -241,8 +243,7 @@ def _with_past(folder: Path, former: Path | None) -> None:
         old = pl.scan_parquet(former / LOG).with_columns(new=pl.lit(False))
         new = new.select(n for n in new.collect_schema() if n in old.collect_schema())
         new = pl.concat([old, new], how="diagonal")
-    both: Any = new
-    both.sink_parquet(folder / LOG, compression="lz4")
+    sink(new, folder / LOG)
     (folder / "new.parquet").unlink()
 
 

@@ -2,25 +2,27 @@
 
 A typed event has `line` (its number in the file), `user_key`, `item_key`, `time` (microseconds),
 `y0…` (labels: 0, 1, -1 = not known), `c0…` (categories as text), `n0…` (numbers), and where asked
-for `kept` (may stand in histories), `group_key`, `weight`, `row_id`, `part`. Next: `ids.py`.
+for `kept` (may stand in histories), `group_key`, `weight`, `row_id`, `part`. What cannot be read is
+an infinite number, a label or part of -2, a time `UNREADABLE`, and refused. Next: `ids.py`.
 """
 
 from __future__ import annotations
 
 import glob
+from math import inf
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
-from mmrec.data.prepare.options import SPLITS, Condition, Options, split_label
+from mmrec.data.prepare.options import SPLITS, Condition, Log, Options, split_label
 from mmrec.data.prepare.times import Clock, find_clock, microseconds
 from mmrec.errors import InputError, require
 
 _KINDS = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".parquet": "parquet"}
 _KINDS |= dict.fromkeys((".jsonl", ".ndjson", ".json"), "json")
-_LABELS = {"1": 1, "1.0": 1, "true": 1, "0": 0, "0.0": 0, "false": 0}
+_ONES, _ZEROS = ["1", "1.0", "true", "True", "TRUE"], ["0", "0.0", "false", "False", "FALSE"]
 _PARTS = {"train": 0, "valid": 1, "test": 2}
+UNREADABLE = -(2**63)  # a time that there is, but no moment
 _INFERRED = 10_000  # lines of JSON that tell its columns
 
 
@@ -171,14 +173,15 @@ def typed(
         "line": pl.col("line"),
         "user_key": text(log.user),
         "item_key": text(log.item),
-        "time": microseconds(log, clock),
+        "time": _moment(log, clock, kinds),
     }
     for place, label in enumerate(log.labels or ("",)):
         columns[f"y{place}"] = _label(label, kinds, labelled=labelled)
     for place, name in enumerate(log.category_names):
         columns[f"c{place}"] = text(name)
     for place, name in enumerate(log.numeric):
-        columns[f"n{place}"] = number_of(name, kinds[name])
+        number, given = number_of(name, kinds[name]), text(name).is_not_null()
+        columns[f"n{place}"] = pl.when(number.is_null() & given).then(inf).otherwise(number)
     if plan.history not in ("positive", "all"):
         condition = Condition.parse(plan.history)
         there = condition.column in kinds
@@ -197,6 +200,19 @@ def typed(
     return columns
 
 
+def _moment(log: Log, clock: Clock, kinds: pl.Schema) -> pl.Expr:
+    time = microseconds(log, clock)
+    if kinds[log.time].is_temporal():
+        return time
+    given = text_of(log.time, kinds[log.time]).is_not_null()
+    return pl.when(time.is_null() & given).then(UNREADABLE).otherwise(time)
+
+
+def sink(table: pl.LazyFrame, path: Path) -> None:
+    """Write a table in bounded memory."""
+    table.sink_parquet(path, compression="lz4")
+
+
 def _label(label: str, kinds: pl.Schema, *, labelled: bool) -> pl.Expr:
     if not label:
         return pl.lit(1, dtype=pl.Int8)
@@ -206,31 +222,29 @@ def _label(label: str, kinds: pl.Schema, *, labelled: bool) -> pl.Expr:
         return pl.lit(-1, dtype=pl.Int8)
     if condition is not None:
         return compare(condition, kinds[column]).cast(pl.Int8).fill_null(-1)
-    text = text_of(column, kinds[column]).str.to_lowercase()
-    known = text.replace_strict(_LABELS, default=-2, return_dtype=pl.Int8)
-    return pl.when(text.is_null()).then(pl.lit(-1, dtype=pl.Int8)).otherwise(known)
+    text = text_of(column, kinds[column])
+    zero_or_bad = pl.when(text.is_in(_ZEROS)).then(0).otherwise(-2)
+    known = pl.when(text.is_in(_ONES)).then(1).otherwise(zero_or_bad)
+    return pl.when(text.is_null()).then(-1).otherwise(known).cast(pl.Int8)
 
 
-def refuse_bad(raw: pl.LazyFrame, made: dict[str, pl.Expr], options: Options, where: str) -> None:
-    """Raise for the first value that cannot be read, with its column and row."""
-    log, kinds = options.log, raw.collect_schema()
-    given = {name: text_of(name, kinds[name]).is_not_null() for name in (log.time, *log.numeric)}
-    bad = {log.time: ("times can be read", given[log.time] & made["time"].is_null())}
+def refuse_bad(raw: pl.LazyFrame, made: pl.LazyFrame, options: Options, where: str) -> None:
+    """Raise for the first value that could not be read, with its column and row."""
+    log, columns = options.log, made.collect_schema()
+    bad = {log.time: ("times can be read", pl.col("time") == UNREADABLE)}
     for place, name in enumerate(log.numeric):
-        value = made[f"n{place}"]
-        wrong = (given[name] & value.is_null()) | value.is_infinite().fill_null(False)
-        bad[name] = ("numbers are finite, or left out", wrong)
+        bad[name] = ("numbers are finite, or left out", pl.col(f"n{place}").is_infinite())
     for place, label in enumerate(log.labels):
         name, condition = split_label(label)
         if condition is None:
-            bad[name] = ("labels are 0 or 1, or left out", made[f"y{place}"] == -2)
-    if log.weight is not None and "weight" in made:
-        weight = made["weight"].fill_null(-1)
+            bad[name] = ("labels are 0 or 1, or left out", pl.col(f"y{place}") == -2)
+    if log.weight is not None and "weight" in columns:
+        weight = pl.col("weight").fill_null(-1)
         good = weight.is_finite() & (weight >= 0)
         bad[log.weight] = ("weights are finite, 0 or more", ~good)
-    if "part" in made:
-        bad[options.plan.split] = ("a split is train, valid or test", made["part"] == -2)
-    first = raw.select(
+    if "part" in columns:
+        bad[options.plan.split] = ("a split is train, valid or test", pl.col("part") == -2)
+    first = made.select(
         **{f"b{n}": pl.col("line").filter(wrong).min() for n, (_, wrong) in enumerate(bad.values())}
     ).collect(engine="streaming")
     for number, (column, (rule, _)) in enumerate(bad.items()):
@@ -256,11 +270,11 @@ def open_log(
         wanted = {n: role for n, role in wanted.items() if role not in optional or n in there}
     require_columns(table, wanted, path)
     raw = folder / "raw.parquet"
-    kept: Any = (
+    kept = (
         table.select(*wanted).with_row_index("line").with_columns(pl.col("line").cast(pl.Int64))
     )
     try:
-        kept.sink_parquet(raw, compression="lz4")
+        sink(kept, raw)
     except pl.exceptions.PolarsError as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"{path} cannot be read: {reason}") from None
@@ -270,5 +284,8 @@ def open_log(
     )
     clock = find_clock(table, options.log, str(path))
     made = typed(table.collect_schema(), options, clock, labelled=labelled)
-    refuse_bad(table, made, options, str(path))
-    return table.select(**made), clock
+    sink(table.select(**made), folder / "typed.parquet")
+    events = pl.scan_parquet(folder / "typed.parquet")
+    refuse_bad(table, events, options, str(path))
+    raw.unlink()
+    return events, clock

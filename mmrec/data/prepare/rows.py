@@ -142,7 +142,7 @@ class Bucket:
         if scale is None:
             return time.cast(pl.Datetime("us", "UTC"))
         numbers = time.to_numpy()
-        return pl.Series(numbers * -scale if scale < 0 else numbers // scale)
+        return pl.Series("", numbers * -scale if scale < 0 else numbers // scale)
 
     @cached_property
     def _numbers(self) -> dict[str, Array]:

@@ -16,11 +16,11 @@ from mmrec.errors import InputError, require
 
 DAY = 86_400_000_000  # microseconds
 _EARLY, _LATE = 631_152_000, 4_102_444_800  # 1990 and 2100, in seconds
-_ISO = (
-    r"^(?<date>\d{4}-\d{2}-\d{2})"
-    r"(?:[T ](?<h>\d{2}):(?<m>\d{2})(?::(?<s>\d{2})(?:[.,](?<f>\d{1,9}))?)?)?"
-    r"\s*(?<zone>Z|z|UTC|(?:(?<sign>[+-])(?<zh>\d{2}):?(?<zm>\d{2})?))?$"
-)
+_ZONE = r"(Z|z|UTC|[+-]\d{2}(:?\d{2})?)"
+_CLOCK = r"[T ]\d{2}:\d{2}(:\d{2}([.,]\d{1,9})?)?"
+# Matched whole, without captures, which are slow; the parts stand in fixed places.
+_ISO = rf"^\d{{4}}-\d{{2}}-\d{{2}}({_CLOCK}(\s?{_ZONE})?)?$"
+_ZONED = rf"^.{{16}}.*{_ZONE}$"
 
 
 @dataclass(frozen=True)
@@ -61,15 +61,15 @@ def find_clock(table: pl.LazyFrame, log: Log, where: str) -> Clock:
         return Clock("format", told=f"text as {log.time_format}, {_naive(log)}")
     text = _text(log.time)
     number = text.cast(pl.Float64, strict=False)
-    iso = text.str.extract_groups(_ISO)
+    iso = text.str.contains(_ISO)
     found = table.select(
         rows=text.is_not_null().sum(),
         numbers=number.is_not_null().sum(),
         low=number.min(),
         high=number.max(),
-        iso=iso.struct.field("date").is_not_null().sum(),
-        timed=iso.struct.field("h").is_not_null().sum(),
-        zoned=iso.struct.field("zone").is_not_null().sum(),
+        iso=iso.sum(),
+        timed=(iso & (text.str.len_bytes() > 10)).sum(),
+        zoned=(iso & text.str.contains(_ZONED)).sum(),
     ).collect(engine="streaming")
     rows, numbers, low, high, dates, timed, zoned = found.row(0)
     require(rows, f"every event needs a time, there is none in {where}, column {log.time}")
@@ -80,9 +80,7 @@ def find_clock(table: pl.LazyFrame, log: Log, where: str) -> Clock:
             return Clock("iso", told="dates: events of one day do not see each other")
         some = "" if zoned in (0, rows) else f" of {rows - zoned:,} of {rows:,}"
         return Clock("iso", told="ISO 8601" + ("" if zoned == rows else f",{some} {_naive(log)}"))
-    bad = table.with_row_index("row").filter(
-        text.is_not_null() & number.is_null() & iso.struct.field("date").is_null()
-    )
+    bad = table.with_row_index("row").filter(text.is_not_null() & number.is_null() & ~iso)
     shown = bad.select("row", text.alias("got")).head(1).collect()
     row, got = shown.row(0) if shown.height else (0, "a mixture of numbers and dates")
     raise InputError(
@@ -137,24 +135,28 @@ def microseconds(log: Log, clock: Clock) -> pl.Expr:
 
 
 def _iso(text: pl.Expr, log: Log) -> pl.Expr:
-    parts = text.str.extract_groups(_ISO)
+    """Of text that `_ISO` matches: day, clock in fixed places, then the zone."""
+    text = pl.when(text.str.contains(_ISO)).then(text)
+    day = text.str.slice(0, 10).str.to_date("%Y-%m-%d", strict=False).cast(pl.Int64) * DAY
+    rest = text.str.slice(10)
+    sign = rest.str.find("[+-]")
+    zone = pl.when(sign.is_not_null()).then(rest.str.slice(sign)).otherwise(pl.lit(""))
+    zone = zone.str.replace(":", "", literal=True)
+    clock = pl.when(sign.is_not_null()).then(rest.str.slice(0, sign)).otherwise(rest)
+    clock = clock.str.strip_chars_end("ZzUTC ")
 
-    def part(name: str) -> pl.Expr:
-        return parts.struct.field(name).cast(pl.Int64, strict=False).fill_null(0)
+    def part(of: pl.Expr, place: int, length: int = 2) -> pl.Expr:
+        return of.str.slice(place, length).cast(pl.Int64, strict=False).fill_null(0)
 
-    day = parts.struct.field("date").str.to_date("%Y-%m-%d", strict=False).cast(pl.Int64) * DAY
-    fraction = parts.struct.field("f").fill_null("0").str.pad_end(6, "0").str.slice(0, 6)
-    clock = (part("h") * 3600 + part("m") * 60 + part("s")) * 1_000_000
-    local = day + clock + fraction.cast(pl.Int64)
-    shift = (part("zh") * 3600 + part("zm") * 60) * 1_000_000
-    sign = pl.when(parts.struct.field("sign") == "-").then(-1).otherwise(1)
+    seconds = part(clock, 1) * 3600 + part(clock, 4) * 60 + part(clock, 7)
+    fraction = clock.str.slice(10, 6).str.pad_end(6, "0").cast(pl.Int64, strict=False)
+    local = day + seconds * 1_000_000 + fraction
+    shift = (part(zone, 1) * 3600 + part(zone, 3) * 60) * 1_000_000
+    moment = local - pl.when(zone.str.starts_with("-")).then(-shift).otherwise(shift)
     if log.time_zone is None:
-        return local - sign * shift
-    return (
-        pl.when(parts.struct.field("zone").is_not_null())
-        .then(local - sign * shift)
-        .otherwise(_in_utc(local.cast(pl.Datetime("us")), log))
-    )
+        return moment
+    here = _in_utc(local.cast(pl.Datetime("us")), log)
+    return pl.when(text.str.contains(_ZONED)).then(moment).otherwise(here)
 
 
 def _in_utc(moment: pl.Expr, log: Log) -> pl.Expr:
