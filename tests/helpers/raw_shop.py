@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,12 @@ import numpy as np
 from mmrec.datasets.covers import draw_cover, draw_title
 
 COLUMNS = ("order", "customer", "sku", "moment", "click", "buy", "device", "price")
-OPTIONS = (
+OPTIONS = shlex.split(
     "--user customer --item sku --time moment --label click buy --row-id order "
     "--categorical device --numeric price --statistics item user --windows 7 "
     "--title name --description about --category-path shelf --item-categorical brand "
     "--item-numeric grams --image {sku}.jpg --image-folder PICTURES"
-).split()
+)
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:

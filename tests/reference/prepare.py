@@ -25,7 +25,7 @@ def positive(event: Event) -> bool:
 
 
 def history(events: list[Event], row: Event, length: int, kept: Callable[[Event], bool]) -> Any:
-    """The newest events of the row's user before its time, oldest first, equal times in any order."""
+    """The newest events of the row's user before its time, oldest first."""
     past = [
         event
         for event in events

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from mmrec.data.prepare.options import Catalogue, Condition, Log, Options, Plan
 from mmrec.data.rows import ClickRows
 from mmrec.errors import InputError, require
 from mmrec.io.files import sync_directory, write_json
+from mmrec.io.hashing import sha256_of
+from mmrec.io.identity import as_json
 from mmrec.io.plain import from_plain, to_plain
 from mmrec.schema import FILE, Schema
 
@@ -52,7 +55,12 @@ class Prepared:
 
 
 def prepare(
-    events: str | Path, items: str | Path | None, dest: str | Path, options: Options
+    events: str | Path,
+    items: str | Path | None,
+    dest: str | Path,
+    options: Options,
+    *,
+    finish: Callable[[Path], None] | None = None,
 ) -> Prepared:
     """Make a data set with its `schema.json` of a log and a table of items, in the folder `dest`.
 
@@ -63,11 +71,12 @@ def prepare(
         items: likewise; None where nothing is known of items but their names.
         dest: new, empty, or an earlier output, which is replaced as a whole.
         options: what is asked.
+        finish: called with the folder when all is there but not yet checked and moved.
 
     Raises:
         InputError: a file, column or value that cannot be used, or a `dest` in use.
     """
-    return _Task(events, items, Path(dest).resolve(), options).run()
+    return _Task(events, items, Path(dest).resolve(), options, finish=finish).run()
 
 
 def prepare_like(
@@ -89,7 +98,7 @@ def prepare_like(
     require(
         mark and (former / _TABLES[0]).exists(), f"an output of prepare is needed, {data} is none"
     )
-    options = from_plain(Options, mark["options"])
+    options = from_plain(Options, mark["made_from"]["options"])
     return _Task(events, items, Path(dest).resolve(), options, former).run()
 
 
@@ -102,6 +111,7 @@ class _Task:
     dest: Path
     options: Options
     former: Path | None = None
+    finish: Callable[[Path], None] | None = None
 
     def run(self) -> Prepared:
         pipeline = self._pipeline()
@@ -116,8 +126,11 @@ class _Task:
             shutil.rmtree(work, ignore_errors=True)
             work.mkdir(parents=True)
             write_json(work / MARK, identity)
-        facts = pipeline.run()
-        return self._assemble(work, identity, facts)
+        try:
+            return self._assemble(work, identity, pipeline.run())
+        except InputError:
+            shutil.rmtree(work, ignore_errors=True)  # other steps cannot help
+            raise
 
     def _pipeline(self) -> Any:
         try:
@@ -128,18 +141,14 @@ class _Task:
         return Pipeline(self.events, self.items, self.options, work, self.former)
 
     def _identity(self) -> dict[str, Any]:
-        """What the output is made from: files by size and time of change."""
+        """What the output is made from: bytes of tables, and options."""
         from mmrec.data.prepare.read import find_files
 
-        files = find_files(self.events) + ([] if self.items is None else find_files(self.items))
-        if self.former is not None:
-            files.append(str(self.former / MARK))
-        told = {
-            str(Path(file).resolve()): [os.stat(file).st_size, os.stat(file).st_mtime_ns]
-            for file in files
-        }
-        made: dict[str, Any] = json.loads(json.dumps(to_plain(self.options)))
-        return {"files": told, "options": made}
+        files = {"events": find_files(self.events)}
+        files["items"] = [] if self.items is None else find_files(self.items)
+        files["former"] = [] if self.former is None else [str(self.former / MARK)]
+        told = {role: [sha256_of(file) for file in some] for role, some in files.items()}
+        return {"files": told, "options": as_json(to_plain(self.options))}
 
     def _assemble(self, work: Path, identity: dict[str, Any], facts: dict[str, Any]) -> Prepared:
         """Put the steps' files together, check them as any data set, and move them to `dest`."""
@@ -157,14 +166,24 @@ class _Task:
             _link(work / "log" / name, made / name)
         write_json(made / FILE, schema_of(self.options).to_dict())
         report = sentences(facts, self.options)
+        if self.finish is not None:
+            self.finish(made)
         mark = {"made_by": "python -m mmrec.data.prepare", "made_from": identity, "report": report}
-        write_json(made / MARK, mark | {"options": identity["options"]})
+        mark["written"] = sorted([MARK, *(path.name for path in made.iterdir())])
+        write_json(made / MARK, mark)
         self._check(made)
         _swap(made, self.dest)
         shutil.rmtree(work, ignore_errors=True)
         return Prepared(self.dest, report)
 
     def _check(self, made: Path) -> None:
+        """As it will be opened; what is wrong is said of `dest`."""
+        try:
+            self._open(made)
+        except InputError as error:
+            raise InputError(str(error).replace(str(made), str(self.dest))) from None
+
+    def _open(self, made: Path) -> None:
         if self.former is None:
             for name in ("train", "valid", "test"):
                 require(
@@ -208,10 +227,13 @@ def _read_mark(folder: Path) -> dict[str, Any]:
 
 def _check_dest(dest: Path) -> None:
     require(dest.is_dir() or not dest.exists(), f"a folder is needed to write to, {dest} is a file")
-    if dest.is_dir() and any(dest.iterdir()) and not _read_mark(dest):
+    held = sorted(entry.name for entry in dest.iterdir()) if dest.is_dir() else []
+    written = _read_mark(dest).get("written", [])
+    foreign = [name for name in held if name not in written]
+    if foreign:
         raise InputError(
             f"a new or empty folder or an earlier output of this command is needed, {dest} holds "
-            f"{min(entry.name for entry in dest.iterdir())}"
+            f"{foreign[0]}"
         )
 
 

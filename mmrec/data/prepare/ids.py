@@ -44,7 +44,9 @@ def numbered(table: pl.LazyFrame, column: str, made: str, ids: pl.DataFrame) -> 
     mapped = ids.lazy().select(
         pl.col("key").alias("__key"), pl.col("id").cast(pl.Int32).fill_null(0).alias("__id")
     )
-    joined = table.join(mapped, left_on=column, right_on="__key", how="left").drop(column)
+    joined = table.join(
+        mapped, left_on=column, right_on="__key", how="left", maintain_order="left"
+    ).drop(column)
     return joined.with_columns(pl.col("__id").fill_null(0).alias(made)).drop("__id")
 
 

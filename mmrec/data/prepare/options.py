@@ -16,6 +16,7 @@ SPLITS = ("time", "user-time", "user")
 IMAGES = ("hardlink", "symlink", "copy", "none")
 UNKNOWN_ITEMS = ("keep", "drop", "refuse")
 NEGATIVES = ("popularity", "uniform")
+ROWS = ":rows"  # behind what a statistic is of: no shares of positives
 CLICKED = "clicked"  # the label of logs that hold clicks only
 _CONDITION = re.compile(r"([^=<>!]+?)\s*(>=|<=|==|!=|>|<)\s*(.+)")
 
@@ -168,7 +169,8 @@ class Plan:
         split: one of `SPLITS`, or a column of train, valid and test.
         shares: of train, valid and test.
         cold: share of items that train does not know.
-        statistics: "item", "user" or categorical columns whose rows and positives so far are told.
+        statistics: "item", "user" or categorical columns, whose rows and share of positives so far
+            are told; "user:rows" tells rows alone.
         windows: besides so far, in the last so many days.
         last: share of positives among the user's last so many events.
         levels: the item's rows and positives among train's rows so far, in ten steps.
@@ -254,7 +256,8 @@ class Options:
         )
         known = ("item", "user", *log.category_names)
         for name in plan.statistics:
-            require(name in known, f"statistics are of {', '.join(known)}, got {name}")
+            good = name.removesuffix(ROWS) in known
+            require(good, f"statistics are of {', '.join(known)}, got {name}")
         known = ("label", "days_ago", *log.category_names, *log.numeric)
         for name in plan.history_features:
             require(name in known, f"history features are of {', '.join(known)}, got {name}")

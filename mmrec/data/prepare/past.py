@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmrec.io.hashing import mix64
+
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float32]
@@ -105,14 +107,11 @@ def share(part: Ints, count: Ints) -> Floats:
 
 
 def uniform(ids: Array, seed: int) -> NDArray[np.float64]:
-    """A number in [0, 1) for each id, the same for the same id and seed (splitmix64).
+    """A number in [0, 1) for each id, the same for the same id and seed.
 
     >>> bool((uniform(np.arange(9), 0) == uniform(np.arange(9), 0)).all())
     True
     """
-    mixed = ids.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15 * (seed + 1) % 2**64)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-    mixed ^= mixed >> np.uint64(31)
-    drawn: NDArray[np.float64] = (mixed >> np.uint64(11)) * 2.0**-53
+    bits: Array = mix64(ids.astype(np.uint64) ^ np.uint64(mix64(seed)))
+    drawn: NDArray[np.float64] = (bits >> np.uint64(11)) * 2.0**-53
     return drawn

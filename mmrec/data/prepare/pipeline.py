@@ -102,6 +102,8 @@ class Pipeline:
         catalogue.write_parquet(folder / CATALOGUE)
         facts = _facts_of(folder / LOG, options) | {"clock": vars(clock)}
         facts |= {"empty": empty.row(0, named=True), "unknown_items": unknown, "items_odd": odd}
+        if former is None:
+            _refuse_one_label(facts, options, self.events)
         return facts | {"shown": _shown(folder / LOG), "items": maps["item"].height}
 
     def _grown_maps(
@@ -270,6 +272,16 @@ def _facts_of(log: Path, options: Options) -> dict[str, Any]:
         **{f"gone{n}": pl.col(f"n{n}").is_null().sum() for n, _ in enumerate(options.log.numeric)},
     ).collect(engine="streaming")
     return found.row(0, named=True)
+
+
+def _refuse_one_label(facts: dict[str, Any], options: Options, events: str | Path) -> None:
+    for place, name in enumerate(options.log.label_names if options.log.labels else ()):
+        ones, zeros = facts[f"ones{place}"], facts[f"zeros{place}"]
+        require(
+            ones and zeros,
+            f"a label is 0 in some events and 1 in others, {name} is 1 in {ones:,} and 0 in "
+            f"{zeros:,} of {events}",
+        )
 
 
 def _shown(log: Path) -> int:

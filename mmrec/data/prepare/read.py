@@ -270,9 +270,7 @@ def open_log(
         wanted = {n: role for n, role in wanted.items() if role not in optional or n in there}
     require_columns(table, wanted, path)
     raw = folder / "raw.parquet"
-    kept = (
-        table.select(*wanted).with_row_index("line").with_columns(pl.col("line").cast(pl.Int64))
-    )
+    kept = table.select(*wanted).with_row_index("line").with_columns(pl.col("line").cast(pl.Int64))
     try:
         sink(kept, raw)
     except pl.exceptions.PolarsError as error:

@@ -140,9 +140,10 @@ class Bucket:
     def _time(self, time: pl.Series) -> pl.Series:
         scale = self.clock.scale
         if scale is None:
-            return time.cast(pl.Datetime("us", "UTC"))
+            moments: pl.Series = time.cast(pl.Datetime("us", "UTC"))
+            return moments
         numbers = time.to_numpy()
-        return pl.Series("", numbers * -scale if scale < 0 else numbers // scale)
+        return pl.Series(values=numbers * -scale if scale < 0 else numbers // scale)
 
     @cached_property
     def _numbers(self) -> dict[str, Array]:

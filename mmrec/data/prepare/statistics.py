@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from mmrec.data.prepare.buckets import Buckets, read_bucket
-from mmrec.data.prepare.options import Options
+from mmrec.data.prepare.options import ROWS, Options
 from mmrec.data.prepare.past import Array, Floats, Ints, count_earlier, share
 from mmrec.data.prepare.times import DAY
 from mmrec.io.progress import Progress
@@ -30,13 +30,15 @@ class Asked:
 
     Attributes:
         key: its column in a bucket.
-        name: what comes before the others in the names of its columns.
+        name: what its columns begin with.
+        shares: whether shares of positives are told besides rows.
     """
 
     key: str
     name: str
     days: int | None = None
     train: bool = False
+    shares: bool = True
 
 
 def asked(options: Options) -> list[Asked]:
@@ -44,8 +46,8 @@ def asked(options: Options) -> list[Asked]:
     keys = {"item": "item", "user": "user"}
     keys |= {name: f"c{place}" for place, name in enumerate(options.log.category_names)}
     found = [
-        Asked(keys[name], name, days)
-        for name in options.plan.statistics
+        Asked(keys[name], name, days, shares=not rows_alone)
+        for name, rows_alone, _ in (of.partition(ROWS) for of in options.plan.statistics)
         for days in (None, *options.plan.windows)
     ]
     return found + [Asked("item", "item", train=True)] * options.plan.levels
@@ -182,7 +184,7 @@ def columns_of(counts: Ints, options: Options) -> tuple[dict[str, Floats], dict[
             continue
         ending = "" if one.days is None else f"_{one.days}d"
         numeric[f"{one.name}_log_rows{ending}"] = np.log1p(rows).astype(np.float32)
-        for place, label in enumerate(labels if options.log.labels else ()):
+        for place, label in enumerate(labels if options.log.labels and one.shares else ()):
             numeric[f"{one.name}_{label}_share{ending}"] = share(positives[:, place], rows)
     return numeric, levels
 
