@@ -74,6 +74,8 @@ def with_negatives(
     frame: pl.DataFrame, pool: Pool, plan: Plan, bucket: int
 ) -> tuple[pl.DataFrame, int]:
     """A sorted bucket with its clicks' negatives among them, and how many could not be drawn."""
+    if "row_id" not in frame.columns:
+        frame = frame.with_columns(row_id=pl.col("line").cast(pl.String))
     clicks = frame.filter(pl.col("part") >= 0).with_row_index("click")
     user, time = clicks["user"].to_numpy(), clicks["time"].to_numpy()
     taken = np.unique(_pairs(frame["user"].to_numpy(), frame["item"].to_numpy()))
@@ -84,9 +86,7 @@ def with_negatives(
         pl.Series("number", number + 1),
         y0=pl.lit(0, dtype=pl.Int8),
         event=pl.lit(False),
-    )
-    if "row_id" in rows.columns:
-        rows = rows.with_columns(row_id=pl.concat_str("row_id", "number", separator="#"))
+    ).with_columns(row_id=pl.concat_str("row_id", "number", separator="#"))
     both = pl.concat([frame, rows.select(frame.columns)])
     missing = clicks.height * plan.negatives - rows.height
     return both.sort("user", "time", "item", "line", "event", maintain_order=True), missing

@@ -18,7 +18,7 @@ UNKNOWN_ITEMS = ("keep", "drop", "refuse")
 NEGATIVES = ("popularity", "uniform")
 ROWS = ":rows"  # behind what a statistic is of: no shares of positives
 CLICKED = "clicked"  # the label of logs that hold clicks only
-_CONDITION = re.compile(r"([^=<>!]+?)\s*(>=|<=|==|!=|>|<)\s*(.+)")
+_CONDITION = re.compile(r"([^=<>!]+?)\s*(>=|<=|==|!=|>|<)\s*([^=<>!\s].*)")
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ class Bucket:
             if own is not None and made in some.columns:
                 columns[own] = some[made]
         columns |= {plan.named(n): values[rows] for n, values in self._numbers.items()}
-        columns[row_id_of(self.options)] = some["row_id" if log.row_id else "line"]
+        columns[row_id_of(self.options)] = some["row_id" if "row_id" in some.columns else "line"]
         for place, name in enumerate(log.label_names):
             label = some[f"y{place}"]
             columns[plan.named(name)] = label.set(label < 0, None)
@@ -245,6 +245,8 @@ class Writer:
             self._file("test_labels", table.select([key, *labels]))
         elif name in PARTS:
             table = table.drop_columns([key])
+        elif log.weight in table.column_names:
+            table = table.drop_columns([log.weight])
         self._file(name, table if name in PARTS[:2] else table.drop_columns(labels))
 
     def _file(self, name: str, table: pa.Table) -> None:
