@@ -119,6 +119,7 @@ class _Task:
         identity = self._identity()
         mark = _read_mark(self.dest)
         if mark.get("made_from") == identity:
+            shutil.rmtree(pipeline.work, ignore_errors=True)  # of a kill right after the move
             return Prepared(self.dest, mark["report"])
         _check_dest(self.dest)
         work = pipeline.work
@@ -248,7 +249,8 @@ def _swap(made: Path, dest: Path) -> None:
 
 
 def _finish_move(dest: Path) -> None:
-    """After a kill between the two renames of `_swap`: what was there comes back."""
+    """After a kill between the renames of `_swap`: what was there comes back, or goes."""
     old = dest.with_name(f".{dest.name}.old")
     if old.exists() and not dest.exists():
         old.rename(dest)
+    shutil.rmtree(old, ignore_errors=True)

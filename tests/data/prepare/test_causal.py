@@ -168,7 +168,7 @@ WITH_LOGS = given(EVENTS, ASKED)
 QUICKLY = [Phase.explicit, Phase.reuse, Phase.generate]  # a shrunken log is minutes away
 
 
-@settings(max_examples=20, deadline=None, phases=QUICKLY)
+@settings(max_examples=12, deadline=None, phases=QUICKLY)
 @WITH_LOGS
 def test_rows_agree_with_loops(events: list[slow.Event], asked: dict[str, Any]) -> None:
     events, options = distinct(events), options_of(asked)
@@ -192,7 +192,7 @@ def test_rows_agree_with_loops(events: list[slow.Event], asked: dict[str, Any]) 
 test_rows_agree_with_loops_thoroughly = thoroughly(test_rows_agree_with_loops, WITH_LOGS, 500)
 
 
-@settings(max_examples=8, deadline=None, phases=QUICKLY)
+@settings(max_examples=5, deadline=None, phases=QUICKLY)
 @given(EVENTS, ASKED, st.randoms())
 def test_nothing_depends_on_the_row_itself_on_later_ones_or_on_the_order_of_lines(
     events: list[slow.Event], asked: dict[str, Any], chance: random.Random

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from preparing import LOG, START, events, names, rows, run
+from slow_variants import thoroughly
 
 from mmrec import ClickData, ParquetStream
 from mmrec.audit import audit
@@ -64,8 +65,7 @@ def test_train_does_not_know_cold_items(tmp_path: Path) -> None:
 CLICKS = replace(LOG, labels=())
 
 
-@settings(max_examples=10, deadline=None, phases=QUICKLY)
-@given(
+WITH_CLICKS = given(
     st.lists(
         st.tuples(st.integers(0, 4), st.integers(0, 7), st.integers(0, 30)),
         min_size=20,
@@ -75,6 +75,10 @@ CLICKS = replace(LOG, labels=())
     st.sampled_from([4, 1000]),
     st.booleans(),
 )
+
+
+@settings(max_examples=6, deadline=None, phases=QUICKLY)
+@WITH_CLICKS
 def test_negatives_were_alive_and_never_clicked(
     clicks: list[tuple[int, int, int]], by: str, memory: int, told: bool
 ) -> None:
@@ -102,6 +106,11 @@ def test_negatives_were_alive_and_never_clicked(
             assert (row["user"], row["item"]) not in own
             born = min(some.get(row["item"], 2**62) for some in (first, listed))
             assert born < row["time"]
+
+
+test_negatives_were_alive_and_never_clicked_thoroughly = thoroughly(
+    test_negatives_were_alive_and_never_clicked, WITH_CLICKS, 200
+)
 
 
 def test_draws_follow_popularity_or_are_even() -> None:
@@ -154,8 +163,11 @@ PLAN: dict[str, Any] = {
 }
 
 
-@settings(max_examples=6, deadline=None, phases=QUICKLY)
-@given(st.integers(0, 10**6), st.sampled_from([7, 1000]))
+WITH_LOGS = given(st.integers(0, 10**6), st.sampled_from([7, 1000]))
+
+
+@settings(max_examples=3, deadline=None, phases=QUICKLY)
+@WITH_LOGS
 def test_new_rows_are_as_if_they_had_been_in_the_log(seed: int, memory: int) -> None:
     """What `like` makes of new events is what `prepare` makes of them as the test part."""
     rng, folder = np.random.default_rng(seed), Path(mkdtemp())
@@ -207,6 +219,11 @@ def test_new_rows_are_as_if_they_had_been_in_the_log(seed: int, memory: int) -> 
             some["device"] = known[some["device"]]
             some["history_device"] = [known[value] for value in some["history_device"]]
         np.testing.assert_equal(row, other)
+
+
+test_new_rows_are_as_if_they_had_been_in_the_log_thoroughly = thoroughly(
+    test_new_rows_are_as_if_they_had_been_in_the_log, WITH_LOGS, 200
+)
 
 
 def test_candidates_of_new_users_and_items(tmp_path: Path) -> None:
