@@ -75,8 +75,6 @@ def prepare(
         InputError: a missing or damaged file of the source, or a `dest` in use.
     """
     source = Path(source)
-    require(history in HISTORIES, f"history is one of {', '.join(HISTORIES)}, got {history}")
-    require(history_length >= 1, f"history_length is 1 or more, got {history_length}")
     options = _options(source, history, history_length, images)
     if not source.is_dir():
         raise InputError(f"a directory with ratings.csv is needed, there is none at {source}")
@@ -97,6 +95,8 @@ def prepare(
 
 
 def _options(source: Path, history: str, history_length: int, images: str) -> Options:
+    require(history in HISTORIES, f"history is one of {', '.join(HISTORIES)}, got {history}")
+    require(history_length >= 1, f"history_length is 1 or more, got {history_length}")
     pictures = "{item_id}.jpg" if (source / "images").is_dir() else None
     return Options(
         log=Log(user="user_id", item="item_id", time="timestamp", labels=("label",), time_unit="s"),

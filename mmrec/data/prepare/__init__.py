@@ -115,6 +115,7 @@ class _Task:
 
     def run(self) -> Prepared:
         pipeline = self._pipeline()
+        self._schema()  # columns with two roles are refused before any work
         _finish_move(self.dest)
         identity = self._identity()
         mark = _read_mark(self.dest)
@@ -132,6 +133,11 @@ class _Task:
         except InputError:
             shutil.rmtree(work, ignore_errors=True)  # other steps cannot help
             raise
+
+    def _schema(self) -> Schema:
+        from mmrec.data.prepare.rows import schema_of
+
+        return schema_of(self.options)
 
     def _pipeline(self) -> Any:
         try:
@@ -154,7 +160,6 @@ class _Task:
     def _assemble(self, work: Path, identity: dict[str, Any], facts: dict[str, Any]) -> Prepared:
         """Put the steps' files together, check them as any data set, and move them to `dest`."""
         from mmrec.data.prepare.report import sentences
-        from mmrec.data.prepare.rows import schema_of
 
         made = work / "made"
         shutil.rmtree(made, ignore_errors=True)
@@ -165,7 +170,7 @@ class _Task:
                     _link(path, made / path.name)
         for name in ("maps", *_TABLES):
             _link(work / "log" / name, made / name)
-        write_json(made / FILE, schema_of(self.options).to_dict())
+        write_json(made / FILE, self._schema().to_dict())
         report = sentences(facts, self.options)
         if self.finish is not None:
             self.finish(made)

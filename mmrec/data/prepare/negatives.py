@@ -81,12 +81,16 @@ def with_negatives(
     taken = np.unique(_pairs(frame["user"].to_numpy(), frame["item"].to_numpy()))
     drawn = draw(user, time, taken, pool, plan, np.random.default_rng([plan.seed, bucket]))
     place, number = np.nonzero(drawn)
-    rows = clicks[place].with_columns(
-        pl.Series("item", drawn[place, number], dtype=frame.schema["item"]),
-        pl.Series("number", number + 1),
-        y0=pl.lit(0, dtype=pl.Int8),
-        event=pl.lit(False),
-    ).with_columns(row_id=pl.concat_str("row_id", "number", separator="#"))
+    rows = (
+        clicks[place]
+        .with_columns(
+            pl.Series("item", drawn[place, number], dtype=frame.schema["item"]),
+            pl.Series("number", number + 1),
+            y0=pl.lit(0, dtype=pl.Int8),
+            event=pl.lit(False),
+        )
+        .with_columns(row_id=pl.concat_str("row_id", "number", separator="#"))
+    )
     both = pl.concat([frame, rows.select(frame.columns)])
     missing = clicks.height * plan.negatives - rows.height
     return both.sort("user", "time", "item", "line", "event", maintain_order=True), missing

@@ -51,14 +51,15 @@ class Pipeline:
 
     def run(self) -> dict[str, Any]:
         """Every step, to `work/rows` and `work/items`; returns facts for the report."""
-        facts = step(self.work, "log", self._log)
-        names = ["dealt", "sorted", "rows", "items"]
-        makers = [self._dealt, self._sorted, self._rows, self._items]
-        if self._counts:
-            names[2:2], makers[2:2] = ["counted"], [self._counted]
+        steps = {"log": self._log, "dealt": self._dealt}
         if self.options.plan.negatives and self.former is None:
-            names[1:1], makers[1:1] = ["pool"], [self._pool]
-        for name, make in zip(names, makers, strict=True):
+            steps["pool"] = self._pool
+        steps["sorted"] = self._sorted
+        if self._counts:
+            steps["counted"] = self._counted
+        steps |= {"rows": self._rows, "items": self._items}
+        facts: dict[str, Any] = {}
+        for name, make in Progress(steps.items(), desc="prepare", unit="step"):
             facts |= step(self.work, name, make)
         return facts
 

@@ -164,7 +164,7 @@ def typed(
         kinds: of the raw columns.
         labelled: False where labels that are not there are not known.
     """
-    log, plan = options.log, options.plan
+    log = options.log
 
     def text(name: str) -> pl.Expr:
         return text_of(name, kinds[name])
@@ -182,6 +182,17 @@ def typed(
     for place, name in enumerate(log.numeric):
         number, given = number_of(name, kinds[name]), text(name).is_not_null()
         columns[f"n{place}"] = pl.when(number.is_null() & given).then(inf).otherwise(number)
+    return columns | _rarer(kinds, options, labelled=labelled)
+
+
+def _rarer(kinds: pl.Schema, options: Options, *, labelled: bool) -> dict[str, pl.Expr]:
+    """What few logs have, and what new rows may lack."""
+    log, plan = options.log, options.plan
+    columns: dict[str, pl.Expr] = {}
+
+    def text(name: str) -> pl.Expr:
+        return text_of(name, kinds[name])
+
     if plan.history not in ("positive", "all"):
         condition = Condition.parse(plan.history)
         there = condition.column in kinds

@@ -33,7 +33,7 @@ _AT_A_TIME = 1 << 16
 
 def schema_of(options: Options) -> Schema:
     """The roles of everything that comes out."""
-    log, items, plan = options.log, options.items, options.plan
+    log, plan = options.log, options.plan
     numeric, levels = columns_of(np.zeros((1, _counts(options)), dtype=np.int64), options)
     named = plan.named
     categories = tuple(
@@ -65,15 +65,20 @@ def schema_of(options: Options) -> Schema:
             if plan.negatives
             else None,
         ),
-        Items(
-            id=named(log.item),
-            key=named(f"{log.item}_key"),
-            tags=named("tags") if items.tags or items.category_path else None,
-            categorical=tuple(Categorical(name, **asked) for name, asked in item_settings(options)),
-            numeric=items.numeric,
-            modalities={"image": "image", "text": "text"},
-            title=named("caption") if has_content(options) else None,
-        ),
+        _items_of(options),
+    )
+
+
+def _items_of(options: Options) -> Items:
+    log, items, named = options.log, options.items, options.plan.named
+    return Items(
+        id=named(log.item),
+        key=named(f"{log.item}_key"),
+        tags=named("tags") if items.tags or items.category_path else None,
+        categorical=tuple(Categorical(name, **asked) for name, asked in item_settings(options)),
+        numeric=items.numeric,
+        modalities={"image": "image", "text": "text"},
+        title=named("caption") if has_content(options) else None,
     )
 
 

@@ -83,17 +83,21 @@ class Sorter:
 
         An event counts in histories and statistics; where no label is known it does not.
         """
+        # A new event may be one of the log that it is scored against: it comes out, counted once.
+        loose = {"line", "new", "weight", "part"} if self.scoring else {"line"}
         content = [name for name in bucket.columns if name not in ("user", "time", "item", "line")]
-        frame = bucket.sort("user", "time", "item", *content, "line")
+        content = [name for name in content if name not in loose]
+        frame = bucket.sort("user", "time", "item", *content, "new", "line")
         again = pl.all_horizontal(
             pl.col(name).eq_missing(pl.col(name).shift(1))
             for name in frame.columns
-            if name != "line"
+            if name not in loose
         )
-        again = again & ~pl.col("new") if self.scoring else again
-        frame = frame.filter(~again.fill_null(False))
+        frame = frame.with_columns(again=again.fill_null(False))
+        frame = frame.filter(~pl.col("again") | (pl.col("new") & self.scoring))
         labels = [name for name in frame.columns if re.fullmatch(r"y\d+", name)]
-        frame = frame.with_columns(event=pl.max_horizontal(*labels) >= 0)
+        known = pl.max_horizontal(*labels) >= 0
+        frame = frame.with_columns(event=known & ~pl.col("again")).drop("again")
         parts = self._parts(frame)
         frame = frame.with_columns(pl.Series("part", parts, dtype=pl.Int8))
         return frame, {

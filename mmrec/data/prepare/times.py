@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from typing import NoReturn
 
 import polars as pl
 
@@ -75,13 +76,17 @@ def find_clock(table: pl.LazyFrame, log: Log, where: str) -> Clock:
     require(rows, f"every event needs a time, there is none in {where}, column {log.time}")
     if numbers == rows:
         return _numbers(log, low, high, where)
-    if dates == rows:
-        if not timed:
-            return Clock("iso", told="dates: events of one day do not see each other")
-        some = "" if zoned in (0, rows) else f" of {rows - zoned:,} of {rows:,}"
-        return Clock("iso", told="ISO 8601" + ("" if zoned == rows else f",{some} {_naive(log)}"))
-    bad = table.with_row_index("row").filter(text.is_not_null() & number.is_null() & ~iso)
-    shown = bad.select("row", text.alias("got")).head(1).collect()
+    if dates < rows:
+        _refuse(table, text.is_not_null() & number.is_null() & ~iso, log, where)
+    if not timed:
+        return Clock("iso", told="dates: events of one day do not see each other")
+    some = "" if zoned in (0, rows) else f" {rows - zoned:,} of {rows:,}"
+    return Clock("iso", told="ISO 8601" + ("" if zoned == rows else f",{some} {_naive(log)}"))
+
+
+def _refuse(table: pl.LazyFrame, wrong: pl.Expr, log: Log, where: str) -> NoReturn:
+    bad = table.with_row_index("row").filter(wrong)
+    shown = bad.select("row", _text(log.time).alias("got")).head(1).collect()
     row, got = shown.row(0) if shown.height else (0, "a mixture of numbers and dates")
     raise InputError(
         "times are numbers, or ISO 8601 like 2024-05-31T10:00:00Z; for others give the time "

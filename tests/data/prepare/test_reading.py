@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from preparing import LOG, START, events, names, rows, run
 
-from mmrec.data.prepare import Catalogue, Condition, Log, Options, Plan, prepare
+from mmrec.data.prepare import Catalogue, Condition, Log, Options, Plan, Prepared, prepare
+from mmrec.data.prepare.__main__ import main
 from mmrec.errors import InputError
 
 MOMENTS = [datetime.fromtimestamp(START + 3600 * n, timezone.utc) for n in range(40)]
@@ -219,6 +220,26 @@ def test_bad_values_are_named_and_nothing_is_left(
 def test_options_are_checked_before_any_work(make: Any, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         make()
+
+
+def test_the_command_line_says_what_it_misses(tmp_path: Path) -> None:
+    paths = [str(tmp_path / name) for name in ("events.csv", "items.csv", "out")]
+    for words, sentence in (
+        (paths, "--user is needed: the column of the user"),
+        (paths[:2], "give EVENTS ITEMS DEST"),
+        ([*paths, "--user", "u", "--item", "i", "--time", "t"], "holds clicks only"),
+        (["--like", str(tmp_path), paths[0]], r"give EVENTS \[ITEMS\] DEST"),
+        (["--like", str(tmp_path), *paths[1:]], "an output of prepare is needed"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            main(words)
+    events().write_csv(tmp_path / "events.csv")
+    columns = ["--user", "user", "--item", "item", "--time", "time", "--label", "click"]
+    with pytest.raises(InputError, match="a column has one role"):
+        main([paths[0], "-", paths[2], *columns, "--categorical", "user"])
+    main([paths[0], "-", paths[2], *columns, "--history-features", "--levels", "--last", "3"])
+    assert "liked" not in rows(Prepared(tmp_path / "out", []))[0]
+    assert rows(Prepared(tmp_path / "out", []))[0]["item_rows_level"] == 1
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

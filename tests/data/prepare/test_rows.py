@@ -253,6 +253,16 @@ def test_candidates_of_new_users_and_items(tmp_path: Path) -> None:
     assert names(again, "user")[-1] == "new"
 
 
+def test_new_events_that_the_log_has_already_count_once(tmp_path: Path) -> None:
+    made = run(tmp_path, events(), history="all", statistics=("user:rows",))
+    events()[-6:].write_parquet(tmp_path / "new.parquet")
+    like = prepare_like(made.root, tmp_path / "new.parquet", tmp_path / "like")
+    found = rows(like, "rows")
+    for number, row in zip(range(34, 40), found, strict=True):
+        assert row["history"] == [f"i{n * 7 % 5}" for n in range(number % 4, number, 4)]
+        assert row["user_log_rows"] == pytest.approx(np.log1p(number // 4))
+
+
 def test_row_groups_are_small_and_files_open(tmp_path: Path) -> None:
     count = 40_000
     log = events(count, user=[f"u{n % 500}" for n in range(count)])
