@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -41,11 +41,12 @@ from mmrec.io.files import replacing, write_json
 from mmrec.models import Inputs, Recipe, build_ranker
 from mmrec.models.pretrain import pretrain_fusion
 from mmrec.models.ranker import Ranker
+from mmrec.nn.features import FrozenFeatures
 from mmrec.stream.loader import Loader
 from mmrec.train.evaluate import score
 from mmrec.train.trainer import fit
 
-DROPPED = {"image": "has_image", "text": "has_text"}
+DROPPED = ("image", "text")
 PRETRAIN_EPOCHS = 3
 
 
@@ -155,7 +156,7 @@ def run_cells(
     context = multiprocessing.get_context("spawn")
     with (
         ProcessPoolExecutor(
-            jobs, context, initializer=_alone, initargs=(os.getpid(), tuple(modules))
+            jobs, context, initializer=alone, initargs=(os.getpid(), tuple(modules))
         ) as pool,
         tqdm(total=done + len(open_cells), initial=done, unit="cell", smoothing=0.1) as bar,
     ):
@@ -225,7 +226,7 @@ def pretrain(ranker: Ranker, cell: Cell, data: Data) -> None:
 
 def without(name: str, ranker: Ranker, cell: Cell, data: Data) -> NDArray[np.float32]:
     """Test logits when no item has that modality."""
-    present = getattr(ranker.items, DROPPED[name])
+    present = cast(FrozenFeatures, ranker.items.modalities[name]).present
     before = present.clone()
     present.fill_(False)
     try:
@@ -257,7 +258,7 @@ def another_history(batch: Batch) -> Batch:
     return dataclasses.replace(batch, **moved)
 
 
-def _alone(parent: int, modules: Sequence[str] = ()) -> None:
+def alone(parent: int, modules: Sequence[str] = ()) -> None:
     """One thread a process; and no process outlives the run that it works for."""
     torch.set_num_threads(1)
     for module in modules:

@@ -7,20 +7,20 @@
 from mmrec.analysis.diagnose import Contribution, Diagnosis, diagnose, diagnose_tasks
 from mmrec.analysis.plots import plot_calibration, plot_run, plot_training
 from mmrec.analysis.spoilings import (
-    HasContent,
     HasItemFeatures,
     HasItemTables,
     HasKnownItems,
+    HasModalities,
 )
 from mmrec.analysis.summary import summarise
 
 __all__ = [
     "Contribution",
     "Diagnosis",
-    "HasContent",
     "HasItemFeatures",
     "HasItemTables",
     "HasKnownItems",
+    "HasModalities",
     "diagnose",
     "diagnose_tasks",
     "plot_calibration",

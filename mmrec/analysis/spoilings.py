@@ -3,7 +3,7 @@
 B rows, L history, N items, P rows of the donors' pool.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
@@ -21,13 +21,25 @@ Spoiling = AbstractContextManager[None]
 
 
 @runtime_checkable
-class HasContent(Protocol):
-    """A module with frozen content of N items: image (N, Di), text (N, Dt), their presence (N,)."""
+class HasItemBuffers(Protocol):
+    """What a modality is: a module that names its buffers of N rows, one an item."""
 
-    image: Tensor
-    text: Tensor
-    has_image: Tensor
-    has_text: Tensor
+    @property
+    def item_buffers(self) -> Sequence[str]: ...
+
+
+@runtime_checkable
+class HasModalities(Protocol):
+    """A module with frozen content by name of the modality, each `HasItemBuffers`."""
+
+    modalities: nn.ModuleDict
+
+
+@runtime_checkable
+class HasTagSets(Protocol):
+    """A module that compares items by their tags, too."""
+
+    tag_sets: nn.Module
 
 
 @runtime_checkable
@@ -79,21 +91,25 @@ def spoilings_of(
         found[f"{column} permuted"] = _with_changed(model, change)
     modules = list(model.modules())
     generator = torch.Generator().manual_seed(seed)
-    holders = [module for module in modules if isinstance(module, HasContent)]
-    knowing = [module for module in modules if isinstance(module, HasItemFeatures)]
+    knowing: list[nn.Module] = [m for m in modules if isinstance(m, HasItemFeatures)]
     for name, buffer in (
         ("tags", "tags"),
         ("item categorical", "categories"),
         ("item numeric", "numbers"),
     ):
-        having = [module for module in knowing if _varies(getattr(module, buffer))]
-        if having:
-            found[f"{name} permuted"] = _permuted(having, (buffer,), generator)
-    image, text = ("image", "has_image"), ("text", "has_text")
+        rows: list[tuple[nn.Module, str]] = []
+        rows += [(module, buffer) for module in knowing if _varies(getattr(module, buffer))]
+        if rows and name == "tags":
+            rows += _item_rows(m.tag_sets for m in modules if isinstance(m, HasTagSets))
+        if rows:
+            found[f"{name} permuted"] = _permuted(rows, generator)
+    holders = [module.modalities for module in modules if isinstance(module, HasModalities)]
     if holders:
-        found["content permuted"] = _permuted(holders, image + text, generator)
-        found["image permuted"] = _permuted(holders, image, generator)
-        found["text permuted"] = _permuted(holders, text, generator)
+        every = [part for modalities in holders for part in modalities.values()]
+        found["content permuted"] = _permuted(_item_rows(every), generator)
+        for name in dict.fromkeys(name for modalities in holders for name in modalities):
+            some = [modalities[name] for modalities in holders if name in modalities]
+            found[f"{name} permuted"] = _permuted(_item_rows(some), generator)
     tables = [t for m in modules if isinstance(m, HasItemTables) for t in m.item_tables()]
     if tables:
         known = [module for module in modules if isinstance(module, HasKnownItems)]
@@ -202,12 +218,14 @@ def _with_changed(model: nn.Module, change: Callable[[Batch], Batch]) -> Iterato
         yield
 
 
+def _item_rows(modules: Iterable[nn.Module]) -> list[tuple[nn.Module, str]]:
+    return [(m, name) for m in modules if isinstance(m, HasItemBuffers) for name in m.item_buffers]
+
+
 @contextmanager
-def _permuted(
-    holders: Sequence[object], buffers: Sequence[str], generator: torch.Generator
-) -> Iterator[None]:
-    """Items swap what stands in these buffers."""
-    before = [(holder, name, getattr(holder, name)) for holder in holders for name in buffers]
+def _permuted(rows: Sequence[tuple[nn.Module, str]], generator: torch.Generator) -> Iterator[None]:
+    """Items swap what stands in these buffers of these modules."""
+    before = [(holder, name, getattr(holder, name)) for holder, name in rows]
     order = 1 + torch.randperm(len(before[0][2]) - 1, generator=generator)
     order = nn.functional.pad(order, (1, 0))  # padding stays
     try:

@@ -17,12 +17,8 @@ from mmrec.models.recipe import HistoryRecipe, InteractionRecipe, Recipe
 from mmrec.nn.categorical import CategoricalEncoder, Vocabulary
 from mmrec.nn.cross import CrossNetLowRank, CrossNetMix, CrossNetV2
 from mmrec.nn.fusion import FUSIONS
-from mmrec.nn.interaction import CrossAndDeep, Interaction
-from mmrec.nn.item_encoder import ItemEncoder
-from mmrec.nn.mlp import MLP
-from mmrec.nn.numeric import LinearNumbers, NumericEncoder, PeriodicNumbers
-from mmrec.nn.part import Part, Registry
-from mmrec.nn.sequence import (
+from mmrec.nn.history.affinity import Affinity, Signs
+from mmrec.nn.history.sequence import (
     DINAttention,
     MeanPool,
     NoHistory,
@@ -30,9 +26,16 @@ from mmrec.nn.sequence import (
     ReluAttention,
     SequenceEncoder,
 )
-from mmrec.nn.simtier import SimTier
-from mmrec.nn.transformer import TargetTransformer
+from mmrec.nn.history.simtier import SimTier
+from mmrec.nn.history.transformer import TargetTransformer
+from mmrec.nn.interaction import CrossAndDeep, Interaction
+from mmrec.nn.item_encoder import ItemEncoder
+from mmrec.nn.mlp import MLP
+from mmrec.nn.numeric import LinearNumbers, NumericEncoder, PeriodicNumbers
+from mmrec.nn.part import Part, Registry
 from mmrec.nn.users import UserEncoder, UserIndex
+
+_SIGNS = 8  # values of a history's category, at most, that are signs
 
 
 def _parallel(
@@ -107,6 +110,7 @@ def build_ranker(
     inputs = inputs or Inputs()
     context, history, speed = recipe.context, recipe.history, recipe.training.speed
     encoder = build_items(recipe, items, inputs, estimate=estimate)
+    width = encoder.out_dim if history.content else encoder.out_dim - encoder.content_dim
     index = users = wide = alignment = None
     if inputs.known_users is not None and (context.user_dim or context.wide):
         index = UserIndex(known=inputs.known_users)
@@ -119,20 +123,20 @@ def build_ranker(
         alignment = ContentAlignment(items=encoder, weight=recipe.items.alignment)
     return Ranker(
         items=encoder,
-        sequence=SEQUENCES.build(
-            history.encoder, offered={"compact": speed.compact}, dim=encoder.out_dim
-        ),
+        sequence=SEQUENCES.build(history.encoder, offered={"compact": speed.compact}, dim=width),
         interaction=partial(build_interaction, recipe.interaction),
         head=recipe.interaction.head,
         tasks=inputs.tasks,
         categorical=_categorical(inputs.categorical, context.dim),
         numeric=_numeric(context.numeric, inputs.numeric),
-        history_features=_history_features(history, inputs, dim=encoder.out_dim),
+        history_features=_history_features(history, inputs, dim=width),
         user_index=index,
         users=users,
         wide=wide,
         tiers=SimTier(tiers=history.tiers) if history.tiers else None,
+        affinity=_affinity(history, inputs, spaces=len(encoder.spaces)),
         alignment=alignment,
+        history_content=history.content,
         newest=history.newest,
         deduplicate=speed.deduplicate,
         catalogue=inputs.catalogue,
@@ -153,8 +157,8 @@ def build_items(
         fusion = FUSIONS.build(
             own.fusion,
             offered={"context_dim": recipe.context.dim * len(inputs.categorical)},
-            image_dim=items.image.shape[1],
-            text_dim=items.text.shape[1],
+            image_dim=_width(items.image, own.components),
+            text_dim=_width(items.text, own.components),
             out_dim=own.content_dim,
         )
     categorical = _categorical(inputs.item_categorical, own.categorical_dim)
@@ -177,8 +181,27 @@ def build_items(
         known=inputs.known_items,
         modality_dropout=own.modality_dropout,
         standardize=own.standardize,
+        components=own.components,
+        content_width=own.content_width,
         estimate=estimate,
     )
+
+
+def _width(vectors: Tensor, components: int) -> int:
+    width = vectors.shape[1]
+    return min(width, components) if components else width
+
+
+def _affinity(
+    recipe: HistoryRecipe, inputs: Inputs, *, spaces: int
+) -> tuple[Affinity, Signs] | None:
+    if not recipe.affinity:
+        return None
+    columns = () if inputs.schema is None else inputs.schema.clicks.history_categorical
+    limits = [column.limit or 0 for column in columns]
+    pairs = [(c, v) for c, limit in enumerate(limits) if limit <= _SIGNS for v in range(1, limit)]
+    signs = Signs(pairs=pairs)
+    return Affinity(spaces=spaces, signs=signs.out_dim, heads=recipe.affinity), signs
 
 
 def _categorical(columns: Sequence[Vocabulary], dim: int) -> CategoricalEncoder | None:

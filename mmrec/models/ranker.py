@@ -14,18 +14,20 @@ from mmrec.errors import InputError, positive, require
 from mmrec.models.parts import ContentAlignment, HistoryFeatures, Wide
 from mmrec.nn.categorical import CategoricalEncoder
 from mmrec.nn.fusion.base import ConditionedFusion
+from mmrec.nn.history.affinity import Affinity, Signs
+from mmrec.nn.history.sequence import SequenceEncoder
+from mmrec.nn.history.simtier import SimTier
+from mmrec.nn.history.tokens import compact_here, distinct
 from mmrec.nn.interaction import Interaction
 from mmrec.nn.item_encoder import ItemEncoder
 from mmrec.nn.mlp import MLP
 from mmrec.nn.numeric import NumericEncoder
-from mmrec.nn.sequence import SequenceEncoder
-from mmrec.nn.simtier import SimTier
-from mmrec.nn.tokens import compact_here
 from mmrec.nn.users import UserEncoder, UserIndex
 
 
 class Ranker(nn.Module):
-    """logit_k = head_k(interaction([sequence(h, t); t; user; categorical; numeric; tiers])) + wide.
+    """logit_k = head_k(interaction([sequence(h, t); t; user; categorical; numeric; tiers;
+    affinity])) + wide.
 
     One head for each task k on what all of them share.
 
@@ -43,7 +45,11 @@ class Ranker(nn.Module):
         users: place of a user -> vector; None = users are told apart by their histories alone.
         wide: biases of item and user, added to the logit; None = none.
         tiers: similarity tiers of frozen image and text; None = none.
+        affinity: signed target attention over frozen similarities, and the signs that it reads of
+            the history's categories; None = none.
         alignment: pulls id and content vectors of the targets together; see `auxiliary`.
+        history_content: whether the vectors of history items, and of the target that is compared
+            with them, hold their content.
         newest: how many of the newest items of a history are read; None = all of them.
         deduplicate: encode each item of a batch once, and leave out columns that are padding in
             every row. None = on the CPU; on CUDA it waits for the device, so there the whole item
@@ -81,7 +87,9 @@ class Ranker(nn.Module):
         users: UserEncoder | None = None,
         wide: Wide | None = None,
         tiers: SimTier | None = None,
+        affinity: tuple[Affinity, Signs] | None = None,
         alignment: ContentAlignment | None = None,
+        history_content: bool = True,
         newest: int | None = None,
         deduplicate: bool | None = None,
         catalogue: nn.Module | None = None,
@@ -97,12 +105,16 @@ class Ranker(nn.Module):
         self.newest, self.deduplicate, self.tasks = newest, deduplicate, tuple(tasks)
         self.items, self.user_index, self.users = items, user_index, users
         self.wide, self.tiers, self.alignment = wide, tiers, alignment
+        self.affinity = None if affinity is None else affinity[0]
+        self.signs = None if affinity is None else affinity[1]
+        self.history_content = history_content
         self.auxiliary = None
         self.reads_history = sequence.out_dim > 0
         self.sequence = cast(nn.Module, sequence)
         self.categorical, self.history_features = categorical, history_features
         self.numeric = cast("nn.Module | None", numeric)
-        optional = (users, categorical, numeric, tiers, tiers)  # tiers of images and of texts
+        of_both = (tiers, tiers)  # of images and of texts
+        optional = (users, categorical, numeric, self.affinity, *of_both)
         width = sequence.out_dim + items.out_dim
         width += sum(part.out_dim for part in optional if part is not None)
         crossed = interaction(width)
@@ -143,7 +155,8 @@ class Ranker(nn.Module):
         context = None if self.categorical is None else self.categorical(batch.categorical)
         if context is not None and self.conditioned:
             target = self._conditioned(target, context)
-        parts = [self.sequence(items, target, valid), target]
+        same = target if self.history_content else target[:, : items.shape[-1]]
+        parts = [self.sequence(items, same, valid), target]
         place = None if self.user_index is None else cast(Tensor, self.user_index(batch.user))
         if self.users is not None:
             parts.append(self.users(place))
@@ -153,6 +166,10 @@ class Ranker(nn.Module):
             parts.append(self.numeric(batch.numeric))
         if self.tiers is not None:
             parts.extend(self._tiers(self.tiers, history, batch.target, valid))
+        if self.affinity is not None and self.signs is not None:
+            cosine, there = self.items.similarities(history, batch.target)
+            signs = self.signs(batch.history_categorical[:, begin:])
+            parts.append(self.affinity(cosine, there & valid.unsqueeze(1), signs))
         crossed = self.interaction(torch.cat([part.to(target.dtype) for part in parts], dim=-1))
         self.auxiliary = None
         if self.alignment is not None and self.training:
@@ -166,17 +183,25 @@ class Ranker(nn.Module):
 
     def _encode(self, history: Tensor, target: Tensor, *, compact: bool) -> tuple[Tensor, Tensor]:
         """(B, L) and (B,) -> (B, L, D) and (B, D), each item encoded once where that pays."""
+        if not self.history_content:
+            return self._each(history, compact=compact, content=False), self.items(target)
         ids = torch.cat([history.flatten(), target])
-        if compact:
-            once, place = torch.unique(ids, return_inverse=True)
-            vectors = self.items(once).index_select(0, place)
-        elif ids.numel() >= self.items.num_items:
-            every = torch.arange(self.items.num_items, device=ids.device)
-            vectors = self.items(every).index_select(0, ids)
-        else:
-            vectors = self.items(ids)
+        vectors = self._each(ids, compact=compact, content=True)
         items = vectors[: history.numel()].view(*history.shape, vectors.shape[-1])
         return items, vectors[history.numel() :]
+
+    def _each(self, ids: Tensor, *, compact: bool, content: bool) -> Tensor:
+        """(…) -> (…, D), each item once where that pays."""
+        if compact:
+            self.items.check(ids)
+            some, place = distinct(ids, self.items.num_items)
+        elif ids.numel() >= self.items.num_items:
+            some, place = torch.arange(self.items.num_items, device=ids.device), ids
+        else:
+            return cast(Tensor, self.items(ids, content=content))
+        vectors = self.items(some, content=content)
+        chosen: Tensor = vectors.index_select(0, place.flatten())
+        return chosen.view(*ids.shape, vectors.shape[-1])
 
     def _conditioned(self, target: Tensor, context: Tensor) -> Tensor:
         fusion = cast(ConditionedFusion, self.items.fusion)

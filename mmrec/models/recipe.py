@@ -22,6 +22,9 @@ class ItemsRecipe:
         categorical_dim: width of each categorical column of the items.
         numeric: encoder of the numeric columns of the items, as for those of the rows.
         fusion: of the modalities, a name in `mmrec.nn.FUSIONS`; None = no content.
+        content_width: what the fused vector is brought to inside the ranker; None = as it is.
+        components: width to which the frozen vectors of each modality are brought by principal
+            components before the fusion; 0 = they go in as they are.
         pretrain_epochs: the fusion is trained so long before the ranker and without clicks, and
             the ranker takes its vectors as they are (two stages); 0 = it is trained on clicks.
         standardize, unknown_id, id_dropout, modality_dropout: see `ItemEncoder`.
@@ -33,6 +36,8 @@ class ItemsRecipe:
     categorical_dim: int = 8
     numeric: Part | None = field(default_factory=partial(Part, "linear"))
     content_dim: int = 128
+    content_width: int | None = None
+    components: int = 0
     fusion: Part | None = field(default_factory=partial(Part, "attention"))
     pretrain_epochs: int = 0
     standardize: bool = True
@@ -43,6 +48,7 @@ class ItemsRecipe:
 
     def __post_init__(self) -> None:
         not_negative(id_dim=self.id_dim, tag_dim=self.tag_dim, content_dim=self.content_dim)
+        not_negative(components=self.components)
         not_negative(categorical_dim=self.categorical_dim, pretrain_epochs=self.pretrain_epochs)
         probability(id_dropout=self.id_dropout, modality_dropout=self.modality_dropout)
         finite(alignment=self.alignment)
@@ -56,13 +62,22 @@ class HistoryRecipe:
         encoder: a name in `mmrec.models.SEQUENCES`; "none" ranks without the history.
         newest: items of a history that are read; None = all.
         features: whether what is known of the moment of each history item is added to its vector.
+        content: whether the history items' vectors hold their content.
         tiers: similarity tiers of the frozen features (`SimTier`); 0 = none.
+        affinity: heads of signed target attention in each space of `ItemEncoder.similarities`
+            (`Affinity`); 0 = none. Signs are the values of the history's categories whose schema
+            gives a `limit` of at most 8, all but the first.
     """
 
     encoder: Part = field(default_factory=partial(Part, "mean"))
     newest: int | None = 30
     features: bool = True
+    content: bool = True
     tiers: int = 0
+    affinity: int = 0
+
+    def __post_init__(self) -> None:
+        not_negative(tiers=self.tiers, affinity=self.affinity)
 
 
 @dataclass(frozen=True)
@@ -146,6 +161,7 @@ class Recipe:
                 "items.fusion": None,
                 "items.alignment": 0.0,
                 "items.modality_dropout": 0.0,
+                "items.content_width": None,
                 "history.tiers": 0,
             }
         )

@@ -8,12 +8,13 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from mmrec.errors import InputError, not_negative, probability, require
+from mmrec.errors import InputError, not_negative, positive, probability, require
 from mmrec.nn.categorical import CategoricalEncoder
+from mmrec.nn.features import FrozenFeatures, TagSets, of_rows
 from mmrec.nn.fusion.base import EstimatedFusion, Fusion
 from mmrec.nn.fusion.modality_dropout import drop_modality
+from mmrec.nn.history.tokens import recorded
 from mmrec.nn.numeric import NumericEncoder
-from mmrec.nn.tokens import recorded
 from mmrec.nn.users import EMBEDDING_STD
 
 
@@ -37,10 +38,10 @@ class ItemEncoder(nn.Module):
             Moments and estimates are of these, and tags of no such item start at zero.
         modality_dropout: in training, the chance that an item loses one of two present modalities
             (image or text, evenly), so that the model does not break where one is missing.
-        standardize: features become (x - mean) / std, both per dimension over the present rows.
-        estimate: a fusion that is estimated rather than trained (principal components, codes) and
-            is not yet, is estimated on the known items. False where a checkpoint brings the
-            estimate.
+        standardize, components: see `FrozenFeatures`; a fusion takes what comes out of it.
+        content_width: a trained linear map brings the fused vector to that width; None = no map.
+        estimate: what is estimated rather than trained (components, and a fusion of components or
+            codes) is estimated on the known items. False where a checkpoint brings it.
 
     The features are no part of a checkpoint (the data holds them); mean, std and `known` are.
     """
@@ -67,6 +68,8 @@ class ItemEncoder(nn.Module):
         known: Tensor | None = None,
         modality_dropout: float = 0.0,
         standardize: bool = False,
+        components: int = 0,
+        content_width: int | None = None,
         estimate: bool = True,
     ) -> None:
         super().__init__()
@@ -80,7 +83,10 @@ class ItemEncoder(nn.Module):
         )
         self.num_items = len(tags)
         self.id_dropout, self.modality_dropout = id_dropout, modality_dropout
-        self.content_dim = 0 if fusion is None else fusion.out_dim
+        self.fused_dim = self.content_dim = 0 if fusion is None else fusion.out_dim
+        if fusion is not None and content_width is not None:
+            positive(content_width=content_width)
+            self.content_dim = content_width
         self.categorical = None if categorical is None else categorical[1]
         self.numeric = None if numeric is None else cast(nn.Module, numeric[1])
         own = [part[1].out_dim for part in (categorical, numeric) if part is not None]
@@ -92,13 +98,22 @@ class ItemEncoder(nn.Module):
 
         # A module starts on the CPU, wherever its data lie; `.to(device)` moves all of it.
         self.tags = nn.Buffer(tags.cpu().clone(), persistent=False)
-        self.has_image = nn.Buffer(has_image.cpu().clone(), persistent=False)
-        self.has_text = nn.Buffer(has_text.cpu().clone(), persistent=False)
-        self.image = nn.Buffer(image.cpu().to(torch.float16), persistent=False)
-        self.text = nn.Buffer(text.cpu().to(torch.float16), persistent=False)
         shown = torch.ones(len(tags), dtype=torch.bool) if known is None else known.cpu()
-        self.image_moments = nn.Buffer(_moments(self.image, self.has_image & shown, standardize))
-        self.text_moments = nn.Buffer(_moments(self.text, self.has_text & shown, standardize))
+        both = {"image": (image, has_image), "text": (text, has_text)}
+        self.modalities = nn.ModuleDict(
+            {
+                name: FrozenFeatures(
+                    vectors=vectors,
+                    present=present,
+                    shown=shown,
+                    standardize=standardize,
+                    components=components,
+                    estimate=estimate,
+                )
+                for name, (vectors, present) in both.items()
+            }
+        )
+        self.tag_sets = TagSets(tags=tags)
 
         self.ids = nn.Embedding(self.num_items, id_dim, padding_idx=0) if id_dim else None
         self.unknown = nn.Parameter(torch.randn(id_dim) * EMBEDDING_STD) if unknown else None
@@ -119,6 +134,8 @@ class ItemEncoder(nn.Module):
                 self.tag.weight[unseen] = 0
         # Registered last, so that content comes last in the vector and in the parameter order.
         self.fusion = cast("nn.Module | None", fusion)
+        narrow = fusion is not None and content_width is not None
+        self.narrow = nn.Linear(self.fused_dim, self.content_dim) if narrow else None
         if estimate and isinstance(fusion, EstimatedFusion) and not fusion.estimated:
             rows = shown.nonzero().flatten()
             fusion.estimate(*self.features(rows[rows > 0]))
@@ -135,32 +152,51 @@ class ItemEncoder(nn.Module):
         """The embeddings that hold a row a tag."""
         return [] if self.tag is None else [self.tag]
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """ids (...) int64 -> (..., out_dim).
+    def forward(self, ids: Tensor, *, content: bool = True) -> Tensor:
+        """ids (...) int64 -> (..., out_dim); without the last `content_dim` if not `content`.
 
         Raises:
             InputError: an id outside 0 … N - 1. Looked for on the CPU alone: a GPU would have to
                 be waited for, and stops with an assertion of its own.
         """
-        self._check(ids)
+        self.check(ids)
         parts = []
         if self.ids is not None:
             parts.append(self._id_vector(ids))
         if self.tag is not None:
-            bags = self.tags[ids.reshape(-1)]
+            bags = self.tags.index_select(0, ids.reshape(-1))
             vectors = self.tag(bags)
             parts.append(vectors.view(*ids.shape, vectors.shape[-1]))
         if self.categorical is not None:
-            parts.append(self.categorical(self.categories[ids]))
+            parts.append(self.categorical(of_rows(self.categories, ids)))
         if self.numeric is not None:
-            parts.append(self.numeric(self.numbers[ids]))
-        if self.fusion is not None:
-            parts.append(self._content(ids))
+            parts.append(self.numeric(of_rows(self.numbers, ids)))
+        if self.fusion is not None and content:
+            fused = self._content(ids)
+            parts.append(fused if self.narrow is None else self.narrow(fused))
+        if not parts:
+            return self.tags.new_zeros((*ids.shape, 0), dtype=torch.float32)
         return torch.cat(parts, dim=-1)
 
+    def similarities(self, history: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """history (B, L), target (B,) -> cosine (B, M, L), both there (B, M, L).
+
+        The M spaces are those of `spaces`. Nothing in them is trained.
+        """
+        found = [space.cosine(history, target) for space in self.spaces]
+        cosines, there = zip(*found, strict=True)
+        return torch.stack(cosines, dim=1), torch.stack(there, dim=1)
+
+    @property
+    def spaces(self) -> list[FrozenFeatures | TagSets]:
+        """Where items are alike or not: modalities with components, if there is a fusion; tags."""
+        features = [cast(FrozenFeatures, m) for m in self.modalities.values()]
+        kept = [m for m in features if m.pca is not None and self.fusion is not None]
+        return [*kept, self.tag_sets]
+
     def content(self, ids: Tensor) -> Tensor:
-        """The fused vectors alone: ids (...) -> (..., content_dim)."""
-        self._check(ids)
+        """The fused vectors alone: ids (...) -> (..., fused_dim)."""
+        self.check(ids)
         return self._content(ids)
 
     def _content(self, ids: Tensor) -> Tensor:
@@ -173,13 +209,13 @@ class ItemEncoder(nn.Module):
 
     def features(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """image (..., Di), text (..., Dt), has_image (...), has_text (...), ready for a fusion."""
-        image = _scaled(self.image[ids], self.image_moments)
-        text = _scaled(self.text[ids], self.text_moments)
-        return image, text, self.has_image[ids], self.has_text[ids]
+        image, has_image = self.modalities["image"](ids)
+        text, has_text = self.modalities["text"](ids)
+        return image, text, has_image, has_text
 
     @torch.no_grad()
     def content_table(self, *, rows: int = 8192) -> Tensor:
-        """(N, content_dim) float32 on the CPU: every item's fused vector, as in evaluation."""
+        """(N, fused_dim) float32 on the CPU: every item's fused vector, as in evaluation."""
         before = self.training
         self.eval()
         try:
@@ -190,7 +226,8 @@ class ItemEncoder(nn.Module):
         finally:
             self.train(before)
 
-    def _check(self, ids: Tensor) -> None:
+    def check(self, ids: Tensor) -> None:
+        """Raise unless all are ids of items; on a CPU alone."""
         if ids.device.type != "cpu" or not ids.numel() or recorded():
             return
         low, high = (int(end) for end in ids.aminmax())
@@ -203,27 +240,10 @@ class ItemEncoder(nn.Module):
         vector = cast(Tensor, cast(nn.Embedding, self.ids)(ids))
         if self.unknown is None:
             return vector
-        own = cast(Tensor, self.known)[ids]
+        own = of_rows(cast(Tensor, self.known), ids)
         if self.training and self.id_dropout > 0:
             own = own & (torch.rand(ids.shape, device=ids.device) >= self.id_dropout)
         return torch.where(own.unsqueeze(-1), vector, self.unknown)
-
-
-def _moments(x: Tensor, present: Tensor, standardize: bool) -> Tensor:
-    """(2, W) float32: mean and 1/std over present rows; 0 and 1 without `standardize`."""
-    moments = torch.stack([torch.zeros(x.shape[1]), torch.ones(x.shape[1])])
-    rows = x[present].float()
-    if standardize and len(rows) > 1:
-        std = rows.std(0, unbiased=False)
-        # A dimension that never varies carries nothing: it becomes 0, not noise blown up.
-        moments[0] = rows.mean(0)
-        moments[1] = torch.where(std > 1e-6, 1 / std.clamp(min=1e-6), 0.0)
-    return moments
-
-
-def _scaled(x: Tensor, moments: Tensor) -> Tensor:
-    """(x - mean) / std in one pass over x, which may be half as wide as the result."""
-    return torch.addcmul(-moments[0] * moments[1], x, moments[1])
 
 
 def _check_tables(ndim: int, rows: int, **tables: Tensor | None) -> None:

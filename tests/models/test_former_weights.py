@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mmrec import Batch
-from mmrec.models import RECIPES, Inputs, Ranker, Recipe, build_ranker
+from mmrec.models import RECIPES, Inputs, Ranker, Recipe, build_ranker, small
 from mmrec.nn.categorical import Vocabulary
 
 FORMER = load_file(Path(__file__).parents[1] / "fixtures" / "rankers_a6b636c.safetensors")
@@ -34,7 +34,7 @@ WIDTHS: dict[str, Any] = {
 }
 TRANSFORMER = {"name": "transformer", "layers": 1, "heads": 2, "ff_dim": 5, "last": 0, "width": 4}
 CHANGES: dict[str, dict[str, Any]] = {
-    "small": {
+    "former small": {
         "history.encoder": {"name": "parallel", "encoders": [TRANSFORMER, "mean"]},
         "history.tiers": 3,
         "interaction.head": (4,),
@@ -74,9 +74,29 @@ class Table:
     widths: tuple[int, ...] = ()
 
 
+# What `small` was then, where it is another now.
+FORMER_SMALL: dict[str, Any] = {
+    "items.components": 0,
+    "items.content_width": None,
+    "history.content": True,
+    "history.affinity": 0,
+    "interaction.cross": {"name": "full", "depth": 2},
+    "context.wide": True,
+}
+
+
 def renamed(former: dict[str, Tensor]) -> dict[str, Tensor]:
     """One head was `head`; each context column had a table of its own, without an unknown row."""
-    state = {RENAMED.get(key, key): value for key, value in former.items()}
+    state = {
+        RENAMED.get(key, key).replace("_moments", ".moments"): value
+        for key, value in former.items()
+    }
+    state = {
+        key.replace("items.image.m", "items.modalities.image.m").replace(
+            "items.text.m", "items.modalities.text.m"
+        ): value
+        for key, value in state.items()
+    }
     state = {
         f"heads.0.{key.removeprefix('head.')}" if key.startswith("head.") else key: value
         for key, value in state.items()
@@ -104,8 +124,9 @@ def part(prefix: str) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_logits_are_the_same(name: str) -> None:
-    base: Recipe = RECIPES.get(name, RECIPES["small"])()
+    base: Recipe = RECIPES[name]() if name in RECIPES else small().changed(FORMER_SMALL)
     recipe = base.changed(WIDTHS | CHANGES[name])
+    name = name.removeprefix("former ")
     state = renamed(part(name))
     ranker = build_ranker(recipe, Table(**part("table")), inputs(state), estimate=False)
     ranker.double().eval().load_state_dict(state)

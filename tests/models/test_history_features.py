@@ -7,13 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from slow_variants import thorough
 
 from mmrec import ClickData, Inputs, ItemTable, build_ranker, describe, fit, get_recipe
 from mmrec.data.counts import count_clicks
 from mmrec.datasets.click_model import ClickModel
 from mmrec.datasets.synthetic import SyntheticConfig, make_synthetic
-from mmrec.io.plain import to_plain
 
 CLICKS = ClickModel(
     bias=0.0, image_weight=0.6, text_weight=0.6, interaction_weight=0.0, liked_weight=1.5
@@ -21,11 +19,20 @@ CLICKS = ClickModel(
 
 
 DIN = {"name": "din", "hidden": (64,)}
-SMALL = get_recipe("small").history.encoder
+ADDED = {"history.encoder": DIN, "history.content": True, "history.affinity": 0}
+WAYS = {
+    "added to the vectors": (ADDED, ADDED | {"history.features": False}),
+    "signs of the affinity": (
+        {"history.features": False},
+        {"history.features": False, "history.affinity": 0},
+    ),
+}
 
 
-@pytest.mark.parametrize("encoder", [DIN, thorough(to_plain(SMALL))])
-def test_most_of_the_truths_gain_is_closed(encoder: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("aware", "unaware"), WAYS.values(), ids=WAYS.keys())
+def test_most_of_the_truths_gain_is_closed(
+    aware: dict[str, Any], unaware: dict[str, Any], tmp_path: Path
+) -> None:
     config = SyntheticConfig(
         num_items=100, rows=(20_000, 3_000, 500), content="features", model=CLICKS
     )
@@ -34,11 +41,10 @@ def test_most_of_the_truths_gain_is_closed(encoder: dict[str, Any], tmp_path: Pa
     items = ItemTable.read(data.item_info, data.schema.items, data.features)
     inputs = Inputs.of(data, count_clicks(data.train, data.schema.clicks, data.num_items), items)
     found = {}
-    for features in (True, False):
+    for features, change in ((True, aware), (False, unaware)):
         recipe = get_recipe("small").changed(
             {
-                "history.encoder": encoder,
-                "history.features": features,
+                **change,
                 "items.content_dim": 16,
                 "items.fusion": "concat",
                 "interaction.mlp": (64,),

@@ -44,6 +44,14 @@ TINY = Recipe(
 )
 VARIANTS = {
     "all of it": TINY,
+    "affinity": TINY.changed(
+        {
+            "items.components": 3,
+            "items.content_width": 4,
+            "history.content": False,
+            "history.affinity": 2,
+        }
+    ),
     "narrow tokens": TINY.changed({"history.encoder.width": 10, "history.encoder.last": 0}),
     "no bottleneck, no users": TINY.changed(
         {"interaction.bottleneck": None, "context.user_dim": 0, "items.unknown_id": False}

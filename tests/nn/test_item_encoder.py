@@ -110,13 +110,13 @@ def test_standardize_centres_and_scales_present_rows() -> None:
 
 def test_checkpoint_holds_scales_and_no_features() -> None:
     state = encoder(unknown=True, standardize=True).state_dict()
-    assert {"image_moments", "text_moments", "known"} <= set(state)
-    assert not {"image", "text", "tags", "has_image", "has_text"} & set(state)
+    assert {"modalities.image.moments", "modalities.text.moments", "known"} <= set(state)
+    assert not {key for key in state if key.endswith(("vectors", "present", "unit", "tags"))}
 
 
 def test_features_stay_float16_and_cast_on_use() -> None:
     items = encoder()
-    assert items.image.dtype == torch.float16
+    assert items.modalities["image"].vectors.dtype == torch.float16
     assert items(torch.tensor([1])).dtype == torch.float32
     assert items.double()(torch.tensor([1])).dtype == torch.float64
 

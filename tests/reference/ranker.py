@@ -22,13 +22,16 @@ def slow_logits(ranker: Any, batch: Batch) -> Tensor:
 def _row(ranker: Any, batch: Batch, row: int) -> Tensor:
     places = [i for i in range(batch.history.shape[1]) if int(batch.history[row, i]) != 0]
     target = _item(ranker.items, int(batch.target[row]))
+    whole = ranker.history_content
+    same = target if whole else _item(ranker.items, int(batch.target[row]), content=False)
     tokens = []
     for place in places:
-        item, about = _item(ranker.items, int(batch.history[row, place])), ranker.history_features
+        item = _item(ranker.items, int(batch.history[row, place]), content=whole)
+        about = ranker.history_features
         if about is not None:
             item = item + sum(_categories(about.categorical, batch.history_categorical[row, place]))
             item = item + sum(_numbers(about.numeric, batch.history_numeric[row, place]))
-        tokens.append(torch.cat([item, target]))
+        tokens.append(torch.cat([item, same]))
     parts = [_sequence(ranker.sequence, tokens, target), target]
     place = 0
     if ranker.user_index is not None:
@@ -41,6 +44,8 @@ def _row(ranker: Any, batch: Batch, row: int) -> Tensor:
         parts += _categories(ranker.categorical, batch.categorical[row])
     if ranker.numeric is not None:
         parts += _numbers(ranker.numeric, batch.numeric[row])
+    if ranker.affinity is not None:
+        parts += _affinity(ranker, batch, row, places)
     x = torch.cat(parts)
     interaction = ranker.interaction
     if interaction.squeeze is not None:
@@ -83,32 +88,68 @@ def _numbers(encoder: Any, values: Tensor) -> list[Tensor]:
     return vectors
 
 
-def _item(items: Any, item: int) -> Tensor:
+def _affinity(ranker: Any, batch: Batch, row: int, places: list[int]) -> list[Tensor]:
+    """Mass and shares of what is like the target, space by space and head by head."""
+    found, affinity, target = [], ranker.affinity, int(batch.target[row])
+    for space, sets in enumerate(ranker.items.spaces):
+        for head in range(affinity.log_temperature.shape[1]):
+            mass: Any = 0.0
+            signed: list[Any] = [0.0] * affinity.signs
+            for place in places:
+                item = int(batch.history[row, place])
+                if not (sets.present[item] and sets.present[target]):
+                    continue
+                cosine = (sets.unit[item] * sets.unit[target]).sum()
+                weight = ((cosine - 1) / affinity.log_temperature[space, head].exp()).exp()
+                mass = mass + weight
+                pairs = zip(ranker.signs.column.tolist(), ranker.signs.value.tolist(), strict=True)
+                for sign, (column, value) in enumerate(pairs):
+                    if int(batch.history_categorical[row, place, column]) == value:
+                        signed[sign] = signed[sign] + weight
+            found.append(((torch.as_tensor(mass).double() + 1e-3).log() + 2) / 2)
+            if affinity.log_prior is None:
+                continue
+            prior = affinity.log_prior[space, head].exp()
+            found += [4 * ((some + prior / 2) / (mass + prior) - 0.5) for some in signed]
+    return [torch.stack([value.reshape(()) for value in found])]
+
+
+def _item(items: Any, item: int, content: bool = True) -> Tensor:
     known = items.known is None or bool(items.known[item])
     identity = items.ids.weight[item] if known else items.unknown
     tags = [int(tag) for tag in items.tags[item] if int(tag) != 0]
     tag = sum((items.tag.weight[t] for t in tags), torch.zeros_like(items.tag.weight[0]))
-    fusion = items.fusion
-    projected = []
-    for name in ("image", "text"):
-        if bool(getattr(items, f"has_{name}")[item]):
-            mean, scale = getattr(items, f"{name}_moments")
-            content = (getattr(items, name)[item].to(mean.dtype) - mean) * scale
-        else:
-            content = getattr(fusion.absent, name)
-        linear = getattr(fusion, name)
-        projected.append(linear.weight @ content + linear.bias)
-    scores = []
-    for z in projected:
-        key = torch.tanh(fusion.key.weight @ z + fusion.key.bias)
-        scores.append((fusion.score.weight[0] * key).sum().exp())
-    mixed = sum(s * z for s, z in zip(scores, projected, strict=True)) / sum(scores)
     parts = [identity, tag / max(1, len(tags))]
     if items.categorical is not None:
         parts += _categories(items.categorical, items.categories[item])
     if items.numeric is not None:
         parts += _numbers(items.numeric, items.numbers[item])
-    return torch.cat([*parts, _norm(mixed, fusion.norm)])
+    return torch.cat([*parts, _fused(items, item)] if content else parts)
+
+
+def _fused(items: Any, item: int) -> Tensor:
+    fusion = items.fusion
+    projected = []
+    for name in ("image", "text"):
+        features = items.modalities[name]
+        if not bool(features.present[item]):
+            vector = getattr(fusion.absent, name)
+        elif features.pca is None:
+            mean, scale = features.moments
+            vector = (features.vectors[item].to(mean.dtype) - mean) * scale
+        else:
+            vector = features.unit[item] * features.length[item]
+        linear = getattr(fusion, name)
+        projected.append(linear.weight @ vector + linear.bias)
+    scores = []
+    for z in projected:
+        key = torch.tanh(fusion.key.weight @ z + fusion.key.bias)
+        scores.append((fusion.score.weight[0] * key).sum().exp())
+    mixed = sum(s * z for s, z in zip(scores, projected, strict=True)) / sum(scores)
+    fused = _norm(mixed, fusion.norm)
+    if items.narrow is not None:
+        fused = items.narrow.weight @ fused + items.narrow.bias
+    return fused
 
 
 def _sequence(encoder: Any, tokens: list[Tensor], target: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmrec.errors import not_negative, positive, probability, require
-from mmrec.nn.sequence import without_padding
-from mmrec.nn.tokens import Tokens, compact_here
+from mmrec.nn.history.sequence import without_padding
+from mmrec.nn.history.tokens import Tokens, compact_here
 from mmrec.nn.users import EMBEDDING_STD
 
 

@@ -1,4 +1,4 @@
-"""What a sequence encoder is, and the light ones. The Transformer is in `mmrec.nn.transformer`.
+"""What a sequence encoder is, and the light ones. The Transformer is in `transformer.py`.
 
 All of them keep one contract: padding is inert (what stands in it cannot change the output, not by
 a bit, and may even be NaN), a row of padding alone gives a finite output and gradient, and a longer
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from mmrec.errors import InputError, positive, require
+from mmrec.nn.history.tokens import Tokens, compact_here
 from mmrec.nn.mlp import MLP
-from mmrec.nn.tokens import Tokens, compact_here
 
 
 @runtime_checkable

@@ -1,0 +1,5 @@
+"""From a history and a target to one vector. First: `sequence.py`, the contract and light encoders.
+
+`transformer` is the deep one; `affinity` and `simtier` compare frozen content; `tokens` leaves
+padding out.
+"""
