@@ -23,7 +23,7 @@ from mmrec.data.items import ItemTable
 from mmrec.datasets.movielens import main, prepare
 from mmrec.errors import InputError
 from mmrec.io.pictures import picture_name
-from mmrec.schema import Schema
+from mmrec.schema import Categorical, Schema
 
 MOVIES = {
     2: ("Jumanji (1995)", "Adventure|Children|Fantasy", "A game\nof jungle, and more."),
@@ -179,7 +179,7 @@ def test_the_schema_names_what_the_rows_hold(source: Path, tmp_path: Path) -> No
     assert (clicks.labels, clicks.user, clicks.row_id) == (("label",), "user_id", "ID")
     assert (clicks.time, clicks.numeric) == ("timestamp", NUMBERS)
     assert [column.name for column in clicks.categorical] == ["likes_level", "views_level"]
-    assert [column.name for column in clicks.history_categorical] == ["liked"]
+    assert clicks.history_categorical == (Categorical("liked", limit=2),)
     assert clicks.history_numeric == ("days_ago",)
     batch = next(iter(data.loader("train", batch_size=64)))
     assert batch.categorical.shape == (64, 2)

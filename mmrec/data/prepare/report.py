@@ -44,6 +44,8 @@ def _odd_events(facts: dict[str, Any], options: Options) -> Iterator[str]:
             yield f"{facts['empty'][name]:,} events have no {column} and are left out"
     if odd.get("repeats"):
         yield f"{odd['repeats']:,} events repeat another in every column and are left out"
+    if odd.get("known_before"):
+        yield f"{odd['known_before']:,} new events are in the log already: counted once"
     if odd.get("unlabelled"):
         yield f"{odd['unlabelled']:,} events without any label are no rows and in no history"
     if odd.get("cold"):

@@ -53,8 +53,8 @@ def schema_of(options: Options) -> Schema:
             + tuple(Categorical(named(name), limit=LEVELS + 1) for name in levels),
             numeric=(*log.numeric, *map(named, (*_lasts(options), *numeric))),
             history_categorical=tuple(
-                Categorical(named(name), limit=3 if label else None)
-                for name, label in _history_categories(options).items()
+                Categorical(named(name), limit=values)
+                for name, values in _history_categories(options).items()
             ),
             history_numeric=tuple(
                 named(f"{HISTORY}_{name}")
@@ -97,15 +97,17 @@ def _lasts(options: Options) -> list[str]:
     return [f"user_{label}_share_last_{number}" for number in options.plan.last]
 
 
-def _history_categories(options: Options) -> dict[str, bool]:
-    """Name of each categorical history feature, and whether it is a label."""
+def _history_categories(options: Options) -> dict[str, int | None]:
+    """Name of each categorical history feature, and how many values it has, of a label."""
     log = options.log
-    found: dict[str, bool] = {}
+    found: dict[str, int | None] = {}
     for name in options.plan.history_features:
         if name == "label":
-            found |= {f"{HISTORY}_{label}": True for label in log.label_names}
+            # One label alone is known of every event that counts; of several some may be missing.
+            values = 2 if len(log.label_names) == 1 else 3
+            found |= {f"{HISTORY}_{label}": values for label in log.label_names}
         elif name in log.category_names:
-            found[f"{HISTORY}_{name}"] = False
+            found[f"{HISTORY}_{name}"] = None
     return found
 
 

@@ -97,12 +97,15 @@ class Sorter:
         frame = frame.filter(~pl.col("again") | (pl.col("new") & self.scoring))
         labels = [name for name in frame.columns if re.fullmatch(r"y\d+", name)]
         known = pl.max_horizontal(*labels) >= 0
-        frame = frame.with_columns(event=known & ~pl.col("again")).drop("again")
+        frame = frame.with_columns(known=known, event=known & ~pl.col("again"))
+        unlabelled, counted_before = int((~frame["known"]).sum()), int(frame["again"].sum())
+        frame = frame.drop("again", "known")
         parts = self._parts(frame)
         frame = frame.with_columns(pl.Series("part", parts, dtype=pl.Int8))
         return frame, {
             "repeats": bucket.height - frame.height,
-            "unlabelled": int((~frame["event"]).sum()),
+            "known_before": counted_before,
+            "unlabelled": unlabelled,
             "cold": int((parts == -2).sum()),
         }
 

@@ -257,6 +257,8 @@ def test_new_events_that_the_log_has_already_count_once(tmp_path: Path) -> None:
     made = run(tmp_path, events(), history="all", statistics=("user:rows",))
     events()[-6:].write_parquet(tmp_path / "new.parquet")
     like = prepare_like(made.root, tmp_path / "new.parquet", tmp_path / "like")
+    assert "6 new events are in the log already: counted once" in like.report
+    assert not any("without any label" in line for line in like.report)
     found = rows(like, "rows")
     for number, row in zip(range(34, 40), found, strict=True):
         assert row["history"] == [f"i{n * 7 % 5}" for n in range(number % 4, number, 4)]
