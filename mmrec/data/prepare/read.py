@@ -213,9 +213,8 @@ def _rarer(kinds: pl.Schema, options: Options, *, labelled: bool) -> dict[str, p
 
 def _moment(log: Log, clock: Clock, kinds: pl.Schema) -> pl.Expr:
     time = microseconds(log, clock)
-    if kinds[log.time].is_temporal():
-        return time
-    given = text_of(log.time, kinds[log.time]).is_not_null()
+    temporal = kinds[log.time].is_temporal()
+    given = (pl.col(log.time) if temporal else text_of(log.time, kinds[log.time])).is_not_null()
     return pl.when(time.is_null() & given).then(UNREADABLE).otherwise(time)
 
 

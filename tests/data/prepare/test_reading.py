@@ -92,6 +92,13 @@ def test_other_times_are_refused(tmp_path: Path, given: list[Any], sentence: str
     assert sorted(path.name for path in tmp_path.iterdir()) == ["events.parquet"]
 
 
+def test_a_moment_that_a_zone_does_not_have_is_refused(tmp_path: Path) -> None:
+    night = [datetime(2024, 3, 31, 2, 30)] * 40  # clocks go from two to three
+    for given in (night, [str(moment) for moment in night]):
+        with pytest.raises(InputError, match=r"times can be read, got .*2, 30|.*02:30.* row 0$"):
+            run(tmp_path, events(time=given), asked=replace(LOG, time_zone="Europe/Berlin"))
+
+
 def test_a_format_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     asked = replace(LOG, time_format="%d/%m/%Y")
     with pytest.raises(InputError, match=r"times can be read, got '11\.14\.2023' in .*, row 0$"):
