@@ -1,14 +1,14 @@
 """What `mmrec.data.prepare` makes of a log, by loops over its events.
 
-An event is a dict of user, item, time (seconds), labels (a tuple of 0, 1 or None), device; no two
-are equal in everything.
+An event is a dict of user, item, time (seconds), labels (a tuple of 0, 1 or None), device, price;
+no two are equal in everything.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
-from math import log, nan
+from math import inf, log, nan
 from typing import Any
 
 Event = dict[str, Any]
@@ -38,9 +38,10 @@ def history(events: list[Event], row: Event, length: int, kept: Callable[[Event]
 
 
 def order(event: Event) -> tuple[Any, ...]:
-    """By time, then item, then what else there is; unknown before known."""
+    """By time, then item, labels, price, number as text; unknown before known."""
     labels = tuple(-1 if label is None else label for label in event["labels"])
-    return (event["time"], event["item"], labels, event["device"] or "", event["number"])
+    price = -inf if event["price"] is None else event["price"]
+    return (event["time"], event["item"], labels, price, str(event["number"]))
 
 
 def statistic(events: list[Event], row: Event, of: str, days: int | None) -> list[float]:
