@@ -60,6 +60,7 @@ def prepare(
     history: str = "all",
     history_length: int = 100,
     images: str = "hardlink",
+    cold: float = 0.0,
 ) -> ClickData:
     """Write `source` to the directory `dest`, with its `schema.json`, and open it.
 
@@ -70,12 +71,14 @@ def prepare(
         history_length: entries of a history; older ones are cut off.
         images: how pictures get to `dest`: "hardlink" (copied where the file system refuses),
             "symlink", "copy", or "none".
+        cold: share of the movies that train does not know: no rows of it, and in no history of it.
 
     Raises:
         InputError: a missing or damaged file of the source, or a `dest` in use.
     """
     source = Path(source)
     options = _options(source, history, history_length, images)
+    options = replace(options, plan=replace(options.plan, cold=cold))
     if not source.is_dir():
         raise InputError(f"a directory with ratings.csv is needed, there is none at {source}")
     try:
@@ -192,6 +195,9 @@ def main(arguments: list[str] | None = None) -> None:
         default="hardlink",
         help="how images/<movieId>.jpg get there (default: hardlink, copied where not possible)",
     )
+    parser.add_argument(
+        "--cold", type=float, default=0.0, help="share of the movies that train does not know (0)"
+    )
     args = parser.parse_args(arguments)
     data = prepare(
         args.source,
@@ -199,6 +205,7 @@ def main(arguments: list[str] | None = None) -> None:
         history=args.history,
         history_length=args.history_length,
         images=args.images,
+        cold=args.cold,
     )
     rows = ", ".join(f"{name} {count:,}" for name, count in data.rows.items())
     print(f"wrote {data.root}: {rows} rows")

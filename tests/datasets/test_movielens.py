@@ -409,3 +409,15 @@ def test_the_command_line(source: Path, tmp_path: Path, capsys: pytest.CaptureFi
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == f"error: ratings.csv is needed, there is none in {tmp_path}\n"
+
+
+def test_train_does_not_know_cold_movies(source: Path, tmp_path: Path) -> None:
+    data = prepare(source, tmp_path / "cold", images="none", cold=0.4)
+    train, valid = pq.read_table(data.train), pq.read_table(data.valid)
+    told = set(train["item_id"].to_pylist())
+    told |= {item for row in train["item_seq"].to_pylist() for item in row}
+    shown = set(valid["item_id"].to_pylist()) - told
+    whole = prepare(source, tmp_path / "whole", images="none")
+    assert shown
+    assert train.num_rows < whole.rows["train"]
+    assert valid.num_rows == whole.rows["valid"]
