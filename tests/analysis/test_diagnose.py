@@ -46,10 +46,8 @@ class Table:
     """Items whose kind stands in the image, and nothing in the text."""
 
     tags: Tensor
-    image: Tensor
-    text: Tensor
-    has_image: Tensor
-    has_text: Tensor
+    vectors: dict[str, Tensor]
+    present: dict[str, Tensor]
     num_tags: int = 2
     categorical: Tensor = field(default_factory=lambda: torch.zeros(ITEMS, 0, dtype=torch.int64))
     numeric: Tensor = field(default_factory=lambda: torch.zeros(ITEMS, 0))
@@ -82,10 +80,8 @@ def items(kind: Tensor) -> Table:
     image[0] = 0
     return Table(
         tags=torch.zeros(ITEMS, 1, dtype=torch.int64),
-        image=image,
-        text=torch.randn(ITEMS, 3),
-        has_image=torch.arange(ITEMS) > 0,
-        has_text=torch.arange(ITEMS) > 0,
+        vectors={"image": image, "text": torch.randn(ITEMS, 3)},
+        present=dict.fromkeys(("image", "text"), torch.arange(ITEMS) > 0),
     )
 
 
