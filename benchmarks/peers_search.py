@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mmrec.io.files import replacing, write_json
+from mmrec.models import SEARCH_SPACE
 
 _NEURAL: dict[str, tuple[Any, ...]] = {
     "learning_rate": (1e-3, 2e-3, 4e-3, 8e-3),
@@ -38,13 +39,7 @@ _NEURAL: dict[str, tuple[Any, ...]] = {
 }
 
 SPACES: dict[str, dict[str, tuple[Any, ...]]] = {
-    "mmrec": {
-        "training.learning_rate": (1e-3, 2e-3, 4e-3),
-        "training.embedding_weight_decay": (0.0, 0.01, 0.1),
-        "interaction.dropout": (0.1, 0.2, 0.3, 0.4),
-        "interaction.mlp": ((64,), (128, 64), (256, 128)),
-        "items.id_dropout": (0.0, 0.1, 0.3),
-    },
+    "mmrec": SEARCH_SPACE,
     "dcnv2": {
         **_NEURAL,
         "crosses": (1, 2, 3),

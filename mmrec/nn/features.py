@@ -94,9 +94,10 @@ class FrozenFeatures(nn.Module):
 
     def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         if self.pca is None:
-            return _scaled(self.vectors[ids], self.moments), self.present[ids]
+            return _scaled(of_rows(self.vectors, ids), self.moments), of_rows(self.present, ids)
         self._check()
-        return self.unit[ids] * self.length[ids].unsqueeze(-1), self.present[ids]
+        vectors = F.embedding(ids, self.unit) * of_rows(self.length, ids).unsqueeze(-1)
+        return vectors, of_rows(self.present, ids)
 
     def cosine(self, history: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """history (B, L), target (B,) ids -> cosine of components (B, L), both there (B, L)."""
@@ -139,11 +140,16 @@ class TagSets(nn.Module):
         return _cosine(self.unit, self.present, history, target)
 
 
+def of_rows(table: Tensor, ids: Tensor) -> Tensor:
+    """table[ids], several times as fast on a CPU."""
+    return table.index_select(0, ids.reshape(-1)).view(*ids.shape, *table.shape[1:])
+
+
 def _cosine(
     unit: Tensor, present: Tensor, history: Tensor, target: Tensor
 ) -> tuple[Tensor, Tensor]:
-    product = torch.einsum("blw,bw->bl", unit[history], unit[target])
-    return product, present[history] & present[target].unsqueeze(1)
+    product = (F.embedding(history, unit) * F.embedding(target, unit).unsqueeze(1)).sum(-1)
+    return product, of_rows(present, history) & of_rows(present, target).unsqueeze(1)
 
 
 def _compress_again(module: FrozenFeatures, _: object) -> None:

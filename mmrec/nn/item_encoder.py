@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmrec.errors import InputError, not_negative, positive, probability, require
 from mmrec.nn.categorical import CategoricalEncoder
-from mmrec.nn.features import FrozenFeatures, TagSets
+from mmrec.nn.features import FrozenFeatures, TagSets, of_rows
 from mmrec.nn.fusion.base import EstimatedFusion, Fusion, Present, Vectors, check_names
 from mmrec.nn.fusion.modality_dropout import drop_modality
 from mmrec.nn.history.tokens import recorded
@@ -166,18 +166,18 @@ class ItemEncoder(nn.Module):
             InputError: an id outside 0 … N - 1. Looked for on the CPU alone: a GPU would have to
                 be waited for, and stops with an assertion of its own.
         """
-        self._check(ids)
+        self.check(ids)
         parts = []
         if self.ids is not None:
             parts.append(self._id_vector(ids))
         if self.tag is not None:
-            bags = self.tags[ids.reshape(-1)]
+            bags = self.tags.index_select(0, ids.reshape(-1))
             vectors = self.tag(bags)
             parts.append(vectors.view(*ids.shape, vectors.shape[-1]))
         if self.categorical is not None:
-            parts.append(self.categorical(self.categories[ids]))
+            parts.append(self.categorical(of_rows(self.categories, ids)))
         if self.numeric is not None:
-            parts.append(self.numeric(self.numbers[ids]))
+            parts.append(self.numeric(of_rows(self.numbers, ids)))
         if self.fusion is not None and content:
             fused = self._content(ids)
             parts.append(fused if self.narrow is None else self.narrow(fused))
@@ -203,7 +203,7 @@ class ItemEncoder(nn.Module):
 
     def content(self, ids: Tensor) -> Tensor:
         """The fused vectors alone: ids (...) -> (..., fused_dim)."""
-        self._check(ids)
+        self.check(ids)
         return self._content(ids)
 
     def _content(self, ids: Tensor) -> Tensor:
@@ -232,7 +232,8 @@ class ItemEncoder(nn.Module):
         finally:
             self.train(before)
 
-    def _check(self, ids: Tensor) -> None:
+    def check(self, ids: Tensor) -> None:
+        """Raise unless all are ids of items; on a CPU alone."""
         if ids.device.type != "cpu" or not ids.numel() or recorded():
             return
         low, high = (int(end) for end in ids.aminmax())
@@ -245,7 +246,7 @@ class ItemEncoder(nn.Module):
         vector = cast(Tensor, cast(nn.Embedding, self.ids)(ids))
         if self.unknown is None:
             return vector
-        own = cast(Tensor, self.known)[ids]
+        own = of_rows(cast(Tensor, self.known), ids)
         if self.training and self.id_dropout > 0:
             own = own & (torch.rand(ids.shape, device=ids.device) >= self.id_dropout)
         return torch.where(own.unsqueeze(-1), vector, self.unknown)
