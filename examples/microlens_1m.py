@@ -157,7 +157,7 @@ class Pipeline:
         files: Any = {"items": data.titles(), "images": data.images, "schema": data.schema.items}
         files |= {"restart": "changed" if args.restart else False, "workers": args.workers}
         ranks: Any = {**self.ranks, "barrier": barrier, "progress": not args.quiet}
-        print(embed_items(encoder, out=out, **files, **ranks))
+        print(embed_items(encoder.towers, out=out, **files, **ranks))
         return out
 
     def pretrain(self) -> torch.Tensor:

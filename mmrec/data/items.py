@@ -132,7 +132,7 @@ class ItemTable:
             numeric=torch.from_numpy(columns.numeric),
             widths=columns.widths,
             keys=columns.keys,
-            origin=None if features is None else read_origin(Path(features)),
+            origin=None if features is None else read_origin(Path(features), schema.modalities),
             vectors={name: torch.from_numpy(found[name].vectors) for name in sorted(found)},
             present={name: torch.from_numpy(found[name].present) for name in sorted(found)},
         )
