@@ -14,6 +14,7 @@ class ConcatFusion(ModalFusion):
     Parameters: (X + 1) · D, and X for the absent vectors.
     Source: the early fusion of arXiv:1705.09406, section 6.1.
 
+    >>> import torch
     >>> there = torch.ones(5, dtype=torch.bool)
     >>> fusion = ConcatFusion(dims={"image": 3, "text": 2}, out_dim=7)
     >>> vectors = {"image": torch.ones(5, 3), "text": torch.ones(5, 2)}
