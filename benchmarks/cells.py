@@ -46,7 +46,7 @@ from mmrec.stream.loader import Loader
 from mmrec.train.evaluate import score
 from mmrec.train.trainer import fit
 
-DROPPED = ("image", "text")
+DROPPED = " dropped"  # of the names of test logits without a modality
 PRETRAIN_EPOCHS = 3
 
 
@@ -84,7 +84,7 @@ class Result:
 
     Attributes:
         figures: `valid` metrics of the best epoch, `parameters`, `seconds`, rates.
-        logit: (R,) of the test rows; under "image dropped" and "text dropped" those of the same
+        logit: (R,) of the test rows; under "image dropped" and the like those of the same
             ranker when no item has that modality any more.
     """
 
@@ -176,11 +176,11 @@ def read_result(cell: Cell, folder: Path) -> Result:
     """A finished cell."""
     figures = json.loads((folder / f"{cell.key}.json").read_text())
     with np.load(folder / f"{cell.key}.npz") as arrays:
-        return Result(cell, figures, {name.replace("_", " "): arrays[name] for name in arrays})
+        return Result(cell, figures, {name: arrays[name] for name in arrays})
 
 
 def train_cell(cell: Cell, root: Path, folder: Path) -> None:
-    """Train, score test three times, write."""
+    """Train, score test as it is and without each modality, write."""
     data = read_data(root)
     torch.manual_seed(cell.recipe.training.seed)
     began = time.perf_counter()
@@ -200,8 +200,8 @@ def train_cell(cell: Cell, root: Path, folder: Path) -> None:
     seconds = time.perf_counter() - began
     valid = score(ranker, loader(cell, data, "valid"), device=cell.recipe.training.device)
     logit: dict[str, Any] = {"all": test_logits(ranker, cell, data)}
-    for name in DROPPED:
-        logit[f"{name}_dropped"] = without(name, ranker, cell, data)
+    for name in ranker.items.modalities:
+        logit[name + DROPPED] = without(name, ranker, cell, data)
     fusion = ranker.items.fusion
     figures = {
         "name": cell.name,

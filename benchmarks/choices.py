@@ -94,7 +94,9 @@ def read_items(folder: Path, widths: tuple[int, int]) -> ItemTable:
         return items
     draw = torch.Generator().manual_seed(0)
     image, text = (torch.randn(len(items.tags), width, generator=draw).half() for width in widths)
-    return replace(items, image=image, text=text, has_text=items.has_image)
+    there = torch.arange(len(items.tags)) > 0
+    vectors, present = {"image": image, "text": text}, {"image": there, "text": there}
+    return replace(items, vectors=vectors, present=present)
 
 
 def read_batches(folder: Path, batch_size: int) -> list[Batch]:

@@ -34,7 +34,7 @@ from PIL import Image
 from mmrec.cli import run
 from mmrec.embed import Captions, OpenClipEncoder, TinyClip, embed_items, save_model
 from mmrec.embed.items import Catalogue, read_items
-from mmrec.embed.pool import TASK_PICTURES, DecodePool, Task
+from mmrec.embed.pool import TASK_PICTURES, DecodePool, Reading, Task
 from mmrec.embed.preprocess import ReadOptions, normalise, read_picture, resize_batch
 from mmrec.embed.tiny import TINY_CONFIG, make_model
 from mmrec.io.pictures import find_pictures, picture_name
@@ -80,11 +80,12 @@ def best(repeat: int, work: Callable[[], Any]) -> float:
     return min(times)
 
 
-def decode_alone(
-    items: Catalogue, options: ReadOptions, encoder: OpenClipEncoder, workers: int
-) -> int:
-    tasks = (Task(sources=sources) for sources in items.sources(0, len(items), TASK_PICTURES))
-    with DecodePool(options=options, tokenize=encoder.tokenize, workers=workers) as pool:
+def decode_alone(items: Catalogue, options: ReadOptions, workers: int) -> int:
+    tasks = (
+        Task(modality="image", sources=[source for _, source in some])
+        for some in items.sources(0, len(items), TASK_PICTURES)
+    )
+    with DecodePool(Reading({"image": options}, {}), workers=workers) as pool:
         return sum(len(done.pictures) for _, done in pool.run(tasks))
 
 
@@ -108,7 +109,7 @@ def read_all(data: list[bytes], options: ReadOptions) -> None:
 
 def one_core(items: Catalogue, options: ReadOptions) -> dict[str, float]:
     """Pictures a second on one core: Pillow or torchvision, resized to the encoder's size."""
-    files = [f for f in items.files[:200] if f]
+    files = [several[0] for several in items.files[:200] if several]
     data = [Path(f).read_bytes() for f in files]
     variants = {
         "pillow": replace(options, torchvision=False, resize_here=True, draft=False),
@@ -181,18 +182,18 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     workers, batch = args.workers, args.batch_size or (256 if on_cuda else 64)
     batch = min(batch, len(ids))
 
-    pictures = [read_picture(f, options).pixels for f in items.files[:batch]]
+    pictures = [read_picture(several[0], options).pixels for several in items.files[:batch]]
     ready = [p.to(encoder.device) for p in pictures if p is not None]
     pixels = normalise(resize_batch(ready, encoder.preprocessing), encoder.preprocessing)
     tokens = encoder.tokenize(items.captions[: len(pixels)])
     forward_alone(encoder, pixels, tokens, len(pixels))
 
     repeat = args.repeat
-    decode = best(repeat, lambda: decode_alone(items, options, encoder, workers))
+    decode = best(repeat, lambda: decode_alone(items, options, workers))
     forward = best(repeat, lambda: forward_alone(encoder, pixels, tokens, len(ids)))
     reports = [
         embed_items(
-            encoder, items=folder / "items.parquet", images=images, out=folder / "out",
+            encoder.towers, items=folder / "items.parquet", images=images, out=folder / "out",
             workers=workers, batch_size=batch, restart=True,
         )
         for _ in range(repeat)

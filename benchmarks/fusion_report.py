@@ -32,12 +32,12 @@ def slices_of(data: Data) -> dict[str, NDArray[np.bool_]]:
     """Name -> (R,) bool over the test rows; slices with hardly a row are left out."""
     known = data.counts.known_items.numpy()[data.target]
     rows = data.counts.item_rows[data.target]
-    there = data.items.has_image.numpy()[data.target]
     found = {
         "unseen items": ~known,
         f"items with 1-{RARE - 1} train rows": (rows > 0) & (rows < RARE),
-        "items without image": ~there,
     }
+    for name, present in data.items.present.items():
+        found[f"items without {name}"] = ~present.numpy()[data.target]
     return {name: rows for name, rows in found.items() if rows.sum() >= FEWEST}
 
 
@@ -54,7 +54,8 @@ def replicates_of(
 
     found = {"all": of(logit["all"], slice(None))}
     found |= {name: of(logit["all"], rows) for name, rows in slices.items()}
-    return found | {f"{m} dropped": of(logit[f"{m} dropped"], slice(None)) for m in DROPPED}
+    dropped = [name for name in logit if name.endswith(DROPPED)]
+    return found | {name: of(logit[name], slice(None)) for name in dropped}
 
 
 def over_seeds(each: list[Replicates]) -> Replicates:
@@ -111,7 +112,11 @@ def _row(
         key: over_seeds([a - b for a, b in zip(values, against[key], strict=True)])
         for key, values in each.items()
     }
-    lost = {m: over_seeds([p["all"] - p[f"{m} dropped"] for p in drawn]) for m in DROPPED}
+    dropped = [name for name in drawn[0] if name.endswith(DROPPED)]
+    lost = {
+        name.removesuffix(DROPPED): over_seeds([p["all"] - p[name] for p in drawn])
+        for name in dropped
+    }
     gap = difference["all"]
     spread = float(np.nanstd(gap.drawn))
     fusion = cell.recipe.items.fusion
@@ -214,11 +219,11 @@ def to_markdown(summary: dict[str, Any], path: Path) -> str:
     sizes = {key: f" ({n:,} rows)" for key, n in summary["slices"].items()}
     lines += ["", "AUC, mean over seeds, of slices of the test rows:", ""]
     heads = [f"{key}{sizes.get(key, '')}" for key in keys]
-    heads += [f"lost without {modality}" for modality in DROPPED]
+    heads += [f"lost without {modality}" for modality in rows[0]["lost"]]
     lines += ["| | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
     for row in rows:
         values = [f"{row['auc'][key]['value']:.4f}" for key in keys]
-        values += [f"{row['lost'][modality]['value']:.4f}" for modality in DROPPED]
+        values += [f"{row['lost'][modality]['value']:.4f}" for modality in rows[0]["lost"]]
         lines.append(f"| {row['name']} | " + " | ".join(values) + " |")
     lines += ["", origin(summary, path)]
     return "\n".join(lines) + "\n"

@@ -149,16 +149,16 @@ def time_of(batch: Batch) -> NDArray[np.float64]:
 
 @functools.lru_cache(maxsize=1)
 def content_of(root: Path) -> tuple[Tensor, float]:
-    """(N, W) principal components of [image ; text], and the CPU seconds that they took.
+    """(N, W) principal components of all modalities, and the CPU seconds that they took.
 
     Each modality is standardised over the items that have it, and zero where an item has none; the
     components come largest first and are divided by one number, so that entries are about 1.
     """
     items = read_rows(root).items
     began = time.process_time()
-    both = [standardised(items.image, items.has_image), standardised(items.text, items.has_text)]
-    matrix = torch.cat(both, dim=1)
-    there = items.has_image | items.has_text
+    every = [standardised(x, items.present[name]) for name, x in items.vectors.items()]
+    matrix = torch.cat(every, dim=1)
+    there = torch.stack(list(items.present.values())).any(0)
     _, vectors = torch.linalg.eigh(matrix[there].T @ matrix[there])
     components = matrix @ vectors.flip(1)[:, :CONTENT]
     return components / components[there].std(), time.process_time() - began

@@ -58,13 +58,12 @@ def features_of(root: Path) -> tuple[dict[str, Floats], float]:
 
 
 def modalities(rows: Rows) -> list[Tensor]:
-    """(N, D) each: image, text and tags, standardised or as they are."""
+    """(N, D) each: the modalities and tags, standardised or as they are."""
     items = rows.items
     tags = torch.zeros(items.num_items, items.num_tags)
     tags.scatter_(1, items.tags, 1.0)
     tags[:, 0] = 0.0
-    image = standardised(items.image, items.has_image)
-    return [image, standardised(items.text, items.has_text), tags]
+    return [*(standardised(x, items.present[name]) for name, x in items.vectors.items()), tags]
 
 
 def unit_rows(vectors: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from mmrec import ClickData, Inputs, ItemTable, Recipe, build_ranker, describe, 
 from mmrec import predict as predict_rows
 from mmrec.analysis import diagnose_tasks, plot_run, summarise
 from mmrec.audit import audit
-from mmrec.cli import Stages, run, two_columns
+from mmrec.cli import Stages, named, run, two_columns
 from mmrec.data.artifacts import write_fused
 from mmrec.data.counts import ClickCounts, count_clicks, read_pairs
 from mmrec.data.items import check_features
@@ -124,7 +124,7 @@ class Pipeline:
             print("no --data given: synthetic data, drawn from a click model that is known")
             make_synthetic(self.out / "data", SyntheticConfig(seed=self.args.seed))
         data = ClickData.open(self.args.data or self.out / "data").pack(self.out / "packed")
-        data = data.with_modalities(self.args.columns)
+        data = data.with_modalities(self.args.vectors)
         if self.args.features is not None:
             check_features(self.args.features, data.schema.items, data.num_items)
         return data, count_clicks(data.train, data.schema.clicks, data.num_items)
@@ -157,7 +157,7 @@ class Pipeline:
         files: Any = {"items": data.titles(), "images": data.images, "schema": data.schema.items}
         files |= {"restart": "changed" if args.restart else False, "workers": args.workers}
         ranks: Any = {**self.ranks, "barrier": barrier, "progress": not args.quiet}
-        print(embed_items(encoder, out=out, **files, **ranks))
+        print(embed_items(encoder.towers, out=out, **files, **ranks))
         return out
 
     def pretrain(self) -> torch.Tensor:
@@ -222,12 +222,12 @@ def parse() -> Namespace:
     add("--model", help="open_clip model name or config .json (ViT-B-32)")
     add("--pretrained", help="its pretrained tag or weights file (openai)")
     add("--features", type=Path, help="ready feature parquet (DATA/features.parquet if there)")
-    for name in ("image", "text"):
-        add(f"--{name}-column", help=f"its {name} vectors (as the schema says)")
+    many: Any = {"action": "append", "default": []}
+    add("--vectors", **many, metavar="MODALITY=COLUMN", help="its vectors (as the schema says)")
     add("--clip-precision", default="auto", help="auto, fp32, bf16 or fp16 (auto)")
     add("--workers", type=int, help="image decoding processes (one a core)")
     add("--recipe", default="small", help="a recipe's name or .toml file (small)")
-    add("--set", action="append", default=[], metavar="NAME=VALUE", help="a recipe's setting")
+    add("--set", **many, metavar="NAME=VALUE", help="a recipe's setting")
     add("--search", type=int, default=0, metavar="N", help="first choose of N settings, by valid")
     add("--seed", type=int, default=0, help="of everything (0)")
     add("--device", default="auto", help="auto, cpu or cuda (auto)")
@@ -237,8 +237,7 @@ def parse() -> Namespace:
     args = parser.parse_args()
     if args.continue_from is not None:
         TrainedRun.open(args.continue_from)
-    columns = {name: getattr(args, f"{name}_column") for name in ("image", "text")}
-    args.columns = {name: column for name, column in columns.items() if column is not None}
+    args.vectors = named(args.vectors)
     recipe = get_recipe(args.recipe).changed({"items.content_dim": EMBEDDING_WIDTH})
     run = {"seed": args.seed, "device": args.device, "progress": not args.quiet}
     recipe = recipe.changed({f"training.{name}": value for name, value in run.items()})

@@ -3,10 +3,10 @@
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
-from mmrec.errors import FailedElsewhere, InputError
+from mmrec.errors import FailedElsewhere, InputError, require
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -30,6 +30,21 @@ def run(main: Callable[[], None]) -> None:
         _leave(f"{error.strerror or error}{where}", EXIT_BAD_INPUT)
     except KeyboardInterrupt:
         _leave("interrupted; the same command resumes from here", EXIT_INTERRUPTED)
+
+
+def named(texts: Iterable[str]) -> dict[str, str]:
+    """Options that read NAME=VALUE.
+
+    >>> named(["image=covers", "audio=sounds"])
+    {'image': 'covers', 'audio': 'sounds'}
+    """
+    found = {}
+    for text in texts:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        require(name and equals and value, f"an option reads NAME=VALUE, got {text!r}")
+        require(name not in found, f"each name is given once, got {name} twice")
+        found[name] = value
+    return found
 
 
 def _leave(sentence: str, code: int) -> None:

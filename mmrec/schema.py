@@ -127,6 +127,14 @@ class Items:
     vectors: str | None = None
     title: str | None = None
 
+    def __post_init__(self) -> None:
+        for name in self.modalities:
+            if not name.isidentifier():
+                raise InputError(
+                    f"a modality is called by letters, digits and _, got {name!r} for the column "
+                    f"{self.modalities[name]}"
+                )
+
     def roles(self) -> Iterator[tuple[str, str]]:
         """Every (column of the item table, role)."""
         for role in ("id", "key", "tags", "vectors"):

@@ -151,11 +151,13 @@ def test_arguments(make: Callable[..., Any], good: dict[str, Any], name: str, va
 
 
 @pytest.mark.parametrize("name", [name for name in FUSIONS if name != "precomputed"])
-@pytest.mark.parametrize("dim", ["image_dim", "text_dim", "out_dim"])
-def test_widths_of_fusions(name: str, dim: str) -> None:
+def test_widths_of_fusions(name: str) -> None:
     for value in SIZES:
+        for dims, width in (({"image": value}, 4), ({"image": 6, "text": value}, 4)):
+            with pytest.raises(InputError):
+                FUSIONS[name](dims=dims, out_dim=width)
         with pytest.raises(InputError):
-            FUSIONS[name](**{"image_dim": 6, "text_dim": 4, "out_dim": 8, dim: value})
+            FUSIONS[name](dims={"image": 6, "text": 4}, out_dim=value)
 
 
 STREAM = {

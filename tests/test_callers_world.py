@@ -64,7 +64,9 @@ def works(shop: Path, out: Path) -> dict[str, Callable[[], object]]:
         ),
         "audit": lambda: audit(shop / "data", out=out / "audit", progress=False),
         "synthetic": lambda: make(out / "synthetic", small),
-        "embed": lambda: embed_items(ToyEncoder(), **covers, out=out / "features", workers=1),
+        "embed": lambda: embed_items(
+            ToyEncoder().towers, **covers, out=out / "features", workers=1
+        ),
         "tiny clip": lambda: train_tiny_clip(**covers, out=out / "clip", steps=2),
         "artifacts": lambda: write_fused(
             out, data.item_info, torch.zeros(data.num_items, 4), data.schema.items

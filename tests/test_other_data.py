@@ -136,11 +136,13 @@ def test_history_target_and_label_are_enough(shop: Path, tmp_path: Path) -> None
     assert build_ranker(RECIPE.without_content().changed({"items.id_dim": 4}), items)
 
 
-def test_only_image_and_text_so_far(shop: Path, tmp_path: Path) -> None:
+def test_a_modality_may_be_called_anything_that_is_a_name(shop: Path, tmp_path: Path) -> None:
     schema = replace(SCHEMA, items=replace(ITEMS, modalities={"audio": "clip_image"}))
     data = ClickData.open(rewritten(shop / "data", tmp_path, schema), check=False)
-    with pytest.raises(InputError, match="modalities are image and text, the schema names audio"):
-        ItemTable.read(data.item_info, data.schema.items, data.features)
+    items = ItemTable.read(data.item_info, data.schema.items, data.features)
+    assert list(items.vectors) == ["audio"]
+    with pytest.raises(InputError, match=r"a modality is called by letters.*got 'my sound'"):
+        replace(ITEMS, modalities={"my sound": "clip_image"})
 
 
 def vectors_of(shop: Path, folder: Path, change: Callable[[np.ndarray[Any, Any]], Any]) -> Path:
@@ -172,8 +174,11 @@ def test_a_sketch_is_of_the_same_items_when_a_catalogue_grows(shop: Path) -> Non
     items = ItemTable.read(data.item_info, data.schema.items, data.features)
     fewer = replace(
         items,
-        **{name: getattr(items, name)[:30] for name in ("image", "text", "has_image", "has_text")},
+        vectors={name: vectors[:30] for name, vectors in items.vectors.items()},
+        present={name: present[:30] for name, present in items.present.items()},
     )
-    assert share_unlike(sketch(items)[:30], sketch(fewer)) == 0
-    other = replace(items, image=items.image.flip(0))
+    first = {name: cosines[:30] for name, cosines in sketch(items).items()}
+    assert share_unlike(first, sketch(fewer)) == 0
+    flipped = {**items.vectors, "image": items.vectors["image"].flip(0)}
+    other = replace(items, vectors=flipped)
     assert share_unlike(sketch(items), sketch(other)) > 0.5

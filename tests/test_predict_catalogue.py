@@ -23,7 +23,7 @@ from mmrec.cli import run
 from mmrec.data.counts import count_clicks
 from mmrec.metrics import auc
 from mmrec.models import Ranker
-from mmrec.models.pretrain import made_by, pretrained_vectors
+from mmrec.models.pretrain import fused_vectors, made_by, pretrained_vectors
 from mmrec.predict import continue_ranker, load_ranker, predict, write_sources
 from mmrec.predict.__main__ import main
 from mmrec.schema import FILE, Clicks, Items, Schema
@@ -181,15 +181,16 @@ def test_a_run_in_two_stages_predicts_by_itself(
     raw = command(monkeypatch, tmp_path / "a", two_stage, "--data", shop / "data")
     np.testing.assert_allclose(raw[["click", "buy"]], right, atol=1e-6)
     opened = Opened.of(shop / "data")
-    fused = load_ranker(two_stage, opened.items).items.image.float()
+    fused = fused_vectors(two_stage / "pretrained", opened.items)
     ready = opened.items.with_vectors(fused)
     _, again = predict(load_ranker(two_stage, ready), opened.data.loader("test"), device="cpu")
     np.testing.assert_allclose(again, right, atol=1e-6)
+    names, tables = list(opened.items.vectors), list(opened.items.vectors.values())
     noise = torch.randn(SKUS, fused.shape[1], generator=torch.Generator().manual_seed(0))
     for wrong in (
         opened.items.with_vectors(noise),
         opened.items.with_vectors(fused.flip(0)),
-        replace(opened.items, image=opened.items.text, text=opened.items.image),
+        replace(opened.items, vectors=dict(zip(names, reversed(tables), strict=True))),
     ):
         with pytest.raises(InputError, match="vectors are not those that the ranker was trained"):
             load_ranker(two_stage, wrong)

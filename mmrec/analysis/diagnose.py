@@ -17,29 +17,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from mmrec.analysis.spoilings import Spoiling, spoilings_of
+from mmrec.analysis.spoilings import Spoiling, input_names, spoilings_of
 from mmrec.errors import InputError, require
 from mmrec.io.progress import Progress
 from mmrec.metrics.intervals import Interval, Replicates, bootstrap
 from mmrec.train.evaluate import Scores, score
 from mmrec.train.loaders import BatchLoader
 from mmrec.train.step.precision import resolve_device
-
-INPUTS = (
-    "history shuffled",
-    "history removed",
-    "history features permuted",
-    "content permuted",
-    "image permuted",
-    "text permuted",
-    "tags permuted",
-    "item categorical permuted",
-    "item numeric permuted",
-    "categorical permuted",
-    "numeric permuted",
-    "ids removed",
-    "user permuted",
-)
 
 
 @dataclass(frozen=True)
@@ -70,8 +54,8 @@ class Diagnosis:
         rows, users: what it was measured on.
         auc: AUC with its interval over users.
         level: what share of such intervals covers the truth.
-        contributions: in the order of `INPUTS`, less those the model has no seam for, then those
-            of single columns.
+        contributions: in the order of `INPUTS`, less those the model has no seam for, each
+            modality after the content, then those of single columns.
     """
 
     rows: int
@@ -133,7 +117,8 @@ def diagnose_tasks(
     - history shuffled: each row gets the history of a row of another user, with its features;
     - history removed: all padding;
     - history features permuted: the items of a batch's histories swap what is known of them;
-    - content (image, text, or both) permuted: items swap vectors and masks, history and target;
+    - content, and each modality by its name, permuted: items swap vectors and masks, in history
+      and target;
     - tags, item categorical, item numeric permuted: items swap those;
     - categorical, numeric permuted: each row gets those of a row of another user;
     - ids removed: every item has the model's vector for unknown items, or, where the model has
@@ -149,7 +134,7 @@ def diagnose_tasks(
     Args:
         model: `Batch -> logits (B,)` or (B, T); weights and buffers are left as they were found.
         loader: labelled rows, best those of the validation split.
-        inputs: some of `INPUTS`; None is all.
+        inputs: some of `INPUTS` and of the model's modalities ("image permuted"); None is all.
         columns: single columns that are permuted, too: name -> its field of the batch and its
             place in there, as `ClickData.places` tells.
         level, replicates, seed: of the bootstrap over users (`mmrec.metrics.intervals`).
@@ -158,9 +143,10 @@ def diagnose_tasks(
     Raises:
         InputError: an unknown input, rows without labels, labels all alike, or a single user.
     """
-    wanted = INPUTS if inputs is None else inputs
-    unknown = ", ".join(name for name in wanted if name not in INPUTS)
-    require(not unknown, f"inputs must be among {', '.join(INPUTS)}, got {unknown}")
+    known = input_names(model)
+    wanted = known if inputs is None else inputs
+    unknown = ", ".join(name for name in wanted if name not in known)
+    require(not unknown, f"inputs must be among {', '.join(known)}, got {unknown}")
     device = resolve_device(device)
     columns = columns or {}
     spoilings = spoilings_of(model.to(device), loader, columns, seed)
@@ -176,7 +162,7 @@ def diagnose_tasks(
         if whole.label is None:
             raise InputError("a diagnosis needs labels, the loader gives none")
         single = [f"{name} permuted" for name in columns]
-        names = [name for name in INPUTS if name in wanted and name in spoilings] + single
+        names = [name for name in known if name in wanted and name in spoilings] + single
         spoiled = {name: scores(spoilings[name]) for name in names}
     resampled = partial(bootstrap, "auc", replicates=replicates, seed=seed)
     return {task: _diagnosis(task, whole, spoiled, resampled, level) for task in whole.tasks}

@@ -18,6 +18,19 @@ from mmrec.train.loaders import BatchLoader, rewound
 POOL = 65_536  # rows that lend what is known of them: 52 MB of history at L = 100
 OF_HISTORY = ("history", "history_categorical", "history_numeric")
 Spoiling = AbstractContextManager[None]
+INPUTS = (
+    "history shuffled",
+    "history removed",
+    "history features permuted",
+    "content permuted",
+    "tags permuted",
+    "item categorical permuted",
+    "item numeric permuted",
+    "categorical permuted",
+    "numeric permuted",
+    "ids removed",
+    "user permuted",
+)
 
 
 @runtime_checkable
@@ -109,14 +122,28 @@ def spoilings_of(
     if holders:
         every = [part for modalities in holders for part in modalities.values()]
         found["content permuted"] = _permuted(_item_rows(every), generator)
-        for name in dict.fromkeys(name for modalities in holders for name in modalities):
+        for name, label in _modalities(model).items():
             some = [modalities[name] for modalities in holders if name in modalities]
-            found[f"{name} permuted"] = _permuted(_item_rows(some), generator)
+            found[label] = _permuted(_item_rows(some), generator)
     tables = [t for m in modules if isinstance(m, HasItemTables) for t in m.item_tables()]
     if tables:
         known = [module for module in modules if isinstance(module, HasKnownItems)]
         found["ids removed"] = _without_ids(tables, known)
     return found
+
+
+def input_names(model: nn.Module) -> tuple[str, ...]:
+    """`INPUTS`, and after the content each modality of this model."""
+    place = INPUTS.index("content permuted") + 1
+    return (*INPUTS[:place], *_modalities(model).values(), *INPUTS[place:])
+
+
+def _modalities(model: nn.Module) -> dict[str, str]:
+    """Modality of some module that `HasModalities` -> what its spoiling is called."""
+    holders = [module.modalities for module in model.modules() if isinstance(module, HasModalities)]
+    names = dict.fromkeys(name for modalities in holders for name in modalities)
+    labels = {name: f"{name} permuted" for name in names}
+    return {m: f"{m} vectors permuted" if label in INPUTS else label for m, label in labels.items()}
 
 
 def _pool(loader: BatchLoader) -> dict[str, Tensor]:

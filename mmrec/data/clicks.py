@@ -120,9 +120,10 @@ class ClickData:
         )
 
     def with_modalities(self, columns: Mapping[str, str]) -> ClickData:
-        """The same data set, with other columns of vectors for some modalities."""
-        items = self.schema.items
-        items = replace(items, modalities={**items.modalities, **columns})
+        """The same data set with these modalities and their columns; none = as they are."""
+        if not columns:
+            return self
+        items = replace(self.schema.items, modalities=dict(columns))
         return replace(self, schema=replace(self.schema, items=items))
 
     def pack(self, folder: Path) -> ClickData:

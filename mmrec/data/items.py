@@ -1,12 +1,12 @@
 """The item table: what is known of every item, aligned to item ids, to live on the model's device.
 
-N items with the padding, T tags, Di and Dt widths of image and text vectors.
+N items with the padding, T tags, D_m width of the vectors of modality m.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from mmrec.io.parquet import (
 )
 from mmrec.schema import ABSENT, Items
 
+READY = "ready"  # the modality of vectors that were fused beforehand
 TAG_LIMIT = 10_000_000  # a tag id beyond this is no dense id: its embedding would fill the memory
 
 
@@ -51,10 +52,8 @@ class ItemTable:
         tags: (N, T) int64, left-padded with 0; (N, 1) of zeros where the schema has no tags.
         categorical: (N, C) int64, a column of lists flush right with `mmrec.schema.ABSENT`.
         numeric: (N, F) float32, NaN = missing.
-        image: (N, Di) float16, zeros where `has_image` is False.
-        text: (N, Dt) float16, zeros where `has_text` is False.
-        has_image: (N,) bool.
-        has_text: (N,) bool.
+        vectors: name of a modality -> (N, D_m) float16, zeros where an item has none.
+        present: the same names -> (N,) bool.
         widths: places that each categorical column takes.
         keys: (N,) the items' own names, integers or strings, row 0 that of no item; None = the
             schema names none.
@@ -64,10 +63,8 @@ class ItemTable:
     tags: Tensor
     categorical: Tensor
     numeric: Tensor
-    image: Tensor
-    text: Tensor
-    has_image: Tensor
-    has_text: Tensor
+    vectors: Mapping[str, Tensor] = field(default_factory=dict)
+    present: Mapping[str, Tensor] = field(default_factory=dict)
     widths: tuple[int, ...] = ()
     keys: pa.Array | None = None
     origin: Mapping[str, Any] | None = None
@@ -84,26 +81,25 @@ class ItemTable:
 
     @property
     def has_content(self) -> bool:
-        """Whether any item has an image or a text."""
-        return bool(self.has_image.any() or self.has_text.any())
+        """Whether any item has a vector of any modality."""
+        return any(bool(present.any()) for present in self.present.values())
 
     def to(self, device: torch.device | str) -> ItemTable:
         """The same table on `device`."""
-        parts: dict[str, Any] = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        moved = {n: p.to(device) for n, p in parts.items() if isinstance(p, Tensor)}
-        return replace(self, **{**parts, **moved})
-
-    def with_vectors(self, vectors: Tensor, origin: Mapping[str, Any] | None = None) -> ItemTable:
-        """The same items with vectors (N, D) that are ready, in the image's place; no text."""
-        there = torch.arange(self.num_items) > 0
         return replace(
             self,
-            origin=origin,
-            image=vectors.half(),
-            has_image=there,
-            text=torch.zeros(self.num_items, 1, dtype=torch.float16),
-            has_text=torch.zeros_like(there),
+            tags=self.tags.to(device),
+            categorical=self.categorical.to(device),
+            numeric=self.numeric.to(device),
+            vectors={name: vectors.to(device) for name, vectors in self.vectors.items()},
+            present={name: present.to(device) for name, present in self.present.items()},
         )
+
+    def with_vectors(self, vectors: Tensor, origin: Mapping[str, Any] | None = None) -> ItemTable:
+        """The same items with vectors (N, D) that are ready, as the one modality `READY`."""
+        there = torch.arange(self.num_items) > 0
+        vectors = vectors.half()
+        return replace(self, origin=origin, vectors={READY: vectors}, present={READY: there})
 
     @classmethod
     def read(
@@ -116,37 +112,29 @@ class ItemTable:
             schema: the roles of its columns.
             features: parquet file, or directory of parquet shards, with the id, the modalities'
                 vectors and, where present, their masks `has_<modality>`. Items it leaves out have
-                none. None takes the ready vectors of `item_info`, if it has any, in the image's
-                place, and no text (width 1, masked).
+                none. None takes the ready vectors of `item_info`, if it has any, as the one
+                modality `READY`.
 
         Raises:
             InputError: a breach of the schema, naming file, column and row.
         """
-        unknown = sorted(set(schema.modalities) - {"image", "text"})
-        if unknown:
-            raise InputError(f"modalities are image and text, the schema names {unknown[0]}")
         if features is not None and not schema.modalities:
             raise InputError(
                 f"features need a schema with modalities that names their columns, got {features}"
             )
         columns = _read_info(Path(item_info), schema)
-        num_items = len(columns.tags)
-        image, text = columns.vectors or Content(num_items), Content(num_items)
+        found = {} if columns.vectors is None else {READY: columns.vectors}
         if features is not None:
-            found = read_modalities(Path(features), schema, num_items)
-            image = found.get("image", Content(num_items))
-            text = found.get("text", Content(num_items))
+            found = read_modalities(Path(features), schema, len(columns.tags))
         return cls(
             tags=torch.from_numpy(columns.tags),
             categorical=torch.from_numpy(columns.categorical),
             numeric=torch.from_numpy(columns.numeric),
             widths=columns.widths,
             keys=columns.keys,
-            origin=None if features is None else read_origin(Path(features)),
-            image=torch.from_numpy(image.vectors),
-            text=torch.from_numpy(text.vectors),
-            has_image=torch.from_numpy(image.present),
-            has_text=torch.from_numpy(text.present),
+            origin=None if features is None else read_origin(Path(features), schema.modalities),
+            vectors={name: torch.from_numpy(found[name].vectors) for name in sorted(found)},
+            present={name: torch.from_numpy(found[name].present) for name in sorted(found)},
         )
 
 

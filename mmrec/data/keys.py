@@ -4,6 +4,7 @@ N items with the padding.
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +45,23 @@ class Keys:
         return pa.concat_arrays([nothing, keys.take(pa.array(order))])
 
 
-def read_origin(features: Path) -> dict[str, Any] | None:
-    """What an embedding's folder says of its encoder and captions; None where it says nothing.
+def read_origin(features: Path, modalities: Iterable[str]) -> dict[str, Any] | None:
+    """What an embedding's folder says of these modalities' encoders and of captions.
+
+    None where it says nothing.
 
     Vectors of another precision are the same up to rounding.
     """
     try:
         made = json.loads((features / EMBEDDED).read_text())
-        encoder = {name: value for name, value in made["encoder"].items() if name != "precision"}
-        return {"encoder": encoder, "captions": made["captions"]}
+        encoders = {
+            modality: {
+                name: value
+                for name, value in made["encoders"][modality].items()
+                if name != "precision"
+            }
+            for modality in sorted(modalities)
+        }
+        return {"encoders": encoders, "captions": made["captions"], "several": made["several"]}
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return None

@@ -1,4 +1,4 @@
-"""Frozen encoders over raw pictures and titles: resumable extraction to feature parquet.
+"""Frozen encoders over raw pictures, titles and other values: resumable, to feature parquet.
 
 Read `extract.py` first, the whole of it in one loop. Then along the data: `items.py` and
 `captions.py` (what there is), `pool.py` and `preprocess.py` (pictures to pixels, in worker
@@ -9,7 +9,7 @@ to files), `report.py` and `sheet.py` (what came of it). `clip.py` is the encode
 
 from mmrec.embed.captions import Captions
 from mmrec.embed.clip import OpenClipEncoder
-from mmrec.embed.encoder import Encoder, Preprocessing
+from mmrec.embed.encoder import Encoder, PictureEncoder, Preprocessing, ValueEncoder, towers
 from mmrec.embed.extract import embed_items
 from mmrec.embed.report import EmbedReport
 from mmrec.embed.tiny import TinyClip, save_model, tiny_clip, train_tiny_clip
@@ -19,10 +19,13 @@ __all__ = [
     "EmbedReport",
     "Encoder",
     "OpenClipEncoder",
+    "PictureEncoder",
     "Preprocessing",
     "TinyClip",
+    "ValueEncoder",
     "embed_items",
     "save_model",
     "tiny_clip",
+    "towers",
     "train_tiny_clip",
 ]

@@ -5,6 +5,7 @@ torchrun --nproc-per-node 4 -m mmrec.embed --items … --images … --out …
 """
 
 import argparse
+import importlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,13 +15,17 @@ from pathlib import Path
 
 import torch
 
-from mmrec.cli import run
+from mmrec.cli import named, run
 from mmrec.data.microlens import MICROLENS
 from mmrec.embed.captions import Captions
 from mmrec.embed.clip import PRECISIONS, OpenClipEncoder
-from mmrec.embed.extract import DTYPES, RESIZE, embed_items
+from mmrec.embed.encoder import Encoder
+from mmrec.embed.extract import DTYPES, RESIZE, SEVERAL, embed_items
 from mmrec.errors import InputError
 from mmrec.schema import Schema
+
+TOWERS = {"clip-image": "image", "clip-text": "text"}
+DEFAULT = ("image=clip-image", "text=clip-text")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,7 +47,20 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="column of --items with the pictures' bytes, or with file names inside --images",
     )
+    a(
+        "--several",
+        default="mean",
+        choices=SEVERAL,
+        help="of an item with several pictures: the mean of their vectors, or the first's",
+    )
     a = p.add_argument_group("encoder").add_argument
+    a(
+        "--modality",
+        action="append",
+        metavar="NAME=ENCODER",
+        help=f"once for each: {', '.join(TOWERS)} (of --model), or MODULE:FUNCTION, which is "
+        f"called with the device and gives an encoder; default {' '.join(DEFAULT)}",
+    )
     a("--model", default="ViT-B-32", help="open_clip name or config .json; default %(default)s")
     a("--pretrained", default="openai", help="weights file or open_clip tag; default %(default)s")
     a("--device", default="auto", help="auto, cpu, cuda, cuda:1, …; default %(default)s")
@@ -83,22 +101,15 @@ def main(argv: list[str] | None = None) -> None:
             column = getattr(args, f"{name}_column")
             schema = schema if column is None else replace(schema, **{name: column})
         captions = Captions(template=args.caption, tag_prefix=args.tag_prefix)
-        encoder = OpenClipEncoder(
-            model_name=args.model,
-            pretrained=args.pretrained,
-            device=device,
-            precision=args.precision,
-            channels_last=args.channels_last,
-            compile=args.compile,
-        )
         report = embed_items(
-            encoder,
+            _encoders(args, device),
             items=args.items,
             images=args.images,
             out=args.out,
             captions=captions,
             schema=schema,
             image_column=args.image_column,
+            several=args.several,
             shard_size=args.shard_size,
             batch_size=args.batch_size,
             workers=args.workers,
@@ -116,6 +127,34 @@ def main(argv: list[str] | None = None) -> None:
         )
         if rank == 0:
             print(report)
+
+
+def _encoders(args: argparse.Namespace, device: str) -> dict[str, Encoder]:
+    """Of each `--modality`: a tower of one CLIP, or what a function of a module gives."""
+    wanted, found = named(args.modality or DEFAULT), {}
+    if any(which in TOWERS for which in wanted.values()):
+        towers = OpenClipEncoder(
+            model_name=args.model,
+            pretrained=args.pretrained,
+            device=device,
+            precision=args.precision,
+            channels_last=args.channels_last,
+            compile=args.compile,
+        ).towers
+    for modality, which in wanted.items():
+        if which in TOWERS:
+            found[modality] = towers[TOWERS[which]]
+            continue
+        module, _, function = which.partition(":")
+        try:
+            made: Encoder = getattr(importlib.import_module(module), function)(device=device)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise InputError(
+                f"an encoder is one of {', '.join(TOWERS)}, or MODULE:FUNCTION that can be called "
+                f"with a device, got {which!r} for {modality}: {error}"
+            ) from None
+        found[modality] = made
+    return found
 
 
 @contextmanager

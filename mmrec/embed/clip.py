@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmrec.embed.encoder import Preprocessing
+from mmrec.embed.encoder import Encoder, Preprocessing, towers
 from mmrec.errors import InputError
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -31,7 +31,7 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class OpenClipEncoder:
-    """A frozen open_clip model behind the `Encoder` protocol.
+    """A frozen open_clip model, whose two towers (`towers`) are encoders of two modalities.
 
     Args:
         model_name: a name of `open_clip.list_models()`, or the path of a model config `.json`
@@ -93,6 +93,11 @@ class OpenClipEncoder:
         light = sum(p.numel() for p in self.model.visual.parameters()) < _LIGHT
         self.threads = 1 if light or self.device.type == "cuda" else None
         self._visual = torch.compile(self.model.visual) if compile else self.model.visual
+
+    @property
+    def towers(self) -> dict[str, Encoder]:
+        """The modalities image and text, for `embed_items`."""
+        return towers(self)
 
     def fingerprint(self) -> dict[str, Any]:
         """Architecture, a hash of every weight, precision and preprocessing."""

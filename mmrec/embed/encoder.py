@@ -1,6 +1,6 @@
 """The seam: what extraction asks of an encoder, whatever stands behind it.
 
-Shapes: B rows of a batch, H and W the encoder's input size, T tokens of a caption.
+Shapes: B rows of a batch, H and W the encoder's input size.
 """
 
 from collections.abc import Sequence
@@ -56,21 +56,58 @@ class Preprocessing:
 
 @runtime_checkable
 class Encoder(Protocol):
-    """A frozen pair of encoders for pictures and captions.
+    """A frozen encoder of one modality: a `PictureEncoder` or a `ValueEncoder`.
 
-    `mmrec.embed.OpenClipEncoder` is one; a pair such as a timm backbone and a sentence encoder is
-    another class with these members. `tokenize` runs in worker processes: it must not touch the
-    device. The two `encode_*` run in the main process under `torch.inference_mode()` and may
-    return before the device is done.
+    `encode` runs in the main process under `torch.inference_mode()` and may return before the
+    device is done.
 
     Attributes:
         name: for people, in reports.
-        image_dim, text_dim: widths of the two vectors; they may differ.
-        device: where `encode_image` expects its pixels.
+        out_dim: width of the vectors.
+        device: where it runs.
         threads: how many threads torch is given while it runs beside the decoders, None for as
             many as it has. Never a matter of timings: their number can change the last bit.
-        preprocessing: how pictures are brought to `encode_image`'s input.
     """
+
+    name: str
+    out_dim: int
+    device: torch.device
+    threads: int | None
+
+    def fingerprint(self) -> dict[str, Any]:
+        """JSON-able; equal exactly when the vectors are meant to be equal."""
+
+    def encode(self, batch: Tensor) -> Tensor:
+        """A batch of B, as the two kinds of encoder say -> (B, out_dim)."""
+
+
+@runtime_checkable
+class PictureEncoder(Encoder, Protocol):
+    """Of pictures: `encode` takes (B, 3, H, W) float32, normalised, on `device`.
+
+    Attributes:
+        preprocessing: how pictures are brought to that.
+    """
+
+    preprocessing: Preprocessing
+
+
+@runtime_checkable
+class ValueEncoder(Encoder, Protocol):
+    """Of captions, or of the values of any column: `encode` takes what `prepare` gives, on the CPU.
+
+    Attributes:
+        column: of the items file; None = the captions. An item whose value is null has no vector.
+    """
+
+    column: str | None
+
+    def prepare(self, values: Sequence[Any]) -> Tensor:
+        """B values -> (B, …) on the CPU. It runs in worker processes, away from the device."""
+
+
+class Pair(Protocol):
+    """Two encoders that were trained together, as `OpenClipEncoder` holds them."""
 
     name: str
     image_dim: int
@@ -79,14 +116,28 @@ class Encoder(Protocol):
     threads: int | None
     preprocessing: Preprocessing
 
-    def fingerprint(self) -> dict[str, Any]:
-        """JSON-able; equal exactly when the vectors are meant to be equal."""
+    def fingerprint(self) -> dict[str, Any]: ...
+    def encode_image(self, pixels: Tensor) -> Tensor: ...
+    def tokenize(self, captions: Sequence[str]) -> Tensor: ...
+    def encode_text(self, tokens: Tensor) -> Tensor: ...
 
-    def encode_image(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) float32, normalised, on `device` -> (B, image_dim)."""
 
-    def tokenize(self, captions: Sequence[str]) -> Tensor:
-        """B captions -> (B, T) int64 on the CPU."""
+def towers(pair: Pair) -> dict[str, Encoder]:
+    """The modalities image and text of a pair."""
+    return {"image": _PictureTower(pair), "text": _CaptionTower(pair)}
 
-    def encode_text(self, tokens: Tensor) -> Tensor:
-        """(B, T) int64 from `tokenize`, on the CPU -> (B, text_dim)."""
+
+class _PictureTower:
+    def __init__(self, pair: Pair) -> None:
+        self.name, self.out_dim, self.device = pair.name, pair.image_dim, pair.device
+        self.threads, self.preprocessing = pair.threads, pair.preprocessing
+        self.fingerprint, self.encode = pair.fingerprint, pair.encode_image
+
+
+class _CaptionTower:
+    column = None
+
+    def __init__(self, pair: Pair) -> None:
+        self.name, self.out_dim, self.device = pair.name, pair.text_dim, pair.device
+        self.threads, self.fingerprint = pair.threads, pair.fingerprint
+        self.prepare, self.encode = pair.tokenize, pair.encode_text

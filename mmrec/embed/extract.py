@@ -1,42 +1,44 @@
-"""All items through a frozen encoder, shard by shard, killed and resumed at any moment.
+"""All items through frozen encoders, shard by shard, killed and resumed at any moment.
 
 What comes in goes out as tasks to the pool; what comes back goes into the shard it belongs to.
 """
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 from mmrec.data.microlens import MICROLENS
 from mmrec.embed.captions import Captions
-from mmrec.embed.encoder import Encoder
+from mmrec.embed.encoder import Encoder, PictureEncoder, ValueEncoder
 from mmrec.embed.forward import Forward, torch_threads
 from mmrec.embed.growth import shard_rows
 from mmrec.embed.items import Catalogue, read_items
 from mmrec.embed.output import CONTACT, Restart, open_output, pending, read_ends, shard_name
-from mmrec.embed.pool import TASK_PICTURES, DecodePool, Task
+from mmrec.embed.pool import TASK_PICTURES, DecodePool, Reading, Task
 from mmrec.embed.preprocess import ReadOptions
 from mmrec.embed.report import EmbedReport, Seconds, gather
 from mmrec.embed.shard import Shard, refuse_picture
-from mmrec.errors import InputError
+from mmrec.errors import InputError, require
 from mmrec.io.pictures import MAX_PIXELS
 from mmrec.io.progress import Progress
 from mmrec.schema import Items
 
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
 RESIZE = ("auto", "worker", "device")
+SEVERAL = ("mean", "first")
 
 T = TypeVar("T")
 
 
 def embed_items(
-    encoder: Encoder,
+    encoders: Mapping[str, Encoder],
     *,
     items: str | os.PathLike[str],
     images: str | os.PathLike[str] | None,
@@ -44,6 +46,7 @@ def embed_items(
     captions: Captions | None = None,
     schema: Items = MICROLENS.items,
     image_column: str | None = None,
+    several: str = "mean",
     shard_size: int = 4096,
     batch_size: int | None = None,
     workers: int | None = None,
@@ -60,21 +63,24 @@ def embed_items(
     contact_sheet: int = 6,
     progress: bool = False,
 ) -> EmbedReport:
-    """Embed every item's picture and caption into parquet shards under `out`.
+    """Embed every item's pictures, caption and other values into parquet shards under `out`.
 
     Shards that are there are kept; what is missing is done, also where items were added at the end
-    of the table. Columns: the
-    schema's id, image and text vectors, has_image, has_text, status, note. An item whose picture
-    is missing or unreadable falls back to its text alone: has_image is False, `status` says why.
+    of the table. Columns: the schema's id, a column of vectors for each modality, a mask
+    `has_<modality>` for each, status, note. An item whose picture is missing or unreadable falls
+    back to its other modalities: the mask is False, `status` says why.
 
     Args:
-        encoder: see `Encoder`; `OpenClipEncoder` for any open_clip model.
+        encoders: name of each modality -> what encodes it, see `Encoder`;
+            `OpenClipEncoder(...).towers` for any open_clip model.
         items: parquet of ids, titles and tags.
         images: folder of pictures, or None.
         captions: how title and tags become a caption.
-        schema: names of the columns: id, title and tags of `items`, and the modalities "image"
-            and "text" of what is written.
-        image_column: column of `items` with the pictures' bytes, or with file names.
+        schema: names of the columns: id, title and tags of `items`, and those of the modalities
+            that are written (a modality that it does not name is called as itself).
+        image_column: column of `items` with the pictures' bytes, or with file names; or with lists
+            of them.
+        several: of an item with several pictures, the "mean" of their vectors, or the "first".
         shard_size: items in a shard; at most one shard's work is lost when a run is killed.
         batch_size: rows of a forward pass; None is 256 on CUDA, 64 elsewhere.
         workers: decoding processes; 0 decodes in this process, None is one a core, shared between
@@ -101,6 +107,8 @@ def embed_items(
     _one_of(range(world_size), rank=rank)
     _one_of(RESIZE, resize=resize)
     _one_of(tuple(DTYPES), dtype=dtype)
+    _one_of(SEVERAL, several=several)
+    encoders = _checked(encoders)
     begin = time.perf_counter()
     captions = captions or Captions()
     table = read_items(
@@ -109,21 +117,18 @@ def embed_items(
         captions=captions,
         schema=schema,
         image_column=image_column,
+        columns=_columns(encoders),
     )
-    on_cuda = encoder.device.type == "cuda"
-    options = ReadOptions(
-        preprocessing=encoder.preprocessing,
-        resize_here=resize == "worker" or (resize == "auto" and not on_cuda),
-        max_pixels=max_pixels,
-        exif=exif,
-        draft=draft,
-    )
+    on_cuda = any(encoder.device.type == "cuda" for encoder in encoders.values())
+    options: dict[str, Any] = {"max_pixels": max_pixels, "exif": exif, "draft": draft}
+    options["resize_here"] = resize == "worker" or (resize == "auto" and not on_cuda)
     identity = {
-        "format": 1,
-        "encoder": encoder.fingerprint(),
+        "format": 2,
+        "encoders": {name: encoder.fingerprint() for name, encoder in encoders.items()},
         "captions": captions.fingerprint(),
         "items": table.fingerprint(),
-        "columns": [schema.id, *schema.modalities.values()],
+        "columns": [schema.id, *(schema.modalities.get(name, name) for name in encoders)],
+        "several": several,
         "shard_size": shard_size,
         "dtype": dtype,
         "exif": exif,
@@ -131,12 +136,13 @@ def embed_items(
         "max_pixels": max_pixels,
     }
     run = _Run(
-        encoder,
+        encoders,
         table,
         folder=Path(out),
         batch_size=batch_size or (256 if on_cuda else 64),
         dtype=DTYPES[dtype],
         strict=strict,
+        several=several == "mean",
     )
     with open_output(run.folder, identity, table.fingerprint, restart=restart, first=rank == 0):
         barrier()  # rank 0 has prepared the folder
@@ -145,11 +151,10 @@ def embed_items(
         barrier()  # every rank has seen the same folder; now it may change
         if mine := missing[rank::world_size]:
             pool = DecodePool(
-                options=options,
-                tokenize=encoder.tokenize,
+                _reading(encoders, options),
                 workers=_share_of_cores() if workers is None else workers,
             )
-            with pool, torch_threads(encoder.threads):
+            with pool, torch_threads(_threads(encoders)):
                 run.make(mine, pool, progress=progress)
         barrier()  # all shards are there
         run.seconds.total = time.perf_counter() - begin
@@ -170,17 +175,17 @@ def embed_items(
 class _Run:
     """One rank's shards: tasks to the pool, results to the forward pass, vectors to the writer."""
 
-    encoder: Encoder
+    encoders: Mapping[str, Encoder]
     table: Catalogue
     folder: Path
     batch_size: int
     dtype: torch.dtype
     strict: bool
+    several: bool
     rows: list[range] = field(default_factory=list)
     seconds: Seconds = field(default_factory=Seconds)
     items: int = 0
-    images: int = 0
-    texts: int = 0
+    encoded: Counter[str] = field(default_factory=Counter)
 
     @property
     def shards(self) -> int:
@@ -195,20 +200,22 @@ class _Run:
         with bar, ThreadPoolExecutor(1, thread_name_prefix="shard-writer") as writer:
             writing: Future[None] | None = None
             shard: Shard | None = None
+            shown = 0  # items of this shard that the bar counts
             for task, done in self._waiting(pool.run(tasks)):
                 shard = shard or self._begin(task.shard)
-                if done.tokens is not None:
+                if done.prepared is not None:
                     self.seconds.tokenize += done.seconds
-                    shard.add_captions(task.captions, done.tokens)
-                else:
+                    shard.add_values(task.modality, task.values, done.prepared)
+                elif task.sources:
                     self.seconds.decode += done.seconds
-                    shard.add_pictures(task.start, done.pictures)
-                    bar.update(len(done.pictures))
+                    shard.add_pictures(task.modality, task.rows, done.pictures)
+                    if task.modality == self.last_pictures:
+                        bar.update(task.rows[-1] + 1 - shown)
+                        shown = task.rows[-1] + 1
                 if task.last:
-                    write = shard.finish()
-                    self.items += len(shard.rows)
-                    self.images += len(shard.pictures)
-                    self.texts += len(shard.captions)
+                    bar.update(len(shard.rows) - shown)
+                    shown = 0
+                    write = self._finish(shard)
                     shard = None
                     if writing is not None:
                         writing.result()  # at most one shard waits to be written
@@ -220,14 +227,12 @@ class _Run:
         """On the whole output, and on what this rank did."""
         return gather(
             self.folder,
-            encoder=self.encoder.name,
-            image_dim=self.encoder.image_dim,
-            text_dim=self.encoder.text_dim,
+            encoders={name: encoder.name for name, encoder in self.encoders.items()},
+            dims={name: encoder.out_dim for name, encoder in self.encoders.items()},
             shards=self.shards,
             shards_before=shards_before,
             items_now=self.items,
-            encoded_images=self.images,
-            encoded_texts=self.texts,
+            encoded={name: self.encoded[name] for name in self.encoders},
             seconds=self.seconds,
         )
 
@@ -237,30 +242,71 @@ class _Run:
             self.table,
             rows,
             path=self.folder / shard_name(index, self.shards),
-            forward=Forward(
-                self.encoder,
-                rows=len(rows),
-                batch_size=self.batch_size,
-                dtype=self.dtype,
-                seconds=self.seconds,
-            ),
+            forwards={
+                name: Forward(
+                    encoder,
+                    rows=len(rows),
+                    batch_size=self.batch_size,
+                    dtype=self.dtype,
+                    seconds=self.seconds,
+                )
+                for name, encoder in self.encoders.items()
+            },
             strict=self.strict,
             seconds=self.seconds,
         )
 
-    def _tasks(self, shard: int) -> Iterator[Task]:
-        """Each distinct caption once, then all pictures in order."""
-        rows = self.rows[shard]
-        distinct = {caption for caption in self.table.captions[rows.start : rows.stop] if caption}
-        # Short captions together: a batch of text is as wide as its longest caption.
-        ordered = sorted(distinct, key=lambda caption: (len(caption), caption))
-        for start in range(0, len(ordered), self.batch_size):
-            yield Task(captions=ordered[start : start + self.batch_size], shard=shard)
-        start = 0
-        for sources in self.table.sources(rows.start, rows.stop, TASK_PICTURES):
-            stop = start + len(sources)
-            yield Task(sources=sources, start=start, shard=shard, last=stop == len(rows))
-            start = stop
+    def _finish(self, shard: Shard) -> Callable[[], None]:
+        for name in self.value_encoders:
+            shard.add_rows(name, self._values(name, shard.rows))
+        write = shard.finish()
+        self.items += len(shard.rows)
+        self.encoded.update(shard.encoded)
+        return write
+
+    @property
+    def value_encoders(self) -> dict[str, ValueEncoder]:
+        """Those that do not read pictures."""
+        return {n: e for n, e in self.encoders.items() if not isinstance(e, PictureEncoder)}  # type: ignore[misc]
+
+    @property
+    def last_pictures(self) -> str | None:
+        """The modality whose pictures are read last."""
+        found = [name for name in self.encoders if name not in self.value_encoders]
+        return found[-1] if found else None
+
+    def _values(self, modality: str, rows: range) -> list[Any]:
+        """Of each row, None where it has none."""
+        column = self.value_encoders[modality].column
+        if column is None:
+            return [caption or None for caption in self.table.captions[rows.start : rows.stop]]
+        return self.table.values[column][rows.start : rows.stop]
+
+    def _tasks(self, index: int) -> Iterator[Task]:
+        """Each distinct value once, then all pictures in order; the last one says so."""
+        waiting = Task(shard=index)
+        for task in self._all_tasks(index):
+            if waiting.values or waiting.sources:
+                yield waiting
+            waiting = task
+        yield replace(waiting, last=True)
+
+    def _all_tasks(self, index: int) -> Iterator[Task]:
+        rows = self.rows[index]
+        for name in self.value_encoders:
+            distinct = set(self._values(name, rows)) - {None}
+            # Short captions together: a batch of text is as wide as its longest caption.
+            ordered = sorted(distinct, key=lambda value: (len(str(value)), str(value)))
+            for start in range(0, len(ordered), self.batch_size):
+                values = ordered[start : start + self.batch_size]
+                yield Task(modality=name, values=values, shard=index)
+        for name in self.encoders:
+            if name in self.value_encoders:
+                continue
+            found = self.table.sources(rows.start, rows.stop, TASK_PICTURES, several=self.several)
+            for part in found:
+                places, sources = [row for row, _ in part], [source for _, source in part]
+                yield Task(modality=name, sources=sources, rows=places, shard=index)
 
     def _waiting(self, results: Iterator[T]) -> Iterator[T]:
         while True:
@@ -269,6 +315,42 @@ class _Run:
             if result is None:
                 return
             yield result
+
+
+def _checked(encoders: Mapping[str, Encoder]) -> dict[str, Encoder]:
+    """In the order of the modalities' names."""
+    require(encoders, "embedding needs an encoder of a modality or more, got none")
+    for name, encoder in encoders.items():
+        require(name.isidentifier(), f"a modality is called by letters, digits and _, got {name!r}")
+        require(
+            isinstance(encoder, PictureEncoder | ValueEncoder),
+            "an encoder has the members of mmrec.embed.PictureEncoder or ValueEncoder, and "
+            f"{type(encoder).__name__} of {name} lacks some (towers of an OpenClipEncoder are its "
+            "`towers`)",
+        )
+    return dict(sorted(encoders.items()))
+
+
+def _columns(encoders: Mapping[str, Encoder]) -> list[str]:
+    """What encoders read beside captions and pictures, each once."""
+    columns = [getattr(encoder, "column", None) for encoder in encoders.values()]
+    return list(dict.fromkeys(column for column in columns if column is not None))
+
+
+def _reading(encoders: Mapping[str, Encoder], options: Mapping[str, Any]) -> Reading:
+    pictures, values = {}, {}
+    for name, encoder in encoders.items():
+        if isinstance(encoder, PictureEncoder):
+            pictures[name] = ReadOptions(preprocessing=encoder.preprocessing, **options)
+        elif isinstance(encoder, ValueEncoder):
+            values[name] = encoder.prepare
+    return Reading(pictures, values)
+
+
+def _threads(encoders: Mapping[str, Encoder]) -> int | None:
+    """The fewest that one of them asks for."""
+    wanted = [encoder.threads for encoder in encoders.values() if encoder.threads is not None]
+    return min(wanted, default=None)
 
 
 def _share_of_cores() -> int:

@@ -1,7 +1,6 @@
-"""Pictures and tokens of one shard through the encoder, in batches, without waiting for it.
+"""Pictures or values of one shard through an encoder, in batches, without waiting for it.
 
-Shapes: B rows of a batch, H and W the encoder's input size, U distinct pictures of the shard and
-U' distinct captions.
+Shapes: B rows of a batch, H and W the encoder's input size, U distinct contents of the shard.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmrec.embed.encoder import Encoder
+from mmrec.embed.encoder import Encoder, PictureEncoder
 from mmrec.embed.preprocess import normalise, resize_batch
 from mmrec.embed.report import Seconds
 
@@ -22,13 +21,13 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Forward:
-    """Collects pictures into batches and runs the encoder on them.
+    """One modality: collects pictures into batches, or takes batches, and runs the encoder on them.
 
     On CUDA nothing here waits for the device: pixels go over from pinned memory, vectors come
     back by a copy that the function returned by `finish` waits for, in the writer's thread.
 
     Args:
-        rows: items of the shard, so at most as many distinct pictures and captions.
+        rows: items of the shard, so about as many distinct contents.
         batch_size: pictures in a forward pass.
         dtype: of the vectors that come out.
         seconds: where transfer and forward times are added.
@@ -42,9 +41,8 @@ class Forward:
         self._cuda = encoder.device.type == "cuda"
         # Made once: small pieces that stay, between large ones that go, would fragment the heap
         # until it held gigabytes.
-        self._image = torch.empty((rows, encoder.image_dim), dtype=dtype, device=self._device)
-        self._text = torch.empty((rows, encoder.text_dim), dtype=dtype, device=self._device)
-        self.images = self.texts = 0  # vectors that are there
+        self._vectors = torch.empty((rows, encoder.out_dim), dtype=dtype, device=self._device)
+        self.count = 0  # vectors that are there
         self._waiting = 0  # pictures that wait for their batch to be full
         self._staged: list[tuple[Tensor, list[torch.Size]]] = []  # pixels end to end, and shapes
         self._used = 0  # bytes of the last of these
@@ -66,33 +64,41 @@ class Forward:
         if self._waiting == self._batch_size:
             self._flush()
 
-    def captions(self, tokens: Tensor) -> None:
-        """(B, T) int64."""
+    def values(self, batch: Tensor) -> None:
+        """What `ValueEncoder.prepare` gave."""
         with self._timed("forward"), torch.inference_mode():
-            self._text[self.texts : self.texts + len(tokens)] = self._encoder.encode_text(tokens)
-        self.texts += len(tokens)
+            self._keep(self._encoder.encode(batch))
 
-    def finish(self) -> Callable[[], tuple[Array, Array]]:
-        """Run what is left; the result gives ((U, image_dim), (U', text_dim)), once it is there."""
+    def finish(self) -> Callable[[], Array]:
+        """Run what is left; the result gives (U, out_dim), once it is there."""
         self._flush()
-        image, text = self._image[: self.images], self._text[: self.texts]
+        vectors = self._vectors[: self.count]
         if not self._cuda:
-            return lambda: (image.numpy(), text.numpy())
-        back = [torch.empty(x.shape, dtype=x.dtype, pin_memory=True) for x in (image, text)]
-        for target, source in zip(back, (image, text), strict=True):
-            target.copy_(source, non_blocking=True)
+            return vectors.numpy
+        back = torch.empty(vectors.shape, dtype=vectors.dtype, pin_memory=True)
+        back.copy_(vectors, non_blocking=True)
         ready = self._event()
 
-        def take() -> tuple[Array, Array]:
+        def take() -> Array:
             ready.synchronize()
             for name, start, stop in self._marks:
                 self._seconds.add(name, start.elapsed_time(stop) / 1000)
-            return back[0].numpy(), back[1].numpy()
+            return back.numpy()
 
         return take
 
+    def _keep(self, vectors: Tensor) -> None:
+        done = self.count + len(vectors)
+        if done > len(self._vectors):  # items with several pictures
+            more = max(done, 2 * len(self._vectors)) - len(self._vectors)
+            self._vectors = torch.cat(
+                [self._vectors, self._vectors.new_empty(more, vectors.shape[1])]
+            )
+        self._vectors[self.count : done] = vectors
+        self.count = done
+
     def _flush(self) -> None:
-        if not self._waiting:
+        if not self._waiting or not isinstance(self._encoder, PictureEncoder):
             return
         preprocessing = self._encoder.preprocessing
         with torch.inference_mode():
@@ -102,9 +108,8 @@ class Forward:
                 pixels = torch.stack(pictures) if ready else resize_batch(pictures, preprocessing)
                 pixels = normalise(pixels, preprocessing)
             with self._timed("forward"):
-                done = self.images + len(pixels)
-                self._image[self.images : done] = self._encoder.encode_image(pixels)
-        self.images, self._waiting, self._used = done, 0, 0
+                self._keep(self._encoder.encode(pixels))
+        self._waiting, self._used = 0, 0
         # On CUDA new buffers for the next batch: these may still be on their way.
         self._staged = [] if self._cuda else [(buffer, []) for buffer, _ in self._staged[:1]]
 

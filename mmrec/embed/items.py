@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,12 +30,20 @@ def _is_bytes(kind: pa.DataType) -> bool:
     return bool(packed or types.is_binary(kind) or types.is_large_binary(kind))
 
 
+def _is_names(kind: pa.DataType) -> bool:
+    return bool(TEXT.accepts(kind) or (is_list(kind) and TEXT.accepts(kind.value_type)))
+
+
 TITLE = Kind("strings", lambda t: types.is_null(t) or TEXT.accepts(t))
 TAGS = Kind(
     "lists of integers or strings",
     lambda t: is_list(t) and (types.is_integer(t.value_type) or TITLE.accepts(t.value_type)),
 )
-PICTURE = Kind("picture bytes or file names", lambda t: _is_bytes(t) or TEXT.accepts(t))
+PICTURE = Kind(
+    "picture bytes or file names",
+    lambda t: _is_bytes(t) or _is_names(t) or (is_list(t) and _is_bytes(t.value_type)),
+)
+ANYTHING = Kind("anything", lambda _: True)
 
 
 @dataclass(frozen=True)
@@ -50,9 +58,10 @@ class Catalogue:
         tags: of each item, None where there are none.
         pictures: where they come from, "folder" (also when a column names files), "column" (of
             bytes in the items file) or "none".
-        files: N paths of pictures, None where there is none or it does not come from a file.
+        files: paths of each item's pictures; none where it has none or they do not come from files.
         image_column: name of the column of picture bytes, or None.
         images: the folder of pictures, or None.
+        values: column -> N values, of what other encoders read; None = an item has none.
         schema: names of the columns.
     """
 
@@ -62,10 +71,11 @@ class Catalogue:
     titles: list[str | None]
     tags: list[Any]
     pictures: str
-    files: list[str | None]
+    files: list[list[str]]
     image_column: str | None
     images: Path | None
     schema: Items
+    values: dict[str, list[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -86,15 +96,37 @@ class Catalogue:
             "ids": hashlib.sha256(ids.astype("<i8").tobytes()).hexdigest(),
             "words": _hash(self.titles[:count], self.tags[:count]),
             "pictures": self.pictures,
+            **(
+                {"values": {n: _hash(v[:count]) for n, v in self.values.items()}}
+                if self.values
+                else {}
+            ),
         }
 
-    def sources(self, start: int, stop: int, size: int) -> Iterator[list[PictureSource]]:
-        """Paths, or bytes, of the pictures of items start..stop, `size` at a time."""
-        if self.image_column is not None:
-            yield from stored_bytes(self.path, self.image_column, start, stop, size)
-        else:
-            for first in range(start, stop, size):
-                yield list(self.files[first : min(first + size, stop)])
+    def sources(
+        self, start: int, stop: int, size: int, *, several: bool = True
+    ) -> Iterator[list[tuple[int, PictureSource]]]:
+        """Paths, or bytes, of the pictures of items start..stop, `size` at a time.
+
+        Each with its item's place, from 0 on; None where it has none. All pictures of an item, or
+        the first alone.
+        """
+        part: list[tuple[int, PictureSource]] = []
+        for row, found in enumerate(self._pictures(start, stop, size)):
+            for source in (found if several else found[:1]) or [None]:
+                part.append((row, source))
+                if len(part) == size:
+                    yield part
+                    part = []
+        if part:
+            yield part
+
+    def _pictures(self, start: int, stop: int, size: int) -> Iterator[list[Any]]:
+        if self.image_column is None:
+            yield from self.files[start:stop]
+            return
+        for values in stored_bytes(self.path, self.image_column, start, stop, size):
+            yield from (value if isinstance(value, list) else [value] for value in values)
 
 
 def read_items(
@@ -104,6 +136,7 @@ def read_items(
     captions: Captions,
     schema: Items = MICROLENS.items,
     image_column: str | None = None,
+    columns: Sequence[str] = (),
 ) -> Catalogue:
     """Read and check the items file, and find each item's picture.
 
@@ -112,41 +145,45 @@ def read_items(
         images: folder with `<id>.jpg` (or another suffix), or such a folder inside it named
             `item_images`; None where there are no pictures or they are in `image_column`.
         image_column: a column of the items file with the pictures' bytes (binary, or a struct
-            with a field `bytes`), or with file names relative to `images`.
+            with a field `bytes`), or with file names relative to `images`; or with lists of them.
+        columns: more columns, which encoders read.
 
     Raises:
         InputError: a file or column is missing, of the wrong type or empty; an id is null,
             below 1 or there twice; the images folder is not there.
     """
     path, root = Path(path), None if images is None else Path(images)
-    needed = {schema.id: INTEGER} | ({} if image_column is None else {image_column: PICTURE})
+    needed = {schema.id: INTEGER} | dict.fromkeys(columns, ANYTHING)
+    needed |= {} if image_column is None else {image_column: PICTURE}
     kinds = {schema.title: TITLE, schema.tags: TAGS}
     optional = {name: kind for name, kind in kinds.items() if name is not None}
     source = open_parquet(path, needed, optional=optional)
     names = source.schema.names
     words = [name for name in optional if name in names]
-    if not words:
+    if not words and not columns:
         wanted = " or ".join(optional) or "of titles or tags"
         raise InputError(f"a column {wanted} is needed, got {names} in {path}")
-    if image_column is not None and TEXT.accepts(source.schema.field(image_column).type):
+    if image_column is not None and _is_names(source.schema.field(image_column).type):
         words.append(image_column)
-    columns = _read(source, schema.id, words)
-    ids, missing = columns[schema.id], [None] * len(columns[schema.id])
-    titles = columns.get(schema.title or "", missing)
-    tags = columns.get(schema.tags or "", missing)
-    files: list[str | None] = list(missing)
+    read = _read(source, schema.id, list(dict.fromkeys([*words, *columns])))
+    ids, missing = read[schema.id], [None] * len(read[schema.id])
+    titles = read.get(schema.title or "", missing)
+    tags = read.get(schema.tags or "", missing)
+    files: list[list[str]] = [[] for _ in ids]
     if image_column is None:
         pictures = "none" if root is None else "folder"
         found = {} if root is None else find_pictures(root)
-        files = [found.get(item_id) for item_id in ids]
+        files = [[found[item_id]] if item_id in found else [] for item_id in ids]
         if root is not None and not any(files):
             raise InputError(
                 f"pictures are named <id>.jpg, none of the {len(ids):,} items has one in {root}, "
                 f"which holds {listing(root)}"
             )
-    elif image_column in columns:
+    elif image_column in read:
         pictures, base = "folder", root or path.parent
-        files = [str(base / name) if name else None for name in columns[image_column]]
+        for own, named in zip(files, read[image_column], strict=True):
+            several = named if isinstance(named, list) else [named]
+            own += [str(base / name) for name in several if name]
     else:
         pictures = "column"
     return Catalogue(
@@ -160,7 +197,12 @@ def read_items(
         image_column=image_column if pictures == "column" else None,
         images=root,
         schema=schema,
+        values={name: [_hashable(value) for value in read[name]] for name in columns},
     )
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(map(_hashable, value)) if isinstance(value, list) else value
 
 
 def _read(source: Source, id_column: str, others: Sequence[str]) -> dict[str, list[Any]]:
@@ -177,16 +219,14 @@ def _read(source: Source, id_column: str, others: Sequence[str]) -> dict[str, li
     return columns
 
 
-def stored_bytes(
-    path: Path, column: str, start: int, stop: int, size: int
-) -> Iterator[list[PictureSource]]:
+def stored_bytes(path: Path, column: str, start: int, stop: int, size: int) -> Iterator[list[Any]]:
     """Rows start..stop of a bytes column, `size` at a time, never a whole row group in memory."""
     values = _stored(path, column, start, stop, size)
     while part := list(islice(values, size)):
         yield part
 
 
-def _stored(path: Path, column: str, start: int, stop: int, size: int) -> Iterator[PictureSource]:
+def _stored(path: Path, column: str, start: int, stop: int, size: int) -> Iterator[Any]:
     source = open_parquet(path, {column: PICTURE})
     ends = np.cumsum(source.group_rows)
     first, last = np.searchsorted(ends, [start, stop - 1], side="right").tolist()
@@ -199,8 +239,15 @@ def _stored(path: Path, column: str, start: int, stop: int, size: int) -> Iterat
             return
 
 
-def _sources(column: pa.Array, folder: Path) -> Iterator[PictureSource]:
-    """Bytes as they are; of structs, where they hold no bytes, the file that `path` names."""
+def _sources(column: pa.Array, folder: Path) -> Iterator[Any]:
+    """Bytes as they are; of structs, where they hold no bytes, the file that `path` names.
+
+    Of a list, a list of these.
+    """
+    if is_list(column.type):
+        for row in column:
+            yield [] if row.values is None else list(_sources(row.values, folder))
+        return
     if not types.is_struct(column.type):
         yield from column.to_pylist()
         return
@@ -210,8 +257,8 @@ def _sources(column: pa.Array, folder: Path) -> Iterator[PictureSource]:
         yield data if data is not None or not name else str(folder / name)
 
 
-def _hash(titles: Sequence[str | None], tags: Sequence[Any]) -> str:
+def _hash(*columns: Sequence[Any]) -> str:
     state = hashlib.sha256()
-    for row in zip(titles, tags, strict=True):
+    for row in zip(*columns, strict=True):
         state.update(repr(row).encode("utf-8", "backslashreplace"))
     return state.hexdigest()

@@ -13,13 +13,14 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mmrec.embed.growth import (
@@ -67,23 +68,22 @@ def write_shard(
     schema: Items,
     *,
     ids: Vectors,
-    image: Vectors,
-    text: Vectors,
-    has_image: Vectors,
-    has_text: Vectors,
+    vectors: Mapping[str, Vectors],
+    present: Mapping[str, Vectors],
     status: Sequence[str],
     note: Sequence[str],
 ) -> None:
-    """Write one shard whole. Vectors (N, D) float16 or float32; a row without its mask is zero.
+    """Write one shard whole: id, vectors, masks, status, note; modalities in order of their names.
+
+    Vectors (N, D) float16 or float32; a row without its mask is zero.
 
     Raises:
         InputError: a vector holds NaN or infinity (float16 overflow, say).
         OSError: no space, no permission.
     """
-    given = {"image": image, "text": text}
-    columns = {schema.modalities.get(name, name): v for name, v in given.items()}
-    for name, vectors in columns.items():
-        bad = ~np.isfinite(vectors).all(axis=1)
+    columns = {schema.modalities.get(name, name): vectors[name] for name in sorted(vectors)}
+    for name, values in columns.items():
+        bad = ~np.isfinite(values).all(axis=1)
         if bad.any():
             raise InputError(
                 f"vectors must be finite, got NaN or infinity in {name} of item "
@@ -92,9 +92,8 @@ def write_shard(
     table = pa.table(
         {
             schema.id: pa.array(ids),
-            **{name: _fixed_lists(vectors) for name, vectors in columns.items()},
-            "has_image": pa.array(has_image),
-            "has_text": pa.array(has_text),
+            **{name: _fixed_lists(values) for name, values in columns.items()},
+            **{f"has_{name}": pa.array(present[name]) for name in sorted(present)},
             "status": pa.array(list(status), pa.string()),
             "note": pa.array(list(note), pa.string()),
         }
@@ -112,17 +111,31 @@ def write_shard(
         ) from None
 
 
-def read_statuses(out: Path) -> Iterator[tuple[list[int], list[bool], list[str], list[str]]]:
-    """(item ids, has_text, statuses, notes) of each shard."""
+def read_statuses(out: Path) -> Iterator[tuple[list[int], dict[str, int], list[str], list[str]]]:
+    """(item ids, modality -> how many have it, statuses, notes) of each shard."""
     for path in shard_paths(out):
-        table = read_shard(path, 0, 4, 5, 6)
-        yield tuple(column.to_pylist() for column in table.columns)
+        table = read_shard(path, vectors=False)
+        masks = [name for name in table.column_names[1:] if name.startswith("has_")]
+        present = {m.removeprefix("has_"): pc.sum(table[m]).as_py() for m in masks}
+        rest = (table[name].to_pylist() for name in ("status", "note"))
+        yield (table.column(0).to_pylist(), present, *rest)
 
 
-def read_shard(path: Path, *places: int) -> pa.Table:
-    """Columns of a shard by their place, whatever the schema calls them; see `write_shard`."""
+def read_shard(path: Path, *, vectors: bool = True) -> pa.Table:
+    """A shard, its M columns of vectors left out unless asked for; see `write_shard`."""
     names = pq.read_schema(path).names
-    return pq.read_table(path, columns=[names[place] for place in places])
+    kept = names if vectors else [names[0], *names[1 + _modalities(names) :]]
+    return pq.read_table(path, columns=kept)
+
+
+def vector_columns(table: pa.Table) -> list[pa.ChunkedArray]:
+    """The vectors of a whole shard, modality after modality."""
+    return list(table.columns[1 : 1 + _modalities(table.column_names)])
+
+
+def _modalities(names: Sequence[str]) -> int:
+    """How many there are: each has two columns, and there are three others."""
+    return (len(names) - 3) // 2
 
 
 @contextmanager

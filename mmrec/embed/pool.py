@@ -15,7 +15,7 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -32,23 +32,33 @@ from mmrec.io.pictures import CRASHED, Picture
 TASK_PICTURES = 16  # at most, in one task
 AHEAD = 3  # tasks for each worker that are decoded, being decoded or waiting
 
-Tokenize = Callable[[Sequence[str]], Tensor]
+Prepare = Callable[[Sequence[Any]], Tensor]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How each modality's tasks are done: pictures by their options, values by a function."""
+
+    pictures: Mapping[str, ReadOptions]
+    values: Mapping[str, Prepare]
 
 
 @dataclass(frozen=True)
 class Task:
-    """Captions to tokenize, or pictures to decode.
+    """Values to prepare, or pictures to decode.
 
     Attributes:
-        captions: of any items of a shard, or
-        sources: pictures of consecutive items of a shard, `start` being the row of the first.
+        modality: whose.
+        values: of any items of a shard, or
+        sources: pictures of items of a shard, in order, in its rows `rows`.
         shard: its number.
         last: whether it is the last task of its shard.
     """
 
-    captions: Sequence[str] = ()
+    modality: str = ""
+    values: Sequence[Any] = ()
     sources: Sequence[str | bytes | None] = ()
-    start: int = 0
+    rows: Sequence[int] = ()
     shard: int = 0
     last: bool = False
 
@@ -57,7 +67,7 @@ class Task:
 class Done:
     """What came of a task. Pixels are views that are valid until the next result is asked for."""
 
-    tokens: np.ndarray[Any, np.dtype[np.int64]] | None = None
+    prepared: np.ndarray[Any, Any] | None = None
     pictures: Sequence[Picture[Any]] = ()
     seconds: float = 0.0
 
@@ -69,12 +79,12 @@ class DecodePool:
     pool; the picture that does it again when alone gets the status "crashed the decoder".
     """
 
-    def __init__(self, *, options: ReadOptions, tokenize: Tokenize, workers: int) -> None:
-        self._options, self._tokenize = options, tokenize
+    def __init__(self, reading: Reading, *, workers: int) -> None:
+        self._reading = reading
         # Forking shares the tokenizer and costs milliseconds; elsewhere everything runs here.
         self._workers = workers if sys.platform.startswith("linux") else 0
-        unresized = 0 if options.resize_here else options.device_pixels
-        self._slot_bytes = TASK_PICTURES * 3 * max(prod(options.preprocessing.size), unresized)
+        largest = max((_most_pixels(options) for options in reading.pictures.values()), default=1)
+        self._slot_bytes = TASK_PICTURES * 3 * largest
         if self._workers:
             # Kept by the tensor; unmapped when both are gone.
             self._map = mmap.mmap(-1, AHEAD * self._workers * self._slot_bytes)
@@ -93,7 +103,7 @@ class DecodePool:
         """Each task with its result, in their order, decoding ahead of the consumer."""
         if not self._workers:
             for task in tasks:
-                yield task, _work(task, self._options, self._tokenize)
+                yield task, _work(task, self._reading)
             return
         free = deque(slot * self._slot_bytes for slot in range(AHEAD * self._workers))
         under_way: deque[tuple[Task, int, ProcessPoolExecutor, Future[Done]]] = deque()
@@ -129,8 +139,8 @@ class DecodePool:
 
     def _alone(self, task: Task, offset: int) -> Done:
         """Run a task with nothing beside it, then, if it kills its worker, each half of it."""
-        if task.captions:
-            return _work(task, self._options, self._tokenize)
+        if not task.sources:
+            return _work(task, self._reading)
         with self._start(1) as executor:
             try:
                 return executor.submit(_run, task, offset).result()
@@ -161,7 +171,7 @@ class DecodePool:
             max_workers=workers,
             mp_context=multiprocessing.get_context("fork"),
             initializer=_enter,
-            initargs=(self._options, self._tokenize, self._shared, os.getpid()),
+            initargs=(self._reading, self._shared, os.getpid()),
         )
         with warnings.catch_warnings():
             # Python 3.12 warns of forking beside threads; the workers touch neither the device
@@ -171,13 +181,19 @@ class DecodePool:
         return executor
 
 
-_here: tuple[ReadOptions, Tokenize, Tensor]
+_here: tuple[Reading, Tensor]
 
 
-def _enter(options: ReadOptions, tokenize: Tokenize, shared: Tensor, parent: int) -> None:
+def _most_pixels(options: ReadOptions) -> int:
+    """Of a picture that travels."""
+    unresized = 0 if options.resize_here else options.device_pixels
+    return max(prod(options.preprocessing.size), unresized)
+
+
+def _enter(reading: Reading, shared: Tensor, parent: int) -> None:
     """Set up a worker: one thread, deaf to Ctrl-C, gone when its parent is."""
     global _here
-    _here = (options, tokenize, shared)
+    _here = (reading, shared)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
@@ -192,8 +208,8 @@ def _enter(options: ReadOptions, tokenize: Tokenize, shared: Tensor, parent: int
 
 def _run(task: Task, offset: int) -> Done:
     """In a worker: pixels go to the shared memory from `offset` on, their shapes travel back."""
-    options, tokenize, shared = _here
-    done = _work(task, options, tokenize)
+    reading, shared = _here
+    done = _work(task, reading)
     pictures = []
     for picture in done.pictures:
         if picture.pixels is not None:
@@ -205,10 +221,10 @@ def _run(task: Task, offset: int) -> Done:
     return replace(done, pictures=pictures)
 
 
-def _work(task: Task, options: ReadOptions, tokenize: Tokenize) -> Done:
+def _work(task: Task, reading: Reading) -> Done:
     start = time.perf_counter()
-    if task.captions:
-        tokens = tokenize(task.captions).numpy()
-        return Done(tokens=tokens, seconds=time.perf_counter() - start)
-    pictures = [read_picture(source, options) for source in task.sources]
+    if task.values:
+        prepared = reading.values[task.modality](task.values).numpy()
+        return Done(prepared=prepared, seconds=time.perf_counter() - start)
+    pictures = [read_picture(s, reading.pictures[task.modality]) for s in task.sources]
     return Done(pictures=pictures, seconds=time.perf_counter() - start)

@@ -49,33 +49,31 @@ class EmbedReport:
 
     Attributes:
         out: folder of shards.
-        encoder: its name.
-        items, with_image, with_text: counts over the whole output.
-        image_dim, text_dim: widths.
+        encoders: modality -> name of its encoder.
+        items: over the whole output.
+        present: modality -> items that have it.
+        dims: modality -> width of its vectors.
         statuses: how many items have which status.
         problems: (item id, status, note) of pictures that are not there or could not be used.
         oddities: (item id, note) of pictures that were used but are not quite what they seem.
         shards, shards_before: how many there are, and how many of them an earlier run had made.
-        items_now, encoded_images, encoded_texts: of this rank and this run; identical pictures
-            and captions of a shard are encoded once.
+        items_now: of this rank and this run.
+        encoded: modality -> contents that were encoded for them; identical ones of a shard once.
         seconds: where the time went.
     """
 
     out: Path
-    encoder: str
+    encoders: dict[str, str]
     items: int
-    with_image: int
-    with_text: int
-    image_dim: int
-    text_dim: int
+    present: dict[str, int]
+    dims: dict[str, int]
     statuses: dict[str, int]
     problems: list[tuple[int, str, str]]
     oddities: list[tuple[int, str]]
     shards: int
     shards_before: int
     items_now: int
-    encoded_images: int
-    encoded_texts: int
+    encoded: dict[str, int]
     seconds: Seconds = field(default_factory=Seconds)
 
     @property
@@ -101,9 +99,11 @@ class EmbedReport:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.items:,} items in {self.out}: {self.with_image:,} with image, "
-            f"{self.with_text:,} with text; {self.encoder}, "
-            f"image {self.image_dim}, text {self.text_dim}",
+            f"{self.items:,} items in {self.out}: "
+            + "; ".join(
+                f"{self.present[name]:,} with {name} ({width} wide, {self.encoders[name]})"
+                for name, width in self.dims.items()
+            ),
             "statuses: " + ", ".join(f"{name} {n:,}" for name, n in self.statuses.items()),
         ]
         s = self.seconds
@@ -123,10 +123,10 @@ def gather(out: Path, **measured: Any) -> EmbedReport:
     statuses: Counter[str] = Counter()
     problems: list[tuple[int, str, str]] = []
     oddities: list[tuple[int, str]] = []
-    items = with_text = 0
-    for ids, has_text, status, note in read_statuses(out):
+    items, present = 0, Counter[str]()
+    for ids, there, status, note in read_statuses(out):
         items += len(ids)
-        with_text += sum(has_text)
+        present.update(there)
         statuses.update(status)
         for key, state, words in zip(ids, status, note, strict=True):
             if state not in (OK, NO_IMAGE_SOURCE):
@@ -136,8 +136,7 @@ def gather(out: Path, **measured: Any) -> EmbedReport:
     return EmbedReport(
         out=out,
         items=items,
-        with_image=statuses[OK],
-        with_text=with_text,
+        present=dict(present),
         statuses=dict(statuses.most_common()),
         problems=problems,
         oddities=oddities,

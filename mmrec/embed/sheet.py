@@ -23,11 +23,11 @@ from mmrec.cli import run
 from mmrec.data.microlens import MICROLENS
 from mmrec.embed.captions import Captions
 from mmrec.embed.items import Catalogue, read_items
-from mmrec.embed.output import read_shard, shard_paths
+from mmrec.embed.output import read_shard, shard_paths, vector_columns
 from mmrec.errors import InputError
 from mmrec.io.files import replacing
 from mmrec.io.parquet import is_list, open_parquet, read_columns
-from mmrec.io.pictures import MAX_PIXELS, Picture, read_picture
+from mmrec.io.pictures import MAX_PIXELS, OK, Picture, read_picture
 from mmrec.schema import Schema
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def draw_sheet(
         items: the table that they were made from.
         rows, neighbours: size of the sheet.
         fused: parquet of item ids and one list column, searched instead of the mean of the unit
-            image and text vectors.
+            vectors of all modalities.
         max_pixels: larger pictures are not drawn.
 
     A picture that cannot be used is a grey tile with its status.
@@ -117,19 +117,19 @@ def neighbours_of(
 
 
 def read_mean(features: Path) -> tuple[Ints, Floats, Bools]:
-    """Ids, the mean of unit image and text vectors over what is present, and who has a picture.
+    """Ids, the mean of the unit vectors of what is present, and who has a picture.
 
-    Where the two widths differ there is no common space: the two are put side by side.
+    Where widths differ there is no common space: modalities are put side by side.
     """
     ids, vectors, shown = [], [], []
     step = _step(sum(pq.read_metadata(path).num_rows for path in shard_paths(features)))
     for path in shard_paths(features):
-        key, image, text, has_image = read_shard(path, 0, 1, 2, 3).columns
-        image, text = _unit(_matrix(image)[::step]), _unit(_matrix(text)[::step])
-        joined = image + text if image.shape[1] == text.shape[1] else np.hstack([image, text])
-        ids.append(key.to_numpy()[::step])
-        vectors.append(_unit(joined))
-        shown.append(has_image.to_numpy()[::step])
+        table = read_shard(path)
+        every = [_unit(_matrix(column)[::step]) for column in vector_columns(table)]
+        alike = len({matrix.shape[1] for matrix in every}) == 1
+        ids.append(table.column(0).to_numpy()[::step])
+        vectors.append(_unit(np.sum(every, axis=0) if alike else np.hstack(every)))
+        shown.append(pc.equal(table["status"], OK).to_numpy()[::step])
     return np.concatenate(ids), np.concatenate(vectors), np.concatenate(shown)
 
 
@@ -145,8 +145,9 @@ def read_fused(features: Path, fused: Path) -> tuple[Ints, Floats, Bools]:
     parts = list(read_columns(source, [key, name]))
     ids = np.concatenate([part[key].numbers().astype(np.int64) for part in parts])[::step]
     vectors = np.concatenate([_matrix(part[name].array) for part in parts])[::step]
-    tables = [read_shard(path, 0, 3) for path in shard_paths(features)]
-    there = np.concatenate([t.column(0).filter(t.column(1)).to_numpy() for t in tables])
+    tables = [read_shard(path, vectors=False) for path in shard_paths(features)]
+    pictured = [t.column(0).filter(pc.equal(t["status"], OK)) for t in tables]
+    there = np.concatenate([ids.to_numpy() for ids in pictured])
     return ids, _unit(vectors), np.isin(ids, there)
 
 
@@ -174,7 +175,7 @@ def thumbnail(items: Catalogue, row: int | None, max_pixels: int) -> Picture[Ima
         image.thumbnail((_TILE, _TILE))
         return image
 
-    source = None if row is None else next(items.sources(row, row + 1, 1))[0]
+    source = None if row is None else next(items.sources(row, row + 1, 1))[0][1]
     if source is None:
         return Picture(items.without_picture)
     return read_picture(source, small, max_pixels=max_pixels)

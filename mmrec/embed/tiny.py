@@ -18,7 +18,7 @@ from mmrec.embed.clip import encode_trimmed, import_open_clip, quietly
 from mmrec.embed.encoder import Preprocessing
 from mmrec.embed.forward import torch_threads
 from mmrec.embed.items import read_items
-from mmrec.embed.pool import TASK_PICTURES, DecodePool, Task
+from mmrec.embed.pool import TASK_PICTURES, DecodePool, Reading, Task
 from mmrec.embed.preprocess import ReadOptions, normalise
 from mmrec.errors import InputError
 from mmrec.io.files import replacing, write_json
@@ -119,13 +119,15 @@ def train_tiny_clip(
     preprocessing = Preprocessing(size=(size, size))
     context = int(config["text_cfg"]["context_length"])
     tokenizer = open_clip.SimpleTokenizer(context_length=context)
-    options = ReadOptions(preprocessing=preprocessing)
-    sources = table.sources(0, len(table), TASK_PICTURES)
-    tasks = (Task(sources=some, start=i * TASK_PICTURES) for i, some in enumerate(sources))
+    reading = Reading({"image": ReadOptions(preprocessing=preprocessing)}, {})
+    tasks = (
+        Task(modality="image", sources=[s for _, s in some], rows=[row for row, _ in some])
+        for some in table.sources(0, len(table), TASK_PICTURES, several=False)
+    )
     pixels, words = [], []
-    with DecodePool(options=options, tokenize=tokenizer, workers=workers) as pool:
+    with DecodePool(reading, workers=workers) as pool:
         for task, done in pool.run(tasks):
-            for row, picture in enumerate(done.pictures, task.start):
+            for row, picture in zip(task.rows, done.pictures, strict=True):
                 if picture.pixels is not None and table.captions[row]:
                     pixels.append(picture.pixels.clone())
                     words.append(table.captions[row])

@@ -78,7 +78,7 @@ def check_parts(recipe: Recipe) -> Recipe:
         InputError: see `Registry.check`. What the values of options are is seen by `build_ranker`.
     """
     if recipe.items.fusion is not None:
-        FUSIONS.check(recipe.items.fusion, ("image_dim", "text_dim", "out_dim"))
+        FUSIONS.check(recipe.items.fusion, ("dims", "out_dim"))
     if recipe.interaction.cross is not None:
         CROSSES.check(recipe.interaction.cross, ("dim",))
     for numeric in (recipe.items.numeric, recipe.context.numeric):
@@ -150,15 +150,14 @@ def build_items(
     own, inputs = recipe.items, inputs or Inputs()
     fusion = None
     require(
-        own.fusion is None or items.has_image.any() or items.has_text.any(),
-        "a fusion needs content, and no item has an image or a text: items.fusion=none",
+        own.fusion is None or any(present.any() for present in items.present.values()),
+        "a fusion needs content, and no item has a vector of any modality: items.fusion=none",
     )
     if own.fusion is not None:
         fusion = FUSIONS.build(
             own.fusion,
             offered={"context_dim": recipe.context.dim * len(inputs.categorical)},
-            image_dim=_width(items.image, own.components),
-            text_dim=_width(items.text, own.components),
+            dims={name: _width(x, own.components) for name, x in items.vectors.items()},
             out_dim=own.content_dim,
         )
     categorical = _categorical(inputs.item_categorical, own.categorical_dim)
@@ -166,10 +165,8 @@ def build_items(
     unknown = own.unknown_id and own.id_dim > 0
     return ItemEncoder(
         tags=items.tags,
-        image=items.image,
-        text=items.text,
-        has_image=items.has_image,
-        has_text=items.has_text,
+        vectors=items.vectors,
+        present=items.present,
         num_tags=items.num_tags,
         id_dim=own.id_dim,
         tag_dim=own.tag_dim,

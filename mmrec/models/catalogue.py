@@ -24,6 +24,7 @@ from mmrec.schema import ABSENT
 
 PREFIX = "catalogue."  # of its names in a ranker's state
 IDLE = "idle_"  # of its names of what has not been shown lately
+SKETCH = "sketch_"  # of its names of the modalities' sketches
 # Share of items whose vectors may be others. A shop changes pictures; where the encoder is known to
 # be the same, many may. Where it is not, they are what tells it from others.
 CHANGED_BY_SAME_ENCODER, CHANGED = 0.1, 0.01
@@ -51,13 +52,12 @@ class Catalogue(nn.Module):
         keys: (N,) integers or strings; None = ids are the keys, and then `rows` tells whether they
             still stand for the same items.
         rows: (N,) int64, a hash of each item's tags, categories and numbers.
-        sketch: (N, 2), see `mmrec.models.sketch`.
+        sketch: modality -> (N,), see `mmrec.models.sketch`.
         trained: (N,) bool, the items that training has shown.
         idle: name -> (K,) how many trainings ago each of K users or values was last shown; what is
             not told was shown by the last.
     """
 
-    sketch: Tensor
     rows: Tensor
     trained: Tensor
 
@@ -66,14 +66,15 @@ class Catalogue(nn.Module):
         *,
         keys: pa.Array | None,
         rows: Tensor,
-        sketch: Tensor,
+        sketch: Mapping[str, Tensor],
         trained: Tensor,
         idle: Mapping[str, Tensor] | None = None,
     ) -> None:
         super().__init__()
         for name, trainings in (idle or {}).items():
             self.register_buffer(IDLE + name, trainings)
-        self.register_buffer("sketch", sketch)
+        for name, cosines in sketch.items():
+            self.register_buffer(SKETCH + name, cosines)
         self.register_buffer("rows", rows)
         self.register_buffer("trained", trained)
         for name, tensor in _packed(keys).items():
@@ -102,9 +103,13 @@ class Catalogue(nn.Module):
         own = {k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)}
         if not own:
             return None
-        rest = {name: own[name] for name in ("rows", "sketch", "trained")}
-        idle = {k.removeprefix(IDLE): v for k, v in own.items() if k.startswith(IDLE)}
-        return cls(keys=_unpacked(own), **rest, idle=idle)
+        return cls(
+            keys=_unpacked(own),
+            rows=own["rows"],
+            trained=own["trained"],
+            sketch=_named(SKETCH, own),
+            idle=_named(IDLE, own),
+        )
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -113,15 +118,19 @@ class Catalogue(nn.Module):
         """Of keys and rows: equal where ids stand for the same items."""
         found = hashlib.sha256()
         for name, buffer in self.named_buffers():
-            if name not in ("sketch", "trained") and not name.startswith(IDLE):
+            if name != "trained" and not name.startswith((IDLE, SKETCH)):
                 found.update(buffer.cpu().numpy().tobytes())
         return found.hexdigest()
 
     @property
     def idle(self) -> dict[str, Tensor]:
         """See the class."""
-        found = self.named_buffers()
-        return {k.removeprefix(IDLE): v for k, v in found if k.startswith(IDLE)}
+        return _named(IDLE, dict(self.named_buffers()))
+
+    @property
+    def sketch(self) -> dict[str, Tensor]:
+        """See the class."""
+        return _named(SKETCH, dict(self.named_buffers()))
 
     @property
     def keys(self) -> pa.Array | None:
@@ -172,6 +181,13 @@ class Catalogue(nn.Module):
             places: see `places_in`.
             same_encoder: both are known to come from the same one.
         """
+        now, then = sorted(self.sketch), sorted(former.sketch)
+        require(
+            now == then,
+            "the items' vectors are not those that the ranker was trained on, of "
+            f"{', '.join(then) or 'no modality'}, got those of {', '.join(now) or 'none'}: name "
+            "the columns of the same modalities in the schema (items.modalities)",
+        )
         share = self.share_of_other_vectors(former, places)
         require(
             share <= (CHANGED_BY_SAME_ENCODER if same_encoder else CHANGED),
@@ -185,9 +201,16 @@ class Catalogue(nn.Module):
         return bool(((places > 0) & former.trained[places.clamp(min=0)]).any())
 
     def share_of_other_vectors(self, former: Catalogue, places: Tensor) -> float:
-        """Of the items here that the former training showed."""
+        """Of the items here that the former training showed, in modalities of both."""
         kept = (places > 0) & former.trained[places.clamp(min=0)]
-        return share_unlike(former.sketch[places[kept]], self.sketch[kept])
+        own, known = self.sketch, former.sketch
+        both = own.keys() & known.keys()
+        if not both:
+            return float(bool(own or known))
+        return share_unlike(
+            {name: known[name][places[kept]] for name in both},
+            {name: own[name][kept] for name in both},
+        )
 
 
 def hashed_rows(items: CatalogueLike) -> Tensor:
@@ -206,6 +229,11 @@ def hashed_rows(items: CatalogueLike) -> Tensor:
         bits = torch.where(column.isnan(), 1 << 40, bits)
         total += mixed(bits + mixed(torch.tensor(-1 - number)))
     return total
+
+
+def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What stands under names with this prefix, without it."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def _kind(keys: pa.Array | None) -> str:

@@ -6,6 +6,7 @@ B rows, L history, D content width.
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from shutil import copyfile
 from typing import Any, cast
@@ -53,12 +54,13 @@ def pretrain_fusion(
 ) -> PretrainResult:
     """Train `items.fusion` in place, by
 
-    loss = InfoNCE(f(i), f(j)) + modality_weight · InfoNCE(f(i's image alone), f(i's text alone))
+    loss = InfoNCE(f(i), f(j))
+         + modality_weight · mean_{m<n} InfoNCE(f(i's m alone), f(i's n alone))
 
     over pairs (i, j) of items at most `window` apart in a history, one pair a row and epoch, the
     other pairs of the batch being the negatives (arXiv:1807.03748). Items that two pairs share are
-    no negatives of one another. The second term is over items that have both modalities, and makes
-    the fused space hold where one is missing.
+    no negatives of one another. The second term is over pairs (m, n) of modalities and the items
+    that have both, and makes the fused space hold where one is missing.
     Neither targets nor labels are looked at.
 
     Args:
@@ -146,7 +148,7 @@ def pretrained_vectors(
     result = pretrain_fusion(encoder, histories, epochs=epochs, seed=seed)
     print(
         "pretrained fusion: loss of items consumed together "
-        f"{result.together[0]:.3f} -> {result.together[-1]:.3f}, of image and text "
+        f"{result.together[0]:.3f} -> {result.together[-1]:.3f}, of single modalities "
         f"{result.modalities[0]:.3f} -> {result.modalities[-1]:.3f}"
     )
     catalogue = Catalogue.of(items).named_buffers(prefix=PREFIX.removesuffix("."))
@@ -237,13 +239,22 @@ def _losses(items: ItemEncoder, pairs: Tensor, temperature: float) -> tuple[Tens
     """The two terms for pairs (P, 2)."""
     left, right = items.content(pairs).unbind(1)
     together = info_nce(left, right, temperature=temperature, ids=pairs)
-    once = torch.unique(pairs)
-    image, text, has_image, has_text = items.features(once)
-    both = has_image & has_text
-    if int(both.sum()) < 2:
-        return together, torch.zeros_like(together)
-    fusion = cast(nn.Module, items.fusion)
-    image, text, there = image[both], text[both], has_image[both]
-    seen = fusion(image, text, there, ~there)
-    read = fusion(image, text, ~there, there)
-    return together, info_nce(seen, read, temperature=temperature)
+    return together, _of_modalities(items, torch.unique(pairs), temperature)
+
+
+def _of_modalities(items: ItemEncoder, ids: Tensor, temperature: float) -> Tensor:
+    """The second term for items (P,); 0 where no two have two modalities in common."""
+    vectors, present = items.features(ids)
+    masks = torch.stack(list(present.values()))  # (M, P)
+    some = masks.sum(0) > 1
+    masks, vectors = masks[:, some], {name: x[some] for name, x in vectors.items()}
+    fusion, alone = cast(nn.Module, items.fusion), []
+    for own, mask in zip(vectors, masks.unbind(0), strict=True):
+        nothing = torch.zeros_like(mask)
+        alone.append(fusion(vectors, {m: mask if m == own else nothing for m in vectors}))
+    terms = []
+    for one, other in combinations(range(len(masks)), 2):
+        both = masks[one] & masks[other]
+        if int(both.sum()) > 1:
+            terms.append(info_nce(alone[one][both], alone[other][both], temperature=temperature))
+    return torch.stack(terms).mean() if terms else torch.zeros((), device=ids.device)

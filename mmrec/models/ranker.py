@@ -44,7 +44,7 @@ class Ranker(nn.Module):
         user_index: which users are known, for `users` and `wide`; None = nobody is.
         users: place of a user -> vector; None = users are told apart by their histories alone.
         wide: biases of item and user, added to the logit; None = none.
-        tiers: similarity tiers of frozen image and text; None = none.
+        tiers: similarity tiers of each frozen modality; None = none.
         affinity: signed target attention over frozen similarities, and the signs that it reads of
             the history's categories; None = none.
         alignment: pulls id and content vectors of the targets together; see `auxiliary`.
@@ -113,8 +113,8 @@ class Ranker(nn.Module):
         self.sequence = cast(nn.Module, sequence)
         self.categorical, self.history_features = categorical, history_features
         self.numeric = cast("nn.Module | None", numeric)
-        of_both = (tiers, tiers)  # of images and of texts
-        optional = (users, categorical, numeric, self.affinity, *of_both)
+        of_each = (tiers,) * len(items.modalities)
+        optional = (users, categorical, numeric, self.affinity, *of_each)
         width = sequence.out_dim + items.out_dim
         width += sum(part.out_dim for part in optional if part is not None)
         crossed = interaction(width)
@@ -212,12 +212,12 @@ class Ranker(nn.Module):
     def _tiers(
         self, tiers: SimTier, history: Tensor, target: Tensor, valid: Tensor
     ) -> list[Tensor]:
-        """Tiers of the images and of the texts, each over the pairs that have both."""
-        image, text, has_image, has_text = self.items.features(history)
-        image_t, text_t, has_image_t, has_text_t = self.items.features(target)
+        """Tiers of each modality, over the pairs that have it both."""
+        vectors, present = self.items.features(history)
+        of_target, there = self.items.features(target)
         return [
-            tiers(image, image_t, valid & has_image & has_image_t.unsqueeze(1)),
-            tiers(text, text_t, valid & has_text & has_text_t.unsqueeze(1)),
+            tiers(vectors[m], of_target[m], valid & present[m] & there[m].unsqueeze(1))
+            for m in vectors
         ]
 
 

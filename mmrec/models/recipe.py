@@ -154,7 +154,9 @@ class Recipe:
     def with_ready_vectors(self) -> Recipe:
         """The second stage: an item's fused vector is taken as it is."""
         ready = Part("precomputed", {"learn_absent": False})
-        return self.changed({"items.fusion": ready, "items.pretrain_epochs": 0})
+        return self.changed(
+            {"items.fusion": ready, "items.pretrain_epochs": 0, "items.components": 0}
+        )
 
     def without_content(self) -> Recipe:
         """The same ranker with ids and tags alone."""

@@ -1,5 +1,6 @@
 """A number a vector of an item table, which tells its features from others of their width."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import torch
@@ -11,31 +12,27 @@ _ROWS = 4096  # as many as stay in the cache
 
 
 class HasFeatures(Protocol):
-    """Vectors of N items and which are there."""
+    """Vectors (N, D_m) of N items and which are there, (N,) bool, by name of the modality."""
 
     @property
-    def image(self) -> Tensor: ...
+    def vectors(self) -> Mapping[str, Tensor]: ...
     @property
-    def text(self) -> Tensor: ...
-    @property
-    def has_image(self) -> Tensor: ...
-    @property
-    def has_text(self) -> Tensor: ...
+    def present(self) -> Mapping[str, Tensor]: ...
 
 
-def sketch(items: HasFeatures) -> Tensor:
-    """(N, 2): of each item's image and text the cosine with a fixed direction, 2 where none is.
+def sketch(items: HasFeatures) -> dict[str, Tensor]:
+    """Modality -> (N,): the cosine of each item's vector with a fixed direction, 2 = it has none.
 
     A direction depends on the width alone.
     """
-    found = []
-    for vectors, there in ((items.image, items.has_image), (items.text, items.has_text)):
+    found = {}
+    for name, vectors in items.vectors.items():
         generator = torch.Generator().manual_seed(vectors.shape[1])
         direction = torch.randn(vectors.shape[1], generator=generator)
         direction = direction / torch.linalg.vector_norm(direction)
         cosine = torch.cat([_cosine(part, direction) for part in torch.split(vectors.cpu(), _ROWS)])
-        found.append(torch.where(there.cpu(), cosine, ABSENT))
-    return torch.stack(found, dim=1)
+        found[name] = torch.where(items.present[name].cpu(), cosine, ABSENT)
+    return found
 
 
 def _cosine(vectors: Tensor, unit: Tensor) -> Tensor:
@@ -44,12 +41,13 @@ def _cosine(vectors: Tensor, unit: Tensor) -> Tensor:
     return cosine
 
 
-def share_unlike(one: Tensor, other: Tensor) -> float:
-    """Of two sketches (N, 2) of the same items: the share of items whose vectors are others."""
-    unlike = torch.zeros(len(one), dtype=torch.bool)
-    for a, b in zip(one.double().unbind(1), other.double().unbind(1), strict=True):
+def share_unlike(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
+    """Of two sketches of the same items: the share of items with another vector in a modality."""
+    unlike = torch.zeros(max((len(of) for of in one.values()), default=0), dtype=torch.bool)
+    for name in one:
+        a, b = one[name].double(), other[name].double()
         there = a != ABSENT
         spread = a[there].std() if int(there.sum()) > 1 else torch.tensor(1.0)
         near = (a - b).abs() <= CLOSE * spread.clamp(min=1e-6)
         unlike |= (there != (b != ABSENT)) | ~near
-    return float(unlike.float().mean()) if len(one) else 0.0
+    return float(unlike.float().mean()) if len(unlike) else 0.0

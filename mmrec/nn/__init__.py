@@ -1,7 +1,7 @@
 """Layers in plain PyTorch, each usable alone in someone else's model.
 
 In the order of a row: `item_encoder` and `users` (ids to vectors), `categorical` and `numeric`
-(columns to vectors), `features` (frozen vectors of a modality), `fusion` (image and text to one
+(columns to vectors), `features` (frozen vectors of a modality), `fusion` (modalities to one
 vector), `history` (a history to one vector), `interaction` with `cross` and `mlp`, `losses`;
 `kmeans` serves them, and `part` looks variants up by name. Single fusions are imported from
 `mmrec.nn.fusion`.
@@ -10,7 +10,7 @@ vector), `history` (a history to one vector), `interaction` with `cross` and `ml
 from mmrec.nn.categorical import CategoricalEncoder, Vocabulary
 from mmrec.nn.cross import CrossNetLowRank, CrossNetMix, CrossNetV2
 from mmrec.nn.features import FrozenFeatures, TagSets
-from mmrec.nn.fusion import FUSIONS, Fusion, TwoModalFusion, build_fusion
+from mmrec.nn.fusion import FUSIONS, Fusion, ModalFusion, build_fusion
 from mmrec.nn.history.affinity import Affinity, Signs
 from mmrec.nn.history.sequence import (
     DINAttention,
@@ -46,6 +46,7 @@ __all__ = [
     "ItemEncoder",
     "LinearNumbers",
     "MeanPool",
+    "ModalFusion",
     "NoHistory",
     "NumericEncoder",
     "ParallelSequences",
@@ -59,7 +60,6 @@ __all__ = [
     "TagSets",
     "TargetTransformer",
     "TransformerLayer",
-    "TwoModalFusion",
     "UserEncoder",
     "UserIndex",
     "Vocabulary",

@@ -1,8 +1,9 @@
 """Item ids to item vectors: id ‖ tags ‖ categories ‖ numbers ‖ content.
 
-N items, … any leading dims, G tags an item, Di image width, Dt text width.
+N items, … any leading dims, G tags an item, D_m width of modality m.
 """
 
+from collections.abc import Mapping
 from typing import cast
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from mmrec.errors import InputError, not_negative, positive, probability, require
 from mmrec.nn.categorical import CategoricalEncoder
 from mmrec.nn.features import FrozenFeatures, TagSets, of_rows
-from mmrec.nn.fusion.base import EstimatedFusion, Fusion
+from mmrec.nn.fusion.base import EstimatedFusion, Fusion, Present, Vectors, check_names
 from mmrec.nn.fusion.modality_dropout import drop_modality
 from mmrec.nn.history.tokens import recorded
 from mmrec.nn.numeric import NumericEncoder
@@ -23,21 +24,21 @@ class ItemEncoder(nn.Module):
 
     Args:
         tags: (N, G) int64, 0 = no tag.
-        image, text: (N, Di), (N, Dt) frozen features; kept as float16, cast on use.
-        has_image, has_text: (N,) bool.
+        vectors: name of a modality -> (N, D_m) frozen features; kept as float16, cast on use.
+        present: the same names -> (N,) bool.
         num_tags: size of the tag vocabulary, 0 included; None = read from `tags`.
         id_dim, tag_dim: widths; 0 leaves the part out.
         categorical, numeric: (N, P) int64 and (N, F) float32 of each item, with the encoders
             that read them; None = there are none.
-        fusion: of image and text; None leaves content out.
+        fusion: of the modalities; None leaves content out.
         unknown: the model has a learned vector for items without an id of their own.
         id_dropout: in training, the chance that an item's id is replaced by that vector, so that
             content learns to speak for items never seen. Needs `unknown`.
         known: (N,) bool, the items that training shows. All others always use that vector, never
             the random one they started with, where there is `unknown`. None = all are known.
             Moments and estimates are of these, and tags of no such item start at zero.
-        modality_dropout: in training, the chance that an item loses one of two present modalities
-            (image or text, evenly), so that the model does not break where one is missing.
+        modality_dropout: in training, the chance that an item loses one of several present
+            modalities, so that the model does not break where one is missing.
         standardize, components: see `FrozenFeatures`; a fusion takes what comes out of it.
         content_width: a trained linear map brings the fused vector to that width; None = no map.
         similar_tags: whether tags are a space of `similarities`.
@@ -54,10 +55,8 @@ class ItemEncoder(nn.Module):
         self,
         *,
         tags: Tensor,
-        image: Tensor,
-        text: Tensor,
-        has_image: Tensor,
-        has_text: Tensor,
+        vectors: Vectors,
+        present: Present,
         num_tags: int | None = None,
         id_dim: int = 64,
         tag_dim: int = 64,
@@ -77,8 +76,17 @@ class ItemEncoder(nn.Module):
         super().__init__()
         not_negative(id_dim=id_dim, tag_dim=tag_dim)
         probability(id_dropout=id_dropout, modality_dropout=modality_dropout)
-        _check_tables(2, len(tags), tags=tags, image=image, text=text)
-        _check_tables(1, len(tags), has_image=has_image, has_text=has_text, known=known)
+        check_names(vectors)
+        require(
+            set(vectors) == set(present),
+            f"vectors and presence are of the same modalities, got {', '.join(vectors) or 'none'} "
+            f"and {', '.join(present) or 'none'}",
+        )
+        _check_tables(
+            2, len(tags), {"tags": tags} | {f"{m} vectors": x for m, x in vectors.items()}
+        )
+        masks = {f"presence of {name}": mask for name, mask in present.items()}
+        _check_tables(1, len(tags), masks | {"known": known})
         require(
             (unknown and id_dim) or id_dropout == 0,
             "items that lose their id need unknown=True and an id_dim of at least 1",
@@ -101,18 +109,17 @@ class ItemEncoder(nn.Module):
         # A module starts on the CPU, wherever its data lie; `.to(device)` moves all of it.
         self.tags = nn.Buffer(tags.cpu().clone(), persistent=False)
         shown = torch.ones(len(tags), dtype=torch.bool) if known is None else known.cpu()
-        both = {"image": (image, has_image), "text": (text, has_text)}
         self.modalities = nn.ModuleDict(
             {
                 name: FrozenFeatures(
-                    vectors=vectors,
-                    present=present,
+                    vectors=vectors[name],
+                    present=present[name],
                     shown=shown,
                     standardize=standardize,
                     components=components,
                     estimate=estimate,
                 )
-                for name, (vectors, present) in both.items()
+                for name in sorted(vectors)
             }
         )
         self.tag_sets = TagSets(tags=tags) if similar_tags else None
@@ -204,16 +211,15 @@ class ItemEncoder(nn.Module):
     def _content(self, ids: Tensor) -> Tensor:
         if self.fusion is None:
             raise InputError("content needs a fusion, and this item encoder has none")
-        image, text, has_image, has_text = self.features(ids)
+        vectors, present = self.features(ids)
         if self.training and self.modality_dropout > 0:
-            has_image, has_text = drop_modality(has_image, has_text, self.modality_dropout)
-        return cast(Tensor, self.fusion(image, text, has_image, has_text))
+            present = drop_modality(present, self.modality_dropout)
+        return cast(Tensor, self.fusion(vectors, present))
 
-    def features(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """image (..., Di), text (..., Dt), has_image (...), has_text (...), ready for a fusion."""
-        image, has_image = self.modalities["image"](ids)
-        text, has_text = self.modalities["text"](ids)
-        return image, text, has_image, has_text
+    def features(self, ids: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Vectors (..., D_m) and presence (...) by name of the modality, ready for a fusion."""
+        found = {name: part(ids) for name, part in self.modalities.items()}
+        return {m: pair[0] for m, pair in found.items()}, {m: pair[1] for m, pair in found.items()}
 
     @torch.no_grad()
     def content_table(self, *, rows: int = 8192) -> Tensor:
@@ -248,7 +254,7 @@ class ItemEncoder(nn.Module):
         return torch.where(own.unsqueeze(-1), vector, self.unknown)
 
 
-def _check_tables(ndim: int, rows: int, **tables: Tensor | None) -> None:
+def _check_tables(ndim: int, rows: int, tables: Mapping[str, Tensor | None]) -> None:
     """Raise unless each table that is there has so many dims, and one row per item."""
     for name, table in tables.items():
         shape = (rows,) * ndim if table is None else tuple(table.shape)

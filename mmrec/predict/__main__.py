@@ -4,6 +4,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from mmrec.cli import named
 from mmrec.cli import run as run_command
 from mmrec.data.clicks import ClickData
 from mmrec.data.items import ItemTable
@@ -55,18 +56,16 @@ def _of_a_file(run: TrainedRun, given: argparse.Namespace) -> tuple[ClickRows, I
     """The rows of `--rows` and the items of `--items`, in the columns of the training."""
     if run.schema is None:
         raise InputError(f"{run.checkpoint.path} holds no schema that tells columns: give --data")
-    columns, items = _columns(run, given), run.schema.items
-    items = replace(items, modalities={**items.modalities, **columns})
+    items = replace(run.schema.items, modalities=_columns(run, given))
     schema = replace(run.schema, items=items)
     table = ItemTable.read(given.items, items, given.features or run.features_of(None))
     return ClickRows.open(given.rows, schema, num_items=table.num_items), table
 
 
 def _columns(run: TrainedRun, given: argparse.Namespace) -> dict[str, str]:
-    """Modality -> its column of vectors: as given, else as the ranker was trained."""
+    """The ranker's modalities and their columns: as given, else as it was trained."""
     trained = {} if run.schema is None else run.schema.items.modalities
-    wanted = {"image": given.image_column, "text": given.text_column}
-    return {**trained, **{name: column for name, column in wanted.items() if column is not None}}
+    return {**trained, **given.vectors}
 
 
 def _parse() -> argparse.Namespace:
@@ -81,8 +80,13 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--rows", type=Path, help="instead: parquet of the rows to score")
     parser.add_argument("--items", type=Path, help="with --rows: parquet of the items")
     parser.add_argument("--features", type=Path, help="feature parquet (that of the training)")
-    for name in ("image", "text"):
-        parser.add_argument(f"--{name}-column", help=f"its {name} vectors (as in the training)")
+    parser.add_argument(
+        "--vectors",
+        action="append",
+        default=[],
+        metavar="MODALITY=COLUMN",
+        help="where its vectors of a modality stand (as in the training)",
+    )
     parser.add_argument("--out", type=Path, required=True, help="where to write")
     parser.add_argument("--split", default="test", choices=("train", "valid", "test"))
     parser.add_argument(
@@ -97,6 +101,7 @@ def _parse() -> argparse.Namespace:
         "--precision", default="auto", choices=("auto", "float32", "bfloat16", "float16")
     )
     given = parser.parse_args()
+    given.vectors = named(given.vectors)
     require(
         (given.data is None) == (given.rows is not None and given.items is not None)
         and (given.rows is None) == (given.items is None),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from slow_variants import thorough
 from torch import Tensor, nn
 
 from mmrec import Batch, InputError
@@ -46,10 +47,8 @@ class Table:
     """Items whose kind stands in the image, and nothing in the text."""
 
     tags: Tensor
-    image: Tensor
-    text: Tensor
-    has_image: Tensor
-    has_text: Tensor
+    vectors: dict[str, Tensor]
+    present: dict[str, Tensor]
     num_tags: int = 2
     categorical: Tensor = field(default_factory=lambda: torch.zeros(ITEMS, 0, dtype=torch.int64))
     numeric: Tensor = field(default_factory=lambda: torch.zeros(ITEMS, 0))
@@ -82,10 +81,8 @@ def items(kind: Tensor) -> Table:
     image[0] = 0
     return Table(
         tags=torch.zeros(ITEMS, 1, dtype=torch.int64),
-        image=image,
-        text=torch.randn(ITEMS, 3),
-        has_image=torch.arange(ITEMS) > 0,
-        has_text=torch.arange(ITEMS) > 0,
+        vectors={"image": image, "text": torch.randn(ITEMS, 3)},
+        present=dict.fromkeys(("image", "text"), torch.arange(ITEMS) > 0),
     )
 
 
@@ -308,3 +305,49 @@ def test_wrong_use_is_one_sentence(kind: Tensor) -> None:
     alone = replace(data.batch, user=torch.zeros_like(data.batch.user))
     with pytest.raises(InputError, match="two users"):
         diagnose(model, Rows(alone), device="cpu")
+
+
+# Of items: an id of its own would tell the kind of each as well as what is to be shown.
+WITHOUT_IDS = RECIPE.changed({"items.id_dim": 0, "context.wide": False})
+
+
+def three(kind: torch.Tensor) -> Table:
+    """The kind sounds; image and text are noise."""
+    former, there = items(kind), torch.arange(ITEMS) > 0
+    vectors = {"image": torch.randn(ITEMS, KINDS), "text": former.vectors["text"]}
+    return replace(
+        former,
+        vectors={**vectors, "audio": former.vectors["image"]},
+        present=dict.fromkeys(("image", "text", "audio"), there),
+    )
+
+
+def _found(table: Table, kind: torch.Tensor, fusion: str) -> Diagnosis:
+    torch.manual_seed(0)
+    recipe = WITHOUT_IDS.changed({"items.fusion": fusion})
+    model = build_ranker(recipe, table, Inputs(categorical=(LEVELS, LEVELS)))
+    train(model, rows(3000, kind, seed=1))
+    how: dict[str, Any] = {"device": "cpu", "replicates": 100}
+    return diagnose(model, rows(2000, kind, seed=2), **how)
+
+
+@pytest.mark.parametrize("fusion", ["attention", thorough("concat"), thorough("gmu")])
+def test_a_third_modality_that_drives_the_clicks_is_shown(fusion: str) -> None:
+    kind = torch.arange(ITEMS) % KINDS
+    torch.manual_seed(3)
+    table = three(kind)
+    whole = _found(table, kind, fusion)
+    assert whole["audio permuted"].measurable
+    assert whole["audio permuted"].lost.value > 0.05
+    for name in ("image permuted", "text permuted"):
+        assert whole[name].lost.value < 0.02
+    names = [c.name for c in whole.contributions]
+    place = names.index("content permuted")
+    assert names[place + 1 : place + 4] == ["audio permuted", "image permuted", "text permuted"]
+    two = ("image", "text")
+    without = replace(
+        table,
+        vectors={name: table.vectors[name] for name in two},
+        present={name: table.present[name] for name in two},
+    )
+    assert _found(without, kind, fusion).auc.high < whole.auc.low - 0.05

@@ -16,17 +16,18 @@ ROOT = Path(__file__).parents[2]
 
 OWN = """
 import torch
-from mmrec.nn.fusion import FUSIONS, TwoModalFusion
+from mmrec.nn.fusion import FUSIONS, ModalFusion
 
 
-class MaximumFusion(TwoModalFusion):
-    def __init__(self, *, image_dim, text_dim, out_dim=128):
-        super().__init__(image_dim=image_dim, text_dim=text_dim, out_dim=out_dim)
-        self.image = torch.nn.Linear(image_dim, out_dim)
-        self.text = torch.nn.Linear(text_dim, out_dim)
+class MaximumFusion(ModalFusion):
+    def __init__(self, *, dims, out_dim=128):
+        super().__init__(dims=dims, out_dim=out_dim)
+        self.project = torch.nn.ModuleDict(
+            {name: torch.nn.Linear(dim, out_dim) for name, dim in self.dims.items()}
+        )
 
-    def fuse(self, image, text):
-        return torch.maximum(self.image(image), self.text(text))
+    def fuse(self, x):
+        return torch.stack([self.project[m](x[m]) for m in self.dims]).max(0).values
 
 
 FUSIONS["maximum"] = MaximumFusion

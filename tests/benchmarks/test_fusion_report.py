@@ -33,7 +33,7 @@ def summary() -> dict[str, Any]:
         counts=SimpleNamespace(
             known_items=torch.arange(40) < 30, item_rows=np.arange(40)[::-1].copy()
         ),
-        items=SimpleNamespace(has_image=torch.arange(40) % 3 > 0),
+        items=SimpleNamespace(present={"image": torch.arange(40) % 3 > 0}),
     )
     noise = rng.normal(size=(2, rows))
     scores = {"concat": truth + 2 * noise, "double": truth + 2 * noise, "better": truth + noise}

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from parquet_edits import edit
 from slow_variants import thoroughly
 
-from mmrec.data.items import ItemTable, check_features, check_item_info, count_items
+from mmrec.data.items import READY, ItemTable, check_features, check_item_info, count_items
 from mmrec.data.microlens import MICROLENS
 from mmrec.errors import InputError
 from mmrec.io import parquet as columns_module
+from mmrec.io.parquet import as_lists
 from mmrec.schema import Items
 
 Writer = Callable[..., Path]
@@ -42,56 +43,73 @@ def test_the_table_agrees_with_a_loop(root: Path) -> None:
     table = read(root)
     assert (table.num_items, table.num_tags) == (13, 13)
     assert table.tags.shape == (13, 3)
-    assert table.image.shape == (13, 3)
-    assert table.text.shape == (13, 2)
-    assert (table.tags.dtype, table.image.dtype) == (torch.int64, torch.float16)
+    assert table.vectors["image"].shape == (13, 3)
+    assert table.vectors["text"].shape == (13, 2)
+    assert (table.tags.dtype, table.vectors["image"].dtype) == (torch.int64, torch.float16)
     info = {row["item_id"]: row for row in pq.read_table(root / "item_info.parquet").to_pylist()}
     rows = pq.read_table(root / "features.parquet").to_pylist()
     features = {row["item_id"]: row for row in rows}
     for item in range(13):
         assert table.tags[item].tolist() == info[item]["item_tags"]
         row = features.get(item, {"has_image": False, "has_text": False})
-        assert table.has_image[item].item() == row["has_image"]
-        assert table.has_text[item].item() == row["has_text"]
-        for name, vectors in (("image", table.image), ("text", table.text)):
+        assert table.present["image"][item].item() == row["has_image"]
+        assert table.present["text"][item].item() == row["has_text"]
+        for name, vectors in table.vectors.items():
             width = vectors.shape[1]
             expected = row[f"{name}_emb"] if row[f"has_{name}"] else [0.0] * width
             assert vectors[item].tolist() == pytest.approx(expected, rel=1e-3)
-    assert not table.has_image[0]
-    assert not table.has_text[0]
+    assert not table.present["image"][0]
+    assert not table.present["text"][0]
     assert table.to("cpu").tags.tolist() == table.tags.tolist()
 
 
-def test_without_features_the_ready_embedding_takes_the_images_place(root: Path) -> None:
+def test_without_features_the_ready_embedding_is_the_one_modality(root: Path) -> None:
     table = ItemTable.read(root / "item_info.parquet", SCHEMA)
-    assert table.image.shape == (13, 4)
-    assert table.image[5].tolist() == [5.0, -1.0, 0.5, 2.0]
-    assert not table.image[0].any()
-    assert table.has_image.tolist() == [False] + [True] * 12
-    assert table.text.shape == (13, 1)
-    assert not table.has_text.any()
+    assert list(table.vectors) == list(table.present) == [READY]
+    assert table.vectors[READY].shape == (13, 4)
+    assert table.vectors[READY][5].tolist() == [5.0, -1.0, 0.5, 2.0]
+    assert not table.vectors[READY][0].any()
+    assert table.present[READY].tolist() == [False] + [True] * 12
 
 
 def test_without_features_and_embedding_there_is_no_content(write_microlens: Writer) -> None:
     info = write_microlens(nested=False, embedding=False) / "item_info.parquet"
     table = ItemTable.read(info, SCHEMA)
     assert not table.has_content
-    assert table.image.shape == table.text.shape == (13, 1)
+    assert not table.vectors
+    assert not table.present
 
 
 def test_masks_are_optional_and_a_modality_may_be_left_out(root: Path) -> None:
     table = pq.read_table(root / "features.parquet").drop_columns(["has_image", "has_text"])
     pq.write_table(table, root / "features.parquet")
     whole = read(root)
-    assert whole.has_image.tolist() == [False] + [True] * 11 + [False]
-    assert whole.has_text.tolist() == whole.has_image.tolist()
+    assert whole.present["image"].tolist() == [False] + [True] * 11 + [False]
+    assert whole.present["text"].tolist() == whole.present["image"].tolist()
     pq.write_table(table.drop_columns(["text_emb"]), root / "features.parquet")
     with pytest.raises(InputError, match="one column text_emb is needed, got 0"):
         read(root)
     images = read(root, replace(SCHEMA, modalities={"image": "image_emb"}))
-    assert torch.equal(images.image, whole.image)
-    assert images.text.shape == (13, 1)
-    assert not images.has_text.any()
+    assert torch.equal(images.vectors["image"], whole.vectors["image"])
+    assert list(images.vectors) == list(images.present) == ["image"]
+
+
+def test_a_third_modality_is_a_column_and_a_line_of_the_schema(root: Path) -> None:
+    table = pq.read_table(root / "features.parquet")
+    sounds = np.arange(5 * table.num_rows, dtype=np.float32).reshape(-1, 5)
+    heard = np.arange(table.num_rows) % 4 > 0
+    table = table.append_column("sound", as_lists(sounds))
+    table = table.append_column("has_audio", pa.array(heard))
+    pq.write_table(table, root / "features.parquet")
+    three = read(root, replace(SCHEMA, modalities={**SCHEMA.modalities, "audio": "sound"}))
+    assert list(three.vectors) == list(three.present) == ["audio", "image", "text"]
+    ids = table["item_id"].to_numpy().copy()
+    assert torch.equal(three.present["audio"][ids], torch.from_numpy(heard))
+    expected = torch.from_numpy(sounds * heard[:, None]).half()
+    assert torch.equal(three.vectors["audio"][ids], expected)
+    two = read(root)
+    for name in two.vectors:
+        assert torch.equal(three.vectors[name], two.vectors[name])
 
 
 def test_other_column_names(root: Path) -> None:
@@ -101,8 +119,8 @@ def test_other_column_names(root: Path) -> None:
     pq.write_table(table.rename_columns(columns), root / "features.parquet")
     names = {"image": "img_emb_CLIPRN50", "text": "txt_emb_BERT"}
     other = read(root, replace(SCHEMA, modalities=names))
-    assert torch.equal(other.image, expected.image)
-    assert torch.equal(other.text, expected.text)
+    assert torch.equal(other.vectors["image"], expected.vectors["image"])
+    assert torch.equal(other.vectors["text"], expected.vectors["text"])
 
 
 TAGS = given(
@@ -135,7 +153,7 @@ def test_ragged_tags_in_any_order_are_padded_on_the_left(
     expected = [[0] * (width - len(tags)) + tags for tags in [[], *lists]]
     assert table.tags.tolist() == expected
     assert table.num_tags == max(map(max, expected)) + 1
-    assert table.image[:, 0].tolist() == list(range(len(lists) + 1))
+    assert table.vectors[READY][:, 0].tolist() == list(range(len(lists) + 1))
 
 
 test_ragged_tags_in_any_order_are_padded_on_the_left_thoroughly = thoroughly(
@@ -258,6 +276,6 @@ def test_all_absent_gives_a_masked_modality(root: Path) -> None:
     none = pa.array(np.zeros(table.num_rows, dtype=bool))
     pq.write_table(table.set_column(place, "has_image", none), path)
     table = read(root)
-    assert not table.has_image.any()
-    assert not table.image.any()
-    assert table.image.shape == (13, 1)
+    assert not table.present["image"].any()
+    assert not table.vectors["image"].any()
+    assert table.vectors["image"].shape == (13, 1)

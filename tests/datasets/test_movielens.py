@@ -221,13 +221,13 @@ def test_items_keep_titles_genres_texts_and_pictures(source: Path, tmp_path: Pat
         assert (picture is not None) == (movie in PICTURES)
         if picture is not None:
             assert picture.read_bytes() == f"picture {movie}".encode()
-        assert table.has_image[item].item() == (movie in (900, 2))
-        assert table.has_text[item].item() == (movie in (900, 31, 2))
+        assert table.present["image"][item].item() == (movie in (900, 2))
+        assert table.present["text"][item].item() == (movie in (900, 31, 2))
         base = movie % 100
         if movie in (900, 2):
-            assert table.image[item].tolist() == [base, base + 1, base + 2]
+            assert table.vectors["image"][item].tolist() == [base, base + 1, base + 2]
         if movie in (900, 31, 2):
-            assert table.text[item].tolist() == [base, base + 1]
+            assert table.vectors["text"][item].tolist() == [base, base + 1]
 
 
 def test_a_second_run_gives_the_same_bytes_and_replaces_everything(
@@ -354,7 +354,8 @@ def test_features_of_unknown_or_repeated_movies_are_refused(source: Path, tmp_pa
     write_features(source, [2, 900], [False, False])
     data = prepare(source, tmp_path / "out")
     assert data.features is not None
-    assert not ItemTable.read(data.item_info, data.schema.items, data.features).has_image.any()
+    table = ItemTable.read(data.item_info, data.schema.items, data.features)
+    assert not table.present["image"].any()
 
 
 def test_too_few_ratings_for_a_split(source: Path, tmp_path: Path) -> None:

@@ -248,13 +248,13 @@ def test_ready_features_tell_the_kinds_and_come_in_the_pictures_place(tmp_path: 
     data = ClickData.open(tmp_path)
     assert data.features is not None
     table = ItemTable.read(data.item_info, data.schema.items, data.features)
-    assert 0.05 < 1 - table.has_image[1:].float().mean() < 0.4
-    assert table.has_text[1:].all()
+    assert 0.05 < 1 - table.present["image"][1:].float().mean() < 0.4
+    assert table.present["text"][1:].all()
     drawn = draw_items(config.num_items, np.random.default_rng(config.seed))
-    there = table.has_image[1:].numpy()
+    there = table.present["image"][1:].numpy()
     for vectors, kinds in (
-        (table.image[1:].float().numpy()[there], drawn.cover[there]),
-        (table.text[1:].float().numpy(), drawn.words),
+        (table.vectors["image"][1:].float().numpy()[there], drawn.cover[there]),
+        (table.vectors["text"][1:].float().numpy(), drawn.words),
     ):
         centres = np.stack([vectors[kinds == kind].mean(0) for kind in range(KINDS)])
         nearest = ((vectors[:, None] - centres) ** 2).sum(-1).argmin(1)
@@ -266,7 +266,8 @@ def test_with_overlap_each_vector_tells_the_other_kind_too(tmp_path: Path, overl
     make_synthetic(tmp_path, dataclasses.replace(SMALL, content="features", overlap=overlap))
     data = ClickData.open(tmp_path)
     assert data.features is not None
-    text = ItemTable.read(data.item_info, data.schema.items, data.features).text[1:].float().numpy()
+    table = ItemTable.read(data.item_info, data.schema.items, data.features)
+    text = table.vectors["text"][1:].float().numpy()
     cover = draw_items(SMALL.num_items, np.random.default_rng(SMALL.seed)).cover
     taught, asked = slice(0, 60), slice(60, None)
     centres = np.stack([text[taught][cover[taught] == kind].mean(0) for kind in range(KINDS)])

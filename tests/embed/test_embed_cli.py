@@ -42,7 +42,9 @@ def test_two_ranks_of_torchrun_give_one_result(
     clip: OpenClipEncoder, tiny: TinyClip, shop: Shop, tmp_path: Path
 ) -> None:
     items, images = shop(60)
-    embed_items(clip, items=items, images=images, out=tmp_path / "one", shard_size=16, workers=0)
+    embed_items(
+        clip.towers, items=items, images=images, out=tmp_path / "one", shard_size=16, workers=0
+    )
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
         "-m", "mmrec.embed",

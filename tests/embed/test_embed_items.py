@@ -143,4 +143,4 @@ def test_a_struct_without_bytes_names_its_file(tmp_path: Path) -> None:
     table = {"item_id": [1, 2, 3], "item_title": ["a", "b", "c"], "pic": pa.array(pictures, kind)}
     pq.write_table(pa.table(table), path)
     (part,) = _read(path, images=None, image_column="pic").sources(0, 3, 5)
-    assert part == [b"x", str(tmp_path / "b.jpg"), None]
+    assert part == [(0, b"x"), (1, str(tmp_path / "b.jpg")), (2, None)]

@@ -44,7 +44,7 @@ def _run(rank: int, world: int, barrier: object, log: Path, arguments: dict[str,
 
     Shard.finish = noting  # type: ignore[method-assign]
     embed_items(
-        SlowEncoder(), rank=rank, world_size=world, batch_size=8,
+        SlowEncoder().towers, rank=rank, world_size=world, batch_size=8,
         barrier=lambda: barrier.wait(60) and None,  # type: ignore[attr-defined]
         **arguments,  # type: ignore[arg-type]
     )  # fmt: skip

@@ -35,7 +35,7 @@ TITLES = [
 def test_the_output_is_what_readers_expect(toy: ToyEncoder, shop: Shop, tmp_path: Path) -> None:
     items, images = shop(60)
     report = embed_items(
-        toy, items=items, images=images, out=tmp_path / "out", shard_size=25, workers=0
+        toy.towers, items=items, images=images, out=tmp_path / "out", shard_size=25, workers=0
     )
     assert [p.name for p in sorted((tmp_path / "out").glob("*.parquet"))] == [
         f"part-0000{i}-of-00003.parquet" for i in range(3)
@@ -53,7 +53,7 @@ def test_the_output_is_what_readers_expect(toy: ToyEncoder, shop: Shop, tmp_path
         assert (has, status) == ((False, "missing") if i in without else (True, "ok"))
         assert any(vector) == has
     assert all(output["has_text"])
-    assert (report.items, report.with_image, report.with_text) == (60, 56, 60)
+    assert (report.items, report.present["image"], report.present["text"]) == (60, 56, 60)
     assert report.statuses == {"ok": 56, "missing": 4}
     assert report.problems == [(i, "missing", "") for i in without]
     written = json.loads((tmp_path / "out" / "_report.json").read_text())
@@ -71,7 +71,12 @@ def test_vectors_agree_with_open_clips_own_preprocessing_and_encoding(
     titles = [TITLES[i % len(TITLES)] for i in range(count)]
     items = write_items(tmp_path / "items.parquet", range(1, count + 1), titles)
     report = embed_items(
-        clip, items=items, images=odd_folder, out=tmp_path / "out", workers=2, dtype="float32"
+        clip.towers,
+        items=items,
+        images=odd_folder,
+        out=tmp_path / "out",
+        workers=2,
+        dtype="float32",
     )
     output = read_output(tmp_path / "out")
     assert output["status"] == [odd.status for odd in ODDITIES]
@@ -106,9 +111,9 @@ def test_identical_pictures_and_captions_are_encoded_once(toy: ToyEncoder, tmp_p
     pq.write_table(
         pa.table({"item_id": range(1, 41), "item_title": [f"t{i % 5}" for i in range(40)]}), items
     )
-    report = embed_items(toy, items=items, images=images, out=tmp_path / "out", workers=0)
+    report = embed_items(toy.towers, items=items, images=images, out=tmp_path / "out", workers=0)
     assert (toy.pictures, toy.captions) == (3, 5)
-    assert (report.encoded_images, report.encoded_texts) == (3, 5)
+    assert (report.encoded["image"], report.encoded["text"]) == (3, 5)
     vectors = [tuple(v) for v in read_output(tmp_path / "out")["image_emb"]]
     assert all(vectors[i] == vectors[i + 3] for i in range(37))
     assert len(set(vectors)) == 3
@@ -117,7 +122,7 @@ def test_identical_pictures_and_captions_are_encoded_once(toy: ToyEncoder, tmp_p
 def _rank(rank: int, world: int, barrier: object, arguments: dict[str, object]) -> None:
     torch.set_num_threads(1)
     embed_items(
-        ToyEncoder(), rank=rank, world_size=world, barrier=lambda: barrier.wait(60) and None,  # type: ignore[attr-defined]
+        ToyEncoder().towers, rank=rank, world_size=world, barrier=lambda: barrier.wait(60) and None,  # type: ignore[attr-defined]
         **arguments,  # type: ignore[arg-type]
     )  # fmt: skip
 
@@ -127,7 +132,9 @@ def test_bytes_do_not_depend_on_workers_or_ranks(
     world: int, workers: int, toy: ToyEncoder, shop: Shop, tmp_path: Path
 ) -> None:
     items, images = shop(120)
-    embed_items(toy, items=items, images=images, out=tmp_path / "one", shard_size=17, workers=0)
+    embed_items(
+        toy.towers, items=items, images=images, out=tmp_path / "one", shard_size=17, workers=0
+    )
     context = multiprocessing.get_context("fork")
     barrier = context.Barrier(world)
     arguments = {
@@ -150,19 +157,19 @@ def test_a_rerun_does_what_is_missing_and_nothing_else(shop: Shop, tmp_path: Pat
     items, images = shop(60)
     out = tmp_path / "out"
     arguments = {"items": items, "images": images, "out": out, "shard_size": 12, "workers": 0}
-    embed_items(ToyEncoder(), **arguments)
+    embed_items(ToyEncoder().towers, **arguments)
     whole = shard_bytes(out)
     stamps = {p.name: p.stat().st_mtime_ns for p in out.glob("*.parquet")}
     lost = out / "part-00002-of-00005.parquet"
     lost.unlink()
     toy = ToyEncoder()
-    report = embed_items(toy, **arguments)
+    report = embed_items(toy.towers, **arguments)
     assert (report.items_now, report.shards_before, report.items) == (12, 4, 60)
     assert toy.pictures <= 12
     assert shard_bytes(out) == whole
     assert all(p.stat().st_mtime_ns == stamps[p.name] for p in out.glob("*.parquet") if p != lost)
     again = ToyEncoder()
-    assert embed_items(again, **arguments).items_now == 0
+    assert embed_items(again.towers, **arguments).items_now == 0
     assert again.pictures == again.captions == 0
 
 
@@ -170,7 +177,7 @@ def test_a_rerun_does_what_is_missing_and_nothing_else(shop: Shop, tmp_path: Pat
     ("change", "named"),
     [
         ({"captions": Captions(template="{title}")}, "captions"),
-        ({"encoder": ToyEncoder(seed=5)}, "encoder"),
+        ({"encoders": ToyEncoder(seed=5).towers}, "encoders"),
         ({"shard_size": 11}, "shard_size"),
         ({"dtype": "float32"}, "dtype"),
         ({"images": None}, "items"),
@@ -183,8 +190,8 @@ def test_a_change_is_noticed_and_refused_unless_restarted(
     items, images = shop(30)
     out = tmp_path / "out"
     base: dict[str, object] = {
-        "encoder": ToyEncoder(), "items": items, "images": images, "out": out, "shard_size": 10,
-        "workers": 0,
+        "encoders": ToyEncoder().towers, "items": items, "images": images, "out": out,
+        "shard_size": 10, "workers": 0,
     }  # fmt: skip
     embed_items(**base)  # type: ignore[arg-type]
     before, identity = shard_bytes(out), (out / "_identity.json").read_text()
@@ -199,22 +206,22 @@ def test_a_change_is_noticed_and_refused_unless_restarted(
 
 def test_changed_items_are_noticed(toy: ToyEncoder, shop: Shop, tmp_path: Path) -> None:
     items, images = shop(20)
-    embed_items(toy, items=items, images=images, out=tmp_path / "out", workers=0)
+    embed_items(toy.towers, items=items, images=images, out=tmp_path / "out", workers=0)
     write_items(items, range(1, 21), ["new"] * 20)
     with pytest.raises(InputError, match="another items"):
-        embed_items(toy, items=items, images=images, out=tmp_path / "out", workers=0)
+        embed_items(toy.towers, items=items, images=images, out=tmp_path / "out", workers=0)
 
 
 def test_shards_of_unknown_origin_are_refused(toy: ToyEncoder, shop: Shop, tmp_path: Path) -> None:
     items, images = shop(20)
     arguments = {"items": items, "images": images, "out": tmp_path / "out", "workers": 0}
-    embed_items(toy, **arguments)
+    embed_items(toy.towers, **arguments)
     (tmp_path / "out" / "_identity.json").unlink()
     with pytest.raises(InputError, match=r"no _identity\.json"):
-        embed_items(toy, **arguments)
+        embed_items(toy.towers, **arguments)
     (tmp_path / "out" / "_identity.json").write_text("{")
     with pytest.raises(InputError, match="cannot be read"):
-        embed_items(toy, **arguments)
+        embed_items(toy.towers, **arguments)
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -223,7 +230,9 @@ def test_pictures_inside_parquet(
     packed: bool, workers: int, toy: ToyEncoder, shop: Shop, tmp_path: Path
 ) -> None:
     items, images = shop(50)
-    embed_items(toy, items=items, images=images, out=tmp_path / "files", shard_size=15, workers=0)
+    embed_items(
+        toy.towers, items=items, images=images, out=tmp_path / "files", shard_size=15, workers=0
+    )
     data = [
         (images / f"{i}.jpg").read_bytes() if (images / f"{i}.jpg").exists() else None
         for i in range(1, 51)
@@ -233,7 +242,7 @@ def test_pictures_inside_parquet(
     stored = tmp_path / "stored.parquet"
     pq.write_table(table, stored, row_group_size=7)
     embed_items(
-        toy, items=stored, images=None, image_column="image", out=tmp_path / "stored",
+        toy.towers, items=stored, images=None, image_column="image", out=tmp_path / "stored",
         shard_size=15, workers=workers,
     )  # fmt: skip
     assert shard_bytes(tmp_path / "stored") == shard_bytes(tmp_path / "files")
@@ -250,7 +259,7 @@ def test_picture_names_in_a_column_may_be_unicode(toy: ToyEncoder, tmp_path: Pat
         pa.table({"item_id": [5, 3, 9, 4], "item_title": list("abcd"), "file": names}), items
     )
     embed_items(
-        toy, items=items, images=images, image_column="file", out=tmp_path / "out", workers=0
+        toy.towers, items=items, images=images, image_column="file", out=tmp_path / "out", workers=0
     )
     output = read_output(tmp_path / "out")
     assert output["item_id"] == [5, 3, 9, 4]
@@ -272,7 +281,7 @@ def test_wrong_options_are_one_sentence(
 ) -> None:
     items, images = shop(3)
     with pytest.raises(InputError, match=rule):
-        embed_items(toy, items=items, images=images, out=tmp_path / "out", **options)  # type: ignore[arg-type]
+        embed_items(toy.towers, items=items, images=images, out=tmp_path / "out", **options)  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
 
 
@@ -282,7 +291,7 @@ def test_the_device_path_gives_nearly_the_same_vectors(
     items, images = shop(25, size=(90, 70))
     for resize in ("worker", "device"):
         embed_items(
-            clip, items=items, images=images, out=tmp_path / resize, resize=resize, workers=2
+            clip.towers, items=items, images=images, out=tmp_path / resize, resize=resize, workers=2
         )
     a, b = (np.array(read_output(tmp_path / r)["image_emb"]) for r in ("worker", "device"))
     present = np.abs(a).sum(axis=1) > 0
@@ -291,9 +300,13 @@ def test_the_device_path_gives_nearly_the_same_vectors(
 
 
 def test_a_shard_knows_its_rows() -> None:
-    """Distinct vectors spread to items; -1 stays zero."""
+    """Distinct vectors spread to items; several are averaged, none is zero."""
     vectors = np.arange(6.0).reshape(3, 2)
-    assert spread(vectors, np.array([2, -1, 0, 2])).tolist() == [[4, 5], [0, 0], [0, 1], [4, 5]]
+    found, there = spread(vectors, [(0, 2), (2, 0), (3, 2)], 4)
+    assert found.tolist() == [[4, 5], [0, 0], [0, 1], [4, 5]]
+    assert there.tolist() == [True, False, True, True]
+    found, _ = spread(vectors, [(0, 2), (2, 0), (2, 1), (3, 2)], 4)
+    assert found.tolist() == [[4, 5], [0, 0], [1, 2], [4, 5]]
     assert replace(Captions(), longest=3)("abcdef", None) == "abc"
 
 
@@ -309,7 +322,7 @@ def test_a_card_gives_the_same_vectors(
     )
     outputs = {}
     for name, encoder in (("cpu", clip), ("card", card)):
-        embed_items(encoder, items=items, images=odd_folder, out=tmp_path / name, workers=2)
+        embed_items(encoder.towers, items=items, images=odd_folder, out=tmp_path / name, workers=2)
         outputs[name] = read_output(tmp_path / name)
     assert outputs["cpu"]["status"] == outputs["card"]["status"]
     for column in ("image_emb", "text_emb"):
@@ -322,7 +335,7 @@ def test_a_card_gives_the_same_vectors(
 def test_other_programs_read_the_folder(toy: ToyEncoder, shop: Shop, tmp_path: Path) -> None:
     items, images = shop(20)
     out = tmp_path / "out"
-    report = embed_items(toy, items=items, images=images, out=out, workers=0, shard_size=7)
+    report = embed_items(toy.towers, items=items, images=images, out=out, workers=0, shard_size=7)
     assert report.shards > 1
     frames = pd.read_parquet(out), pl.scan_parquet(out, hidden_file_prefix="_").collect()
     assert len(frames[0]) == len(frames[1]) == pq.read_table(out).num_rows == 20
@@ -331,10 +344,10 @@ def test_other_programs_read_the_folder(toy: ToyEncoder, shop: Shop, tmp_path: P
 def test_a_restart_where_something_changed_keeps_what_did_not(shop: Shop, tmp_path: Path) -> None:
     items, images = shop(20)
     base = {"items": items, "images": images, "out": tmp_path / "out", "workers": 0}
-    embed_items(ToyEncoder(), **base)
-    assert embed_items(ToyEncoder(), **base, restart="changed").items_now == 0
-    assert embed_items(ToyEncoder(), **base, exif=True, restart="changed").items_now == 20
-    assert embed_items(ToyEncoder(), **base, exif=True, restart=True).items_now == 20
+    embed_items(ToyEncoder().towers, **base)
+    assert embed_items(ToyEncoder().towers, **base, restart="changed").items_now == 0
+    assert embed_items(ToyEncoder().towers, **base, exif=True, restart="changed").items_now == 20
+    assert embed_items(ToyEncoder().towers, **base, exif=True, restart=True).items_now == 20
 
 
 def test_a_table_that_has_grown_is_embedded_where_it_is_new(shop: Shop, tmp_path: Path) -> None:
@@ -348,7 +361,7 @@ def test_a_table_that_has_grown_is_embedded_where_it_is_new(shop: Shop, tmp_path
         if count == 47:
             next(out.glob("part-00003-*")).unlink()  # of the items 26..32
         toy = ToyEncoder()
-        report = embed_items(toy, **base, restart="changed" if count == 32 else False)
+        report = embed_items(toy.towers, **base, restart="changed" if count == 32 else False)
         assert report.items == count
         assert report.items_now == count - made + 7 * (count == 47)
         assert toy.pictures <= report.items_now
@@ -358,14 +371,14 @@ def test_a_table_that_has_grown_is_embedded_where_it_is_new(shop: Shop, tmp_path
     assert [path.name for path in sorted(out.glob("part-*"))] == [
         f"part-0000{i}-of-00006.parquet" for i in range(6)
     ]
-    assert embed_items(ToyEncoder(), **base).items_now == 0
+    assert embed_items(ToyEncoder().towers, **base).items_now == 0
     grown = read_output(out)
-    embed_items(ToyEncoder(), **{**base, "out": tmp_path / "whole"})
+    embed_items(ToyEncoder().towers, **{**base, "out": tmp_path / "whole"})
     whole = read_output(tmp_path / "whole")
     assert grown["item_id"] == whole["item_id"] == list(range(1, 48))
     for name in ("image_emb", "text_emb"):
         np.testing.assert_allclose(grown[name], whole[name], atol=1e-2)
     write_items(items, [*range(2, 49)])  # the first one is gone: no growth
     with pytest.raises(InputError, match="another items"):
-        embed_items(ToyEncoder(), **base)
-    assert embed_items(ToyEncoder(), **base, restart="changed").items_now == 47
+        embed_items(ToyEncoder().towers, **base)
+    assert embed_items(ToyEncoder().towers, **base, restart="changed").items_now == 47

@@ -27,11 +27,11 @@ def test_strict_stops_at_the_first_bad_picture(toy: ToyEncoder, shop: Shop, tmp_
         "items": items, "images": images, "out": tmp_path / "out", "shard_size": 10, "workers": 2,
     }  # fmt: skip
     with pytest.raises(InputError, match=r"strict.*item 13: missing"):
-        embed_items(toy, strict=True, **arguments)
+        embed_items(toy.towers, strict=True, **arguments)
     assert list(shard_bytes(tmp_path / "out")) == ["part-00000-of-00003.parquet"]
-    assert embed_items(toy, **arguments).shards_before == 1
+    assert embed_items(toy.towers, **arguments).shards_before == 1
     with pytest.raises(InputError, match=r"strict.*item 13: missing, and 1 more"):
-        embed_items(toy, strict=True, **arguments)
+        embed_items(toy.towers, strict=True, **arguments)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -55,12 +55,12 @@ def test_a_full_disk_is_one_sentence_and_finished_shards_stay(
     monkeypatch.setattr("mmrec.embed.output.pq.write_table", full)
     out = tmp_path / "out"
     with pytest.raises(OSError, match="No space left") as caught:
-        embed_items(toy, **arguments)
+        embed_items(toy.towers, **arguments)
     assert caught.value.filename == str(out / "part-00002-of-00005.parquet")
     assert sorted(p.name for p in out.iterdir() if p.name != ".lock") == [
         "_identity.json", "part-00000-of-00005.parquet", "part-00001-of-00005.parquet",
     ]  # fmt: skip
-    assert embed_items(toy, **arguments).shards_before == 2
+    assert embed_items(toy.towers, **arguments).shards_before == 2
     assert read_output(out)["item_id"] == list(range(1, 61))
 
 
@@ -85,7 +85,7 @@ def test_a_full_disk_is_named_with_the_file(
             raise OSError(errno.ENOSPC, "No space left on device")
 
     def embed() -> None:
-        embed_items(toy, items=items, images=images, out=out, workers=0)
+        embed_items(toy.towers, items=items, images=images, out=out, workers=0)
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(SystemExit) as caught:
@@ -113,8 +113,8 @@ def test_ctrl_c_keeps_finished_shards(workers: int, shop: Shop, tmp_path: Path) 
             return super().encode_image(pixels)
 
     with pytest.raises(KeyboardInterrupt):
-        embed_items(Interrupted(), **arguments)
-    report = embed_items(ToyEncoder(), **arguments)
+        embed_items(Interrupted().towers, **arguments)
+    report = embed_items(ToyEncoder().towers, **arguments)
     assert report.shards_before == 3
     assert read_output(tmp_path / "out")["item_id"] == list(range(1, 61))
 
@@ -131,7 +131,7 @@ def test_a_folder_that_goes_away_ends_the_run(shop: Shop, tmp_path: Path) -> Non
 
     arguments = {"items": items, "images": images, "out": tmp_path / "out", "shard_size": 12}
     with pytest.raises(InputError, match=r"no longer there.*finished shards are kept"):
-        embed_items(Unmounts(), workers=0, **arguments)
+        embed_items(Unmounts().towers, workers=0, **arguments)
     assert len(shard_bytes(tmp_path / "out")) == 1
 
 
@@ -143,4 +143,4 @@ def test_vectors_that_are_not_finite_are_refused(shop: Shop, tmp_path: Path) -> 
             return super().encode_image(pixels) * 1e6
 
     with pytest.raises(InputError, match=r"finite.*image_emb of item 1\b"):
-        embed_items(Overflows(), items=items, images=images, out=tmp_path / "out", workers=0)
+        embed_items(Overflows().towers, items=items, images=images, out=tmp_path / "out", workers=0)

@@ -29,7 +29,7 @@ def test_embed_gives_each_its_status(
     resize: str, items: Path, odd_folder: Path, tmp_path: Path
 ) -> None:
     report = embed_items(
-        ToyEncoder(), items=items, images=odd_folder, out=tmp_path, workers=1, resize=resize
+        ToyEncoder().towers, items=items, images=odd_folder, out=tmp_path, workers=1, resize=resize
     )
     output = read_output(tmp_path)
     assert output["status"] == [odd.status for odd in ODDITIES]
@@ -45,7 +45,9 @@ def test_the_contact_sheet_shows_each_or_its_status(
     for row, odd in enumerate(ODDITIES):
         picture = thumbnail(table, row, 50_000_000)
         assert (picture.status, picture.pixels is not None) == (odd.status, odd.status == "ok")
-    embed_items(ToyEncoder(), items=items, images=None, out=tmp_path, workers=0, contact_sheet=0)
+    embed_items(
+        ToyEncoder().towers, items=items, images=None, out=tmp_path, workers=0, contact_sheet=0
+    )
     draw_sheet(tmp_path, table, tmp_path / "all.png", rows=COUNT, neighbours=3)
     with Image.open(tmp_path / "all.png") as sheet:
         assert sheet.size == (4 * 152 + 8, COUNT * 196 + 8)

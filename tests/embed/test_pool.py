@@ -19,16 +19,16 @@ from toy_encoder import ToyEncoder, write_items
 
 import mmrec.embed.pool as pool_module
 from mmrec.embed import Preprocessing, embed_items
-from mmrec.embed.pool import TASK_PICTURES, DecodePool, Task
+from mmrec.embed.pool import TASK_PICTURES, DecodePool, Reading, Task
 from mmrec.embed.preprocess import ReadOptions
 from mmrec.io.pictures import CRASHED, Picture, StorageError
 
-OPTIONS = ReadOptions(Preprocessing(size=(8, 8)))
+READING = Reading({"image": ReadOptions(Preprocessing(size=(8, 8)))}, {})
 
 
 def _tasks(count: int) -> list[Task]:
     names = [str(i) for i in range(count)]
-    return [Task(start=i, sources=names[i : i + 5]) for i in range(0, count, 5)]
+    return [Task(modality="image", sources=names[i : i + 5]) for i in range(0, count, 5)]
 
 
 def _stand_in(culprits: set[str]):  # type: ignore[no-untyped-def]
@@ -47,7 +47,7 @@ def test_results_come_in_order_with_their_pixels(
     workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool_module, "read_picture", _stand_in(set()))
-    with DecodePool(options=OPTIONS, tokenize=ToyEncoder().tokenize, workers=workers) as pool:
+    with DecodePool(READING, workers=workers) as pool:
         seen = []
         for _, done in pool.run(iter(_tasks(203))):
             for picture in done.pictures:
@@ -63,7 +63,7 @@ def test_a_picture_that_kills_its_decoder_costs_itself_alone(
 ) -> None:
     monkeypatch.setattr(pool_module, "read_picture", _stand_in(culprits))
     statuses = []
-    with DecodePool(options=OPTIONS, tokenize=ToyEncoder().tokenize, workers=2) as pool:
+    with DecodePool(READING, workers=2) as pool:
         for _, done in pool.run(iter(_tasks(203))):
             for picture in done.pictures:
                 statuses.append(picture.status)
@@ -79,14 +79,14 @@ def test_an_error_in_a_worker_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(pool_module, "read_picture", fail)
     with (
-        DecodePool(options=OPTIONS, tokenize=ToyEncoder().tokenize, workers=2) as pool,
+        DecodePool(READING, workers=2) as pool,
         pytest.raises(StorageError, match="mount is gone"),
     ):
         list(pool.run(_tasks(20)))
 
 
 def _hold(ready: object) -> None:
-    pool = DecodePool(options=OPTIONS, tokenize=ToyEncoder().tokenize, workers=2)
+    pool = DecodePool(READING, workers=2)
     assert pool._executor is not None
     ready.send(list(pool._executor._processes))  # type: ignore[attr-defined]
     time.sleep(60)
@@ -116,7 +116,7 @@ def _runs(pid: int) -> bool:
 
 def _measure(answer: object, arguments: dict[str, object]) -> None:
     torch.set_num_threads(1)
-    embed_items(ToyEncoder(), **arguments)  # type: ignore[arg-type]
+    embed_items(ToyEncoder().towers, **arguments)  # type: ignore[arg-type]
     answer.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)  # type: ignore[attr-defined]
 
 
@@ -168,5 +168,5 @@ def test_pixels_in_memory_are_a_task_and_a_batch(
     for i in range(1, 201):
         (tmp_path / f"{i}.jpg").write_bytes(encoded(photo(20, 20)) + str(i).encode())
     items = write_items(tmp_path / "items.parquet", range(1, 201))
-    embed_items(ToyEncoder(), items=items, images=tmp_path, out=tmp_path / "out", workers=0)
+    embed_items(ToyEncoder().towers, items=items, images=tmp_path, out=tmp_path / "out", workers=0)
     assert TASK_PICTURES <= peak <= 2 * TASK_PICTURES

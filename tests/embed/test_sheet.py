@@ -39,13 +39,20 @@ def test_neighbours_are_the_nearest_others() -> None:
 def test_the_fused_space_is_the_mean_of_unit_vectors(shop: Shop, tmp_path: Path) -> None:
     items, images = shop(30)
     toy = ToyEncoder(image_dim=6, text_dim=6)
-    embed_items(toy, items=items, images=images, out=tmp_path / "out", workers=0, shard_size=8)
+    embed_items(
+        toy.towers, items=items, images=images, out=tmp_path / "out", workers=0, shard_size=8
+    )
     ids, vectors, shown = read_mean(tmp_path / "out")
     assert ids.tolist() == list(range(1, 31))
     assert shown.tolist() == [i % 13 != 0 for i in range(1, 31)]
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-3)
     embed_items(
-        ToyEncoder(), items=items, images=images, out=tmp_path / "two", workers=0, shard_size=8
+        ToyEncoder().towers,
+        items=items,
+        images=images,
+        out=tmp_path / "two",
+        workers=0,
+        shard_size=8,
     )
     assert read_mean(tmp_path / "two")[1].shape == (30, 11 + 7)
 
@@ -53,7 +60,7 @@ def test_the_fused_space_is_the_mean_of_unit_vectors(shop: Shop, tmp_path: Path)
 def test_fused_vectors_take_their_place(shop: Shop, tmp_path: Path) -> None:
     items, images = shop(20)
     out = tmp_path / "out"
-    embed_items(ToyEncoder(), items=items, images=images, out=out, workers=0)
+    embed_items(ToyEncoder().towers, items=items, images=images, out=out, workers=0)
     fused = tmp_path / "fused.parquet"
     rows = np.random.default_rng(0).normal(size=(21, 3))
     pq.write_table(pa.table({"item_id": range(21), "item_emb_d128": list(rows)}), fused)
@@ -74,7 +81,7 @@ def test_fused_vectors_take_their_place(shop: Shop, tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [1, 2])
 def test_one_or_two_items_make_a_sheet_too(count: int, shop: Shop, tmp_path: Path) -> None:
     items, images = shop(count)
-    embed_items(ToyEncoder(), items=items, images=images, out=tmp_path / "out", workers=0)
+    embed_items(ToyEncoder().towers, items=items, images=images, out=tmp_path / "out", workers=0)
     assert (tmp_path / "out" / "_contact.png").stat().st_size > 0
-    embed_items(ToyEncoder(), items=items, images=None, out=tmp_path / "none", workers=0)
+    embed_items(ToyEncoder().towers, items=items, images=None, out=tmp_path / "none", workers=0)
     assert (tmp_path / "none" / "_contact.png").stat().st_size > 0

@@ -39,7 +39,7 @@ def test_it_learns_and_is_deterministic(coloured: tuple[Path, Path], tmp_path: P
     again = train_tiny_clip(out=tmp_path / "b", workers=2, **options)
     assert made.weights.read_bytes() == again.weights.read_bytes()
     encoder = OpenClipEncoder(model_name=made.config, pretrained=made.weights, device="cpu")
-    embed_items(encoder, items=items, images=images, out=tmp_path / "out", workers=0)
+    embed_items(encoder.towers, items=items, images=images, out=tmp_path / "out", workers=0)
     output = read_output(tmp_path / "out")
     image, text = np.array(output["image_emb"]), np.array(output["text_emb"])
     image /= np.linalg.norm(image, axis=1, keepdims=True)

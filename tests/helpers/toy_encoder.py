@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from mmrec.embed import Preprocessing
+from mmrec.embed import Encoder, Preprocessing, towers
 
 
 @dataclass
@@ -33,6 +33,10 @@ class ToyEncoder:
         draw = torch.Generator().manual_seed(self.seed)
         self._image = torch.randn(3 * 16 * 16, self.image_dim, generator=draw)
         self._text = torch.randn(128, self.text_dim, generator=draw)
+
+    @property
+    def towers(self) -> dict[str, Encoder]:
+        return towers(self)
 
     def fingerprint(self) -> dict[str, object]:
         return {"toy": self.seed}

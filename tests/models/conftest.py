@@ -16,10 +16,8 @@ ITEMS, TAGS, IMAGE, TEXT, ROWS, LENGTH = 23, 13, 5, 3, 7, 11
 @dataclass(frozen=True)
 class Table:
     tags: Tensor
-    image: Tensor
-    text: Tensor
-    has_image: Tensor
-    has_text: Tensor
+    vectors: dict[str, Tensor]
+    present: dict[str, Tensor]
     num_tags: int
     categorical: Tensor
     numeric: Tensor
@@ -37,7 +35,8 @@ def table() -> Table:
     text = torch.randn(ITEMS, TEXT).masked_fill(~has_text[:, None], 0).half()
     brand = torch.randint(0, 4, (ITEMS, 1))
     price = torch.randn(ITEMS, 2).masked_fill(torch.rand(ITEMS, 2) < 0.3, torch.nan)
-    return Table(tags, image, text, has_image, has_text, TAGS, brand, price, (1,))
+    vectors, present = {"image": image, "text": text}, {"image": has_image, "text": has_text}
+    return Table(tags, vectors, present, TAGS, brand, price, (1,))
 
 
 def _numbers(*shape: int) -> Tensor:

@@ -76,10 +76,11 @@ class Shop:
             tags=self.tags[own] * real[:, None],
             categorical=self.brand[own],
             numeric=self.price[own],
-            image=self.image[own] * there[:, None],
-            text=self.text[own] * real[:, None],
-            has_image=there,
-            has_text=real,
+            vectors={
+                "image": self.image[own] * there[:, None],
+                "text": self.text[own] * real[:, None],
+            },
+            present={"image": there, "text": real},
             widths=(1,),
             keys=names[keys],
         )
@@ -230,27 +231,34 @@ def test_keys_of_another_kind_are_refused() -> None:
 
 def flipped(items: ItemTable, places: Tensor) -> ItemTable:
     """The vectors of these items change hands, last to first."""
-    image, text, there = items.image.clone(), items.text.clone(), items.has_image.clone()
-    for table in (image, text, there):
+    vectors = {name: table.clone() for name, table in items.vectors.items()}
+    present = {name: table.clone() for name, table in items.present.items()}
+    for table in (*vectors.values(), *present.values()):
         table[places] = table[places.flip(0)]
-    return replace(items, image=image, text=text, has_image=there)
+    return replace(items, vectors=vectors, present=present)
+
+
+def with_vectors(items: ItemTable, **vectors: Tensor) -> ItemTable:
+    """Other vectors for some modalities."""
+    return replace(items, vectors={**items.vectors, **vectors})
 
 
 def test_vectors_that_are_not_those_of_training_are_refused() -> None:
     ranker, former = trained()
     items = SHOPS.catalogue(BEFORE)
-    noise = torch.randn(len(items.image), WIDTH, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(len(items.tags), WIDTH, generator=torch.Generator().manual_seed(0))
+    image, text = items.vectors["image"], items.vectors["text"]
     others = {
         "permuted": flipped(items, torch.arange(1, 41)),
         "two change hands": flipped(items, torch.tensor([3, 7])),
-        "of another encoder": replace(items, text=noise.half()),
-        "of another modality": replace(items, image=items.text, text=items.image),
-        "negated": replace(items, image=-items.image),
+        "of another encoder": with_vectors(items, text=noise.half()),
+        "of another modality": with_vectors(items, image=text, text=image),
+        "negated": with_vectors(items, image=-image),
     }
     for other in others.values():
         with pytest.raises(InputError, match="vectors are not those that the ranker was trained"):
             restored(former, other)
-    nearly = replace(items, text=(items.text * (1 + 2e-3 * torch.sin(9 * items.text))).half())
+    nearly = with_vectors(items, text=(text * (1 + 2e-3 * torch.sin(9 * text))).half())
     batch = rows_of(BEFORE, BEFORE)
     torch.testing.assert_close(over(former, nearly)(batch), ranker(batch), rtol=0, atol=0.01)
     plain, former = trained(RECIPE.without_content())

@@ -6,6 +6,7 @@ its logits.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "context.user_dim": 3,
     },
     "reference": {
-        "items.fusion": {"name": "precomputed", "learn_absent": False},
+        "items.fusion": {"name": "precomputed", "modality": "image", "learn_absent": False},
         "history.encoder.ff_dim": 5,
         "history.encoder.last": 2,
     },
@@ -64,10 +65,8 @@ CHANGES: dict[str, dict[str, Any]] = {
 @dataclass(frozen=True)
 class Table:
     tags: Tensor
-    image: Tensor
-    text: Tensor
-    has_image: Tensor
-    has_text: Tensor
+    vectors: dict[str, Tensor]
+    present: dict[str, Tensor]
     num_tags: int = 13
     categorical: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.int64))
     numeric: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
@@ -98,6 +97,10 @@ def renamed(former: dict[str, Tensor]) -> dict[str, Tensor]:
         for key, value in state.items()
     }
     state = {
+        re.sub(r"fusion\.(image|text)\.", r"fusion.project.\1.", key): value
+        for key, value in state.items()
+    }
+    state = {
         f"heads.0.{key.removeprefix('head.')}" if key.startswith("head.") else key: value
         for key, value in state.items()
     }
@@ -117,6 +120,16 @@ def batch() -> Batch:
     return Batch.of(categorical=former.pop("context"), **former)
 
 
+def table() -> Table:
+    former = part("table")
+    names = ("image", "text")
+    return Table(
+        tags=former["tags"],
+        vectors={name: former[name] for name in names},
+        present={name: former[f"has_{name}"] for name in names},
+    )
+
+
 def part(prefix: str) -> dict[str, Tensor]:
     start = f"{prefix}/"
     return {k.removeprefix(start): v for k, v in FORMER.items() if k.startswith(start)}
@@ -128,12 +141,12 @@ def test_logits_are_the_same(name: str) -> None:
     recipe = base.changed(WIDTHS | CHANGES[name])
     name = name.removeprefix("former ")
     state = renamed(part(name))
-    ranker = build_ranker(recipe, Table(**part("table")), inputs(state), estimate=False)
+    ranker = build_ranker(recipe, table(), inputs(state), estimate=False)
     ranker.double().eval().load_state_dict(state)
     torch.testing.assert_close(ranker(batch()), FORMER[f"{name}@logit"], rtol=0, atol=1e-10)
 
 
 def test_other_weights_would_be_noticed() -> None:
     recipe = RECIPES["light"]().changed(WIDTHS | CHANGES["light"])
-    ranker = build_ranker(recipe, Table(**part("table")), inputs({})).double().eval()
+    ranker = build_ranker(recipe, table(), inputs({})).double().eval()
     assert not torch.allclose(ranker(batch()), FORMER["light@logit"], atol=1e-3)

@@ -27,12 +27,10 @@ def encoder(seed: int = 0) -> ItemEncoder:
     torch.manual_seed(seed)
     return ItemEncoder(
         tags=torch.zeros(ITEMS, 1, dtype=torch.int64),
-        image=image,
-        text=text,
-        has_image=there,
-        has_text=there & (torch.arange(ITEMS) % 5 != 0),
+        vectors={"image": image, "text": text},
+        present={"image": there, "text": there & (torch.arange(ITEMS) % 5 != 0)},
         id_dim=2,
-        fusion=AttentionFusion(image_dim=IMAGE, text_dim=TEXT, out_dim=OUT, dropout=0.1),
+        fusion=AttentionFusion(dims={"image": IMAGE, "text": TEXT}, out_dim=OUT, dropout=0.1),
     )
 
 
@@ -102,9 +100,7 @@ def test_what_cannot_be_trained_is_named() -> None:
     items = encoder()
     with pytest.raises(InputError, match="histories of two items or more, got none"):
         pretrain_fusion(items, [torch.tensor([[0, 3], [0, 0]])])
-    items.fusion = PrecomputedFusion(
-        image_dim=IMAGE, text_dim=TEXT, out_dim=IMAGE, learn_absent=False
-    )
+    items.fusion = PrecomputedFusion(dims={"image": IMAGE}, out_dim=IMAGE, learn_absent=False)
     with pytest.raises(InputError, match="a fusion with parameters"):
         pretrain_fusion(items, histories())
     items.fusion = None

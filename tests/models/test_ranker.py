@@ -207,10 +207,8 @@ def test_compiles_to_the_same_logits(table: Any, batch: Batch, backend: str) -> 
 def test_parts_that_do_not_fit_are_named(table: Any) -> None:
     items = ItemEncoder(
         tags=table.tags,
-        image=table.image,
-        text=table.text,
-        has_image=table.has_image,
-        has_text=table.has_text,
+        vectors=table.vectors,
+        present=table.present,
         id_dim=4,
         tag_dim=2,
     )

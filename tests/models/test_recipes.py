@@ -40,10 +40,8 @@ class Challenge:
     """Shapes of the challenge's items: 91,718 of them, 11,740 tags, 128-d content."""
 
     tags: Tensor
-    image: Tensor
-    text: Tensor
-    has_image: Tensor
-    has_text: Tensor
+    vectors: dict[str, Tensor]
+    present: dict[str, Tensor]
     num_tags: int = 11_740
     categorical: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.int64))
     numeric: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
@@ -52,8 +50,8 @@ class Challenge:
 
 def test_reference_has_the_published_parameter_count() -> None:
     items, rows = 91_718, torch.ones(91_718, dtype=torch.bool)
-    empty = torch.zeros(items, 1)
-    table = Challenge(empty[:, :1].long(), torch.zeros(items, 128).half(), empty, rows, rows)
+    tags, ready = torch.zeros(items, 1).long(), torch.zeros(items, 128).half()
+    table = Challenge(tags, {"ready": ready}, {"ready": rows})
     # Random numbers for 268 M weights would take seconds; their number is all that counts here.
     with _no_init():
         ranker = build_ranker(reference().with_ready_vectors(), table, LEVELS)
@@ -79,9 +77,9 @@ def test_reference_has_the_published_parameter_count() -> None:
 
 def test_light_is_a_twentieth_of_the_reference() -> None:
     items, rows = 91_718, torch.ones(91_718, dtype=torch.bool)
-    empty = torch.zeros(items, 1)
-    features = torch.zeros(items, 512).half()
-    table = Challenge(empty.long(), features, features, rows, rows)
+    tags, features = torch.zeros(items, 1).long(), torch.zeros(items, 512).half()
+    both = ("image", "text")
+    table = Challenge(tags, dict.fromkeys(both, features), dict.fromkeys(both, rows))
     with _no_init():
         ranker = build_ranker(light(), table)
     total = sum(p.numel() for p in ranker.parameters())
@@ -217,7 +215,7 @@ def test_weights_alone_bring_the_model_back(table: Any, batch: Batch) -> None:
     inputs = replace(INPUTS, known_users=batch.user[:4], known_items=known, tasks=("a", "b"))
     first = build_ranker(recipe, table, inputs).eval()
     state = first.state_dict()
-    assert not any(name.endswith(("items.image", "items.text", "items.tags")) for name in state)
+    assert not any(name.endswith((".vectors", ".present", "items.tags")) for name in state)
     pointers = [value.data_ptr() for value in state.values()]
     assert len(set(pointers)) == len(pointers)  # safetensors refuses shared tensors
     users = state[Ranker.KNOWN_USERS]

@@ -15,23 +15,28 @@ from mmrec.nn.fusion.modality_dropout import drop_modality
 
 ITEMS, TAGS, IMAGE, TEXT = 19, 7, 5, 3
 ID_DIM, TAG_DIM, CONTENT = 4, 2, 11
+DIMS = {"image": IMAGE, "text": TEXT}
 
 
-def tables(**changes: Tensor) -> dict[str, Tensor]:
+def tables(**changes: Any) -> dict[str, Any]:
     tags = torch.randint(0, TAGS, (ITEMS, 5))
     tags[3] = 0
     values = {
         "tags": tags,
-        "image": 3 + 2 * torch.randn(ITEMS, IMAGE),
-        "text": torch.randn(ITEMS, TEXT),
-        "has_image": torch.arange(ITEMS) % 3 != 0,
-        "has_text": torch.arange(ITEMS) % 4 != 0,
+        "vectors": {
+            "image": 3 + 2 * torch.randn(ITEMS, IMAGE),
+            "text": torch.randn(ITEMS, TEXT),
+        },
+        "present": {
+            "image": torch.arange(ITEMS) % 3 != 0,
+            "text": torch.arange(ITEMS) % 4 != 0,
+        },
     }
     return values | changes
 
 
 def encoder(values: dict[str, Tensor] | None = None, **options: Any) -> ItemEncoder:
-    fusion = ConcatFusion(image_dim=IMAGE, text_dim=TEXT, out_dim=CONTENT)
+    fusion = ConcatFusion(dims=DIMS, out_dim=CONTENT)
     defaults: dict[str, Any] = {"id_dim": ID_DIM, "tag_dim": TAG_DIM, "fusion": fusion}
     return ItemEncoder(**(values or tables()), **{**defaults, "num_tags": TAGS, **options})
 
@@ -54,9 +59,10 @@ def test_absent_content_cannot_change_the_output() -> None:
     values = tables()
     torch.manual_seed(1)
     out = encoder(values, standardize=True)(torch.arange(ITEMS))
-    spoiled = tables(**values)
-    spoiled["image"] = values["image"].masked_fill(~values["has_image"][:, None], 6e4)
-    spoiled["text"] = values["text"].masked_fill(~values["has_text"][:, None], float("nan"))
+    spoiled = tables(**{**values, "vectors": dict(values["vectors"])})
+    for name, filler in (("image", 6e4), ("text", float("nan"))):
+        absent = ~values["present"][name][:, None]
+        spoiled["vectors"][name] = values["vectors"][name].masked_fill(absent, filler)
     torch.manual_seed(1)
     assert torch.equal(encoder(spoiled, standardize=True)(torch.arange(ITEMS)), out)
 
@@ -82,7 +88,8 @@ def test_id_dropout_acts_in_training_alone_at_its_rate() -> None:
 
 def test_modality_dropout_takes_one_of_two_never_the_last() -> None:
     has_image, has_text = torch.rand(9000) < 0.5, torch.rand(9000) < 0.5
-    image, text = drop_modality(has_image, has_text, 0.4)
+    left = drop_modality({"text": has_text, "image": has_image}, 0.4)
+    image, text = left["image"], left["text"]
     both, one = has_image & has_text, has_image ^ has_text
     assert torch.equal(image[one], has_image[one])
     assert torch.equal(text[one], has_text[one])
@@ -99,10 +106,10 @@ def test_modality_dropout_takes_one_of_two_never_the_last() -> None:
 
 def test_standardize_centres_and_scales_present_rows() -> None:
     values = tables()
-    values["image"][:, 2] = 5.0  # a dimension that never varies
+    values["vectors"]["image"][:, 2] = 5.0  # a dimension that never varies
     items = encoder(values, standardize=True)
-    image, _, has_image, _ = items.features(torch.arange(ITEMS))
-    rows = image[has_image]
+    vectors, present = items.features(torch.arange(ITEMS))
+    rows = vectors["image"][present["image"]]
     torch.testing.assert_close(rows.mean(0), torch.zeros(IMAGE), atol=1e-2, rtol=0)
     spread = torch.tensor([1.0, 1.0, 0.0, 1.0, 1.0])
     torch.testing.assert_close(rows.std(0, unbiased=False), spread, atol=1e-2, rtol=0)
@@ -122,7 +129,7 @@ def test_features_stay_float16_and_cast_on_use() -> None:
 
 
 def test_content_table_is_what_evaluation_computes() -> None:
-    fusion = AttentionFusion(image_dim=IMAGE, text_dim=TEXT, out_dim=CONTENT, dropout=0.5)
+    fusion = AttentionFusion(dims=DIMS, out_dim=CONTENT, dropout=0.5)
     items = encoder(fusion=fusion, modality_dropout=0.5).train()
     table = items.content_table(rows=5)
     assert items.training
@@ -131,9 +138,11 @@ def test_content_table_is_what_evaluation_computes() -> None:
 
 def test_tables_that_do_not_match_are_named() -> None:
     with pytest.raises(
-        InputError, match=r"has_text must have 1 dims .* 19 items, got shape \(4,\)"
+        InputError, match=r"presence of text must have 1 dims .* 19 items, got shape \(4,\)"
     ):
-        encoder(tables(has_text=torch.ones(4, dtype=torch.bool)))
+        encoder(tables(present={**tables()["present"], "text": torch.ones(4, dtype=torch.bool)}))
+    with pytest.raises(InputError, match="same modalities, got image, text and text"):
+        encoder(tables(present={"text": torch.ones(ITEMS, dtype=torch.bool)}))
     with pytest.raises(InputError, match="need unknown=True"):
         encoder(id_dropout=0.1)
     with pytest.raises(InputError, match="got none of them"):

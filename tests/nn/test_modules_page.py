@@ -27,7 +27,11 @@ def test_table_of_fusions_names_all_with_their_parameter_counts() -> None:
     counts = dict(re.findall(r"^\| `(\w+)` \|.*\| ([\d,]+) \|[^|]*\|$", PAGE, flags=re.MULTILINE))
     assert set(counts) == set(FUSIONS)
     for name, count in counts.items():
-        width = 512 if name == "precomputed" else 128
-        fusion = build_fusion(name, image_dim=512, text_dim=384, out_dim=width)
+        ready = name == "precomputed"
+        dims, width = (
+            {"image": 512} if ready else {"image": 512, "text": 384},
+            512 if ready else 128,
+        )
+        fusion = build_fusion(name, dims=dims, out_dim=width)
         assert isinstance(fusion, nn.Module)
         assert sum(p.numel() for p in fusion.parameters()) == int(count.replace(",", "")), name

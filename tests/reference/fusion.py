@@ -1,7 +1,7 @@
 """Every fusion for one item, as its docstring writes it: Python floats and loops.
 
-`weights` is the module's state as nested lists. x is the image, y the text, both already filled
-where they were absent, unless a function says otherwise.
+`weights` is the module's state as nested lists. x holds the vectors by name, in the order of the
+names, already filled where they were absent, unless a function says otherwise.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 Vector = list[float]
 Matrix = list[list[float]]
 Weights = dict[str, Any]
+Items = dict[str, Vector]
 
 
 def times(matrix: Matrix, x: Vector) -> Vector:
@@ -49,75 +50,92 @@ def sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x))
 
 
-def concat(weights: Weights, x: Vector, y: Vector) -> Vector:
-    return linear(weights, "linear", x + y)
+def joined(x: Items) -> Vector:
+    return [a for vector in x.values() for a in vector]
 
 
-def attention(weights: Weights, x: Vector, y: Vector) -> Vector:
-    projected = [linear(weights, "image", x), linear(weights, "text", y)]
+def concat(weights: Weights, x: Items) -> Vector:
+    return linear(weights, "linear", joined(x))
+
+
+def attention(weights: Weights, x: Items) -> Vector:
+    projected = [linear(weights, f"project.{name}", vector) for name, vector in x.items()]
+    if len(projected) == 1:
+        return norm(weights, "norm", projected[0])
     scores = []
     for z in projected:
         key = [math.tanh(a) for a in linear(weights, "key", z)]
         scores.append(linear(weights, "score", key)[0])
-    share = softmax(scores)
-    mixed = [share[0] * a + share[1] * b for a, b in zip(*projected, strict=True)]
+    mixed = [0.0] * len(projected[0])
+    for share, z in zip(softmax(scores), projected, strict=True):
+        mixed = add(mixed, [share * a for a in z])
     return norm(weights, "norm", mixed)
 
 
-def summed(weights: Weights, x: Vector, y: Vector) -> Vector:
-    return add(
-        norm(weights, "image.1", linear(weights, "image.0", x)),
-        norm(weights, "text.1", linear(weights, "text.0", y)),
-    )
+def normed(weights: Weights, name: str, x: Vector) -> Vector:
+    return norm(weights, f"project.{name}.1", linear(weights, f"project.{name}.0", x))
 
 
-def mean(weights: Weights, x: Vector | None, y: Vector | None) -> Vector:
-    """x or y is None where absent."""
-    parts = []
-    if x is not None:
-        parts.append(norm(weights, "image.1", linear(weights, "image.0", x)))
-    if y is not None:
-        parts.append(norm(weights, "text.1", linear(weights, "text.0", y)))
+def summed(weights: Weights, x: Items) -> Vector:
+    parts = [normed(weights, name, vector) for name, vector in x.items()]
+    return [sum(values) for values in zip(*parts, strict=True)]
+
+
+def mean(weights: Weights, x: dict[str, Vector | None]) -> Vector:
+    """A vector is None where absent."""
+    parts = [normed(weights, name, vector) for name, vector in x.items() if vector is not None]
     if not parts:
         return list(weights["nothing"])
     return [sum(values) / len(parts) for values in zip(*parts, strict=True)]
 
 
-def gmu(weights: Weights, x: Vector, y: Vector) -> Vector:
-    gate = [sigmoid(a) for a in linear(weights, "gate", x + y)]
-    image = [math.tanh(a) for a in linear(weights, "image", x)]
-    text = [math.tanh(a) for a in linear(weights, "text", y)]
-    return [g * a + (1 - g) * b for g, a, b in zip(gate, image, text, strict=True)]
-
-
-def senet(weights: Weights, x: Vector, y: Vector) -> Vector:
-    squeezed = [max(0.0, a) for a in linear(weights, "squeeze", x + y)]
-    weight = [2 * sigmoid(a) for a in linear(weights, "excite", squeezed)]
-    return linear(weights, "linear", [a * w for a, w in zip(x + y, weight, strict=True)])
-
-
-def lmf(weights: Weights, x: Vector, y: Vector) -> Vector:
-    out = list(weights["bias"])
-    image, text = linear(weights, "image", x), linear(weights, "text", y)
-    for r, weight in enumerate(weights["weight"]):
-        for d in range(len(out)):
-            out[d] += weight * image[r * len(out) + d] * text[r * len(out) + d]
+def gmu(weights: Weights, x: Items) -> Vector:
+    """Dimension by dimension; the last modality's logit is 0."""
+    shown = [[math.tanh(a) for a in linear(weights, f"project.{n}", v)] for n, v in x.items()]
+    if len(shown) == 1:
+        return shown[0]
+    logit, size, out = linear(weights, "gate", joined(x)), len(shown[0]), []
+    for d in range(size):
+        share = softmax([logit[m * size + d] for m in range(len(shown) - 1)] + [0.0])
+        out.append(sum(share[m] * shown[m][d] for m in range(len(shown))))
     return out
 
 
-def bilinear(weights: Weights, x: Vector, y: Vector) -> Vector:
-    p, q = [*linear(weights, "image", x), 1.0], [*linear(weights, "text", y), 1.0]
+def senet(weights: Weights, x: Items) -> Vector:
+    whole = joined(x)
+    squeezed = [max(0.0, a) for a in linear(weights, "squeeze", whole)]
+    weight = [2 * sigmoid(a) for a in linear(weights, "excite", squeezed)]
+    return linear(weights, "linear", [a * w for a, w in zip(whole, weight, strict=True)])
+
+
+def lmf(weights: Weights, x: Items) -> Vector:
+    out = list(weights["bias"])
+    factors = [linear(weights, f"factor.{name}", vector) for name, vector in x.items()]
+    for r, weight in enumerate(weights["weight"]):
+        for d in range(len(out)):
+            product = weight
+            for factor in factors:
+                product *= factor[r * len(out) + d]
+            out[d] += product
+    return out
+
+
+def bilinear(weights: Weights, x: Items) -> Vector:
+    p = [[*linear(weights, f"squeeze.{name}", vector), 1.0] for name, vector in x.items()]
+    pairs = [(m, n) for m in range(len(p)) for n in range(m + 1, len(p))] or [(0, 0)]
     out = []
     for core in weights["core.weight"]:
-        total = 0.0
-        for a in range(len(p)):
-            for b in range(len(q)):
-                total += p[a] * core[a * len(q) + b] * q[b]
+        total, place = 0.0, 0
+        for m, n in pairs:
+            for a in p[m]:
+                for b in p[n]:
+                    total += a * core[place] * b
+                    place += 1
         out.append(total)
     return out
 
 
-def cross_attention(weights: Weights, x: Vector, y: Vector, tokens: int, width: int) -> Vector:
+def cross_attention(weights: Weights, x: Items, tokens: int, width: int) -> Vector:
     def cut(flat: Vector) -> Matrix:
         return [flat[t * width : (t + 1) * width] for t in range(tokens)]
 
@@ -137,13 +155,16 @@ def cross_attention(weights: Weights, x: Vector, y: Vector, tokens: int, width: 
             out += norm(weights, f"{name}.norm", mixed)
         return out
 
-    image, text = cut(linear(weights, "image", x)), cut(linear(weights, "text", y))
-    both = look("image_to_text", image, text) + look("text_to_image", text, image)
-    return linear(weights, "out", both)
+    own = {name: cut(linear(weights, f"project.{name}", vector)) for name, vector in x.items()}
+    looked: Vector = []
+    for name in own:
+        others = [token for other in own if other != name for token in own[other]]
+        looked += look(f"look.{name}", own[name], others or own[name])
+    return linear(weights, "out", looked)
 
 
-def film(weights: Weights, x: Vector, y: Vector, context: Vector | None = None) -> Vector:
-    z = linear(weights, "linear", x + y)
+def film(weights: Weights, x: Items, context: Vector | None = None) -> Vector:
+    z = concat(weights, x)
     if context is None:
         return z
     change = linear(weights, "modulate", context)
@@ -151,9 +172,9 @@ def film(weights: Weights, x: Vector, y: Vector, context: Vector | None = None) 
     return [(1 + g) * a + b for g, a, b in zip(gamma, z, beta, strict=True)]
 
 
-def moe(weights: Weights, x: Vector, y: Vector) -> Vector:
-    gate = softmax(linear(weights, "gate", x + y))
-    answers = linear(weights, "experts", x + y)
+def moe(weights: Weights, x: Items) -> Vector:
+    gate = softmax(linear(weights, "gate", joined(x)))
+    answers = linear(weights, "experts", joined(x))
     size = len(answers) // len(gate)
     return [sum(g * answers[e * size + d] for e, g in enumerate(gate)) for d in range(size)]
 
@@ -166,13 +187,15 @@ def pca(weights: Weights, name: str, x: Vector) -> Vector:
 
 
 def semantic_codes(
-    weights: Weights, x: Vector | None, y: Vector | None, image_dim: int
+    weights: Weights, x: dict[str, Vector | None], dims: dict[str, int]
 ) -> list[int]:
-    """x or y is None where absent: zero after centring."""
-    mean_, scale = weights["mean"], weights["scale"]
-    image = mean_[:image_dim] if x is None else x
-    text = mean_[image_dim:] if y is None else y
-    residual = [(a - m) * s for a, m, s in zip(image + text, mean_, scale, strict=True)]
+    """A vector is None where absent: zero after centring."""
+    filled: Vector = []
+    for name, vector in x.items():
+        start = len(filled)
+        filled += weights["mean"][start : start + dims[name]] if vector is None else vector
+    columns = zip(filled, weights["mean"], weights["scale"], strict=True)
+    residual = [(a - m) * s for a, m, s in columns]
     codes = []
     for book in weights["quantizer.codebooks"]:
         distances = [sum((r - c) ** 2 for r, c in zip(residual, row, strict=True)) for row in book]
@@ -182,10 +205,11 @@ def semantic_codes(
     return codes
 
 
-def semantic_ids(weights: Weights, x: Vector | None, y: Vector | None, image_dim: int) -> Vector:
+def semantic_ids(weights: Weights, x: dict[str, Vector | None], dims: dict[str, int]) -> Vector:
     size = len(weights["quantizer.codebooks"][0])
-    out = [0.0] * len(weights["no_image"])
-    for level, code in enumerate(semantic_codes(weights, x, y, image_dim)):
+    out = [0.0] * len(weights["embedding.weight"][0])
+    for level, code in enumerate(semantic_codes(weights, x, dims)):
         out = add(out, weights["embedding.weight"][level * size + code])
-    out = add(out, weights["no_image"]) if x is None else out
-    return add(out, weights["no_text"]) if y is None else out
+    for name, vector in x.items():
+        out = add(out, weights[f"absent.{name}"]) if vector is None else out
+    return out

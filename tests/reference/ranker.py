@@ -130,16 +130,15 @@ def _item(items: Any, item: int, content: bool = True) -> Tensor:
 def _fused(items: Any, item: int) -> Tensor:
     fusion = items.fusion
     projected = []
-    for name in ("image", "text"):
-        features = items.modalities[name]
+    for name, features in items.modalities.items():
         if not bool(features.present[item]):
-            vector = getattr(fusion.absent, name)
+            vector = fusion.absent[name]
         elif features.pca is None:
             mean, scale = features.moments
             vector = (features.vectors[item].to(mean.dtype) - mean) * scale
         else:
             vector = features.unit[item] * features.length[item]
-        linear = getattr(fusion, name)
+        linear = fusion.project[name]
         projected.append(linear.weight @ vector + linear.bias)
     scores = []
     for z in projected:

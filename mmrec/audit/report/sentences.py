@@ -214,7 +214,7 @@ TEXTS: dict[Name, tuple[str, str]] = {
     "broken_vectors": (
         "{e.broken:,} of {e.present:,} vectors of {e.name} hold a NaN, an infinity or a null and "
         "{e.odd_width:,} have another width: one NaN in a batch makes every weight NaN.",
-        "Embed these items again, or mark them absent (has_image, has_text).",
+        "Embed these items again, or mark them absent (has_<modality>).",
     ),
     "constant_vectors": (
         "{e.largest:,} of {e.items:,} items share one vector in {e.name}: content tells hardly "
@@ -230,7 +230,7 @@ TEXTS: dict[Name, tuple[str, str]] = {
     "zero_vectors": (
         "{e.zero:,} of {e.items:,} vectors of {e.name} are all zero but not marked absent: a "
         "zero that means missing looks like content.",
-        "Set has_image or has_text to False for them.",
+        "Set their has_<modality> to False.",
     ),
     "constant_dimensions": (
         "{e.constant:,} of {e.width:,} dimensions of {e.name} never vary.",

@@ -1,4 +1,4 @@
-"""Fusions: image and text vectors, with presence masks, into one vector an item.
+"""Fusions: vectors of named modalities, with presence masks, into one vector an item.
 
 `base` says what a fusion is and holds what variants share. Then `concat`, `projected_sum`,
 `attention`, `gated`, `film`, `experts`, `bilinear` and `cross_attention`, which are trained; `pca`
@@ -12,7 +12,7 @@ from mmrec.nn.fusion.attention import AttentionFusion as AttentionFusion
 from mmrec.nn.fusion.base import ConditionedFusion as ConditionedFusion
 from mmrec.nn.fusion.base import EstimatedFusion as EstimatedFusion
 from mmrec.nn.fusion.base import Fusion as Fusion
-from mmrec.nn.fusion.base import TwoModalFusion as TwoModalFusion
+from mmrec.nn.fusion.base import ModalFusion as ModalFusion
 from mmrec.nn.fusion.bilinear import BilinearFusion as BilinearFusion
 from mmrec.nn.fusion.bilinear import LowRankFusion as LowRankFusion
 from mmrec.nn.fusion.concat import ConcatFusion as ConcatFusion

@@ -1,30 +1,37 @@
 """What a fusion is, and what the variants share.
 
-… any leading dims, Di image width, Dt text width, D out_dim.
+… any leading dims, M modalities, D_m width of modality m, X their sum, D out_dim.
 """
 
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from mmrec.errors import InputError, positive
+from mmrec.errors import InputError, positive, require
 
 ABSENT_STD = 0.02
+
+_TAKEN = {*dir(nn.ModuleDict()), *dir(nn.ParameterDict())}
+
+Vectors = Mapping[str, Tensor]
+"""Name of a modality -> (..., D_m)."""
+Present = Mapping[str, Tensor]
+"""Name of a modality -> (...) bool."""
 
 
 @runtime_checkable
 class Fusion(Protocol):
-    """Image (..., Di), text (..., Dt), has_image (...) and has_text (...) bool -> (..., out_dim).
+    """Vectors (..., D_m) and presence (...) bool by name of the modality -> (..., out_dim).
 
-    What stands in the vector of an absent modality must not change the output.
+    What stands in the vector of an absent modality must not change the output, nor must the order
+    of the mappings; modalities that the fusion was not built for are not looked at.
     """
 
     out_dim: int
 
-    def __call__(
-        self, image: Tensor, text: Tensor, has_image: Tensor, has_text: Tensor
-    ) -> Tensor: ...
+    def __call__(self, vectors: Vectors, present: Present) -> Tensor: ...
 
 
 @runtime_checkable
@@ -44,8 +51,8 @@ class EstimatedFusion(Fusion, Protocol):
     @property
     def estimated(self) -> bool: ...
 
-    def estimate(self, image: Tensor, text: Tensor, has_image: Tensor, has_text: Tensor) -> None:
-        """Image (N, Di), text (N, Dt), has_image (N,), has_text (N,)."""
+    def estimate(self, vectors: Vectors, present: Present) -> None:
+        """Vectors (N, D_m) and presence (N,)."""
 
 
 class Estimated(nn.Module):
@@ -65,33 +72,69 @@ class Estimated(nn.Module):
         self.estimated = all(bool(buffer.isfinite().all()) for buffer in self.buffers())
 
 
-class TwoModalFusion(nn.Module):
-    """Base of the variants: fuse(x_image, x_text), where x_m is a learned a_m if m is absent.
+class ModalFusion(nn.Module):
+    """Base of the variants: fuse(x), where x_m is a learned a_m if m is absent.
 
-    A variant of one's own sets `out_dim` and writes `fuse(image, text)`; it never sees the content
-    of an absent modality.
-    Parameters: Di + Dt, the absent vectors.
+    A variant of one's own sets `out_dim` and writes `fuse(x)`; it never sees the content of an
+    absent modality, and x comes in the order of `dims`.
+    Parameters: X, the absent vectors.
+
+    Args:
+        dims: name of each modality -> D_m; kept in the order of the names, so that weights do not
+            hang on that of the mapping.
     """
 
-    def __init__(self, *, image_dim: int, text_dim: int, out_dim: int) -> None:
+    def __init__(self, *, dims: Mapping[str, int], out_dim: int) -> None:
         super().__init__()
-        positive(image_dim=image_dim, text_dim=text_dim, out_dim=out_dim)
-        self.image_dim, self.text_dim, self.out_dim = image_dim, text_dim, out_dim
-        widths = {"image": image_dim, "text": text_dim}
+        self.dims = checked_dims(dims)
+        positive(out_dim=out_dim)
+        self.out_dim = out_dim
         self.absent = nn.ParameterDict(
-            {name: nn.Parameter(torch.randn(width) * ABSENT_STD) for name, width in widths.items()}
+            {name: nn.Parameter(torch.randn(dim) * ABSENT_STD) for name, dim in self.dims.items()}
         )
 
-    def forward(self, image: Tensor, text: Tensor, has_image: Tensor, has_text: Tensor) -> Tensor:
-        check_modalities(image, text, has_image, has_text)
-        check_width("image", image, self.image_dim)
-        check_width("text", text, self.text_dim)
-        image = fill(image, has_image, self.absent["image"])
-        return self.fuse(image, fill(text, has_text, self.absent["text"]))
+    @property
+    def width(self) -> int:
+        """X."""
+        return sum(self.dims.values())
 
-    def fuse(self, image: Tensor, text: Tensor) -> Tensor:
-        """(..., Di) and (..., Dt), both filled -> (..., out_dim)."""
-        raise NotImplementedError(f"{type(self).__name__} must define fuse(image, text)")
+    def forward(self, vectors: Vectors, present: Present) -> Tensor:
+        check_modalities(self.dims, vectors, present)
+        return self.fuse(
+            {name: fill(vectors[name], present[name], self.absent[name]) for name in self.dims}
+        )
+
+    def fuse(self, x: dict[str, Tensor]) -> Tensor:
+        """Name -> (..., D_m), all filled -> (..., out_dim)."""
+        raise NotImplementedError(f"{type(self).__name__} must define fuse(x)")
+
+
+def checked_dims(dims: Mapping[str, int]) -> dict[str, int]:
+    """The widths in the order of the names.
+
+    Raises:
+        InputError: there are none, one is no positive number, or a name that none can have.
+    """
+    check_names(dims)
+    require(dims, "a fusion needs the width of a modality or more, dims has none")
+    for name, width in dims.items():
+        positive(**{f"dims[{name!r}]": width})
+    return dict(sorted(dims.items()))
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raise unless modules and parameters can be called so."""
+    for name in names:
+        require(
+            name.isidentifier() and name not in _TAKEN,
+            "a modality is called by letters, digits and _, and not like a member of nn.Module, "
+            f"got {name!r}",
+        )
+
+
+def joined(x: Mapping[str, Tensor]) -> Tensor:
+    """(..., X): all of them side by side."""
+    return torch.cat(list(x.values()), dim=-1)
 
 
 def fill(x: Tensor, present: Tensor, vector: Tensor) -> Tensor:
@@ -99,23 +142,28 @@ def fill(x: Tensor, present: Tensor, vector: Tensor) -> Tensor:
     return torch.where(present.unsqueeze(-1), x, vector.to(x.dtype))
 
 
-def check_modalities(image: Tensor, text: Tensor, has_image: Tensor, has_text: Tensor) -> None:
-    """Raise unless all four share their leading dims and the masks are bool."""
-    lead = image.shape[:-1]
-    if text.shape[:-1] != lead:
-        raise InputError(
-            "image and text must share leading dims, "
-            f"got {tuple(image.shape)} and {tuple(text.shape)}"
-        )
-    for name, mask in (("has_image", has_image), ("has_text", has_text)):
+def check_modalities(dims: Mapping[str, int], vectors: Vectors, present: Present) -> None:
+    """Raise unless all are there, as wide as told, share leading dims, and masks are bool."""
+    lead = None
+    for name, width in dims.items():
+        if name not in vectors or name not in present:
+            raise InputError(
+                f"the fusion was built for {', '.join(dims)}, got vectors of "
+                f"{', '.join(vectors) or 'none'} and presence of {', '.join(present) or 'none'}"
+            )
+        shape, mask = vectors[name].shape, present[name]
+        if shape[-1] != width:
+            raise InputError(
+                f"{name} must be {width} wide, as the fusion was built, got {shape[-1]}"
+            )
+        lead = shape[:-1] if lead is None else lead
+        if shape[:-1] != lead:
+            raise InputError(
+                "modalities must share leading dims, "
+                f"got {', '.join(f'{n} {tuple(vectors[n].shape)}' for n in dims)}"
+            )
         if mask.shape != lead or mask.dtype != torch.bool:
             raise InputError(
-                f"{name} must be bool of shape {tuple(lead)}, "
+                f"presence of {name} must be bool of shape {tuple(lead)}, "
                 f"got {mask.dtype} of shape {tuple(mask.shape)}"
             )
-
-
-def check_width(name: str, x: Tensor, width: int) -> None:
-    """Raise unless x is (..., width)."""
-    if x.shape[-1] != width:
-        raise InputError(f"{name} must be {width} wide, as the fusion was built, got {x.shape[-1]}")

@@ -1,50 +1,47 @@
 """Modality tokens that look at one another."""
 
 import math
+from collections.abc import Mapping
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from mmrec.errors import positive
-from mmrec.nn.fusion.base import TwoModalFusion
+from mmrec.nn.fusion.base import ModalFusion
 
 
-class CrossAttentionFusion(TwoModalFusion):
-    """Each modality becomes K tokens of width W; those of one attend to those of the other.
+class CrossAttentionFusion(ModalFusion):
+    """Each modality becomes K tokens of width W; those of one attend to those of the others.
 
-    Z_m = reshape(W_m x_m + b_m, (K, W)), and for (m, n) = (image, text) and (text, image)
-    Z'_m = LayerNorm(Z_m + softmax(Z_m Q_m (Z_n K_m)ᵀ / √W) Z_n V_m), y = O [Z'_image; Z'_text] + c.
-    One token a modality would make the softmax trivial, hence K.
-    Parameters: (Di + Dt + 2) · K · W + 6 · W² + 4 · W + (2 · K · W + 1) · D, and Di + Dt for the
-    absent vectors.
+    Z_m = reshape(W_m x_m + b_m, (K, W)), Ẑ_m the tokens of all other modalities, and
+    Z'_m = LayerNorm(Z_m + softmax(Z_m Q_m (Ẑ_m K_m)ᵀ / √W) Ẑ_m V_m), y = O [Z'_1; …; Z'_M] + c.
+    One token a modality would make the softmax of two trivial, hence K. A lone modality attends to
+    itself.
+    Parameters: (X + M) · K · W + M · (3 · W² + 2 · W) + (M · K · W + 1) · D, and X for the absent
+    vectors.
     Source: co-attention of arXiv:1908.02265.
     """
 
     def __init__(
-        self,
-        *,
-        image_dim: int,
-        text_dim: int,
-        out_dim: int = 128,
-        tokens: int = 4,
-        width: int = 32,
+        self, *, dims: Mapping[str, int], out_dim: int = 128, tokens: int = 4, width: int = 32
     ) -> None:
-        super().__init__(image_dim=image_dim, text_dim=text_dim, out_dim=out_dim)
+        super().__init__(dims=dims, out_dim=out_dim)
         positive(tokens=tokens, width=width)
-        self.tokens, self.width = tokens, width
-        self.image = nn.Linear(image_dim, tokens * width)
-        self.text = nn.Linear(text_dim, tokens * width)
-        self.image_to_text = _Attention(width)
-        self.text_to_image = _Attention(width)
-        self.out = nn.Linear(2 * tokens * width, out_dim)
+        self.shape = (tokens, width)
+        self.project = nn.ModuleDict(
+            {name: nn.Linear(dim, tokens * width) for name, dim in self.dims.items()}
+        )
+        self.look = nn.ModuleDict({name: _Attention(width) for name in self.dims})
+        self.out = nn.Linear(len(dims) * tokens * width, out_dim)
 
-    def fuse(self, image: Tensor, text: Tensor) -> Tensor:
-        shape = (self.tokens, self.width)
-        image = self.image(image).unflatten(-1, shape)  # (..., K, W)
-        text = self.text(text).unflatten(-1, shape)
-        both = torch.cat([self.image_to_text(image, text), self.text_to_image(text, image)], -2)
-        return cast(Tensor, self.out(both.flatten(-2)))
+    def fuse(self, x: dict[str, Tensor]) -> Tensor:
+        own = {m: self.project[m](x[m]).unflatten(-1, self.shape) for m in self.dims}  # (..., K, W)
+        looked = []
+        for name in self.dims:
+            others = [own[m] for m in self.dims if m != name] or [own[name]]
+            looked.append(self.look[name](own[name], torch.cat(others, dim=-2)))
+        return cast(Tensor, self.out(torch.cat(looked, dim=-2).flatten(-2)))
 
 
 class _Attention(nn.Module):

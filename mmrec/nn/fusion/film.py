@@ -1,5 +1,6 @@
 """Feature-wise modulation: the target's content read in the light of its context."""
 
+from collections.abc import Mapping
 from typing import cast
 
 from torch import Tensor, nn
@@ -9,20 +10,20 @@ from mmrec.nn.fusion.concat import ConcatFusion
 
 
 class FiLMFusion(ConcatFusion):
-    """z = W [x_image; x_text] + b for every item; the target becomes y = (1 + γ) ⊙ z + β,
+    """z = W [x_1; …; x_M] + b for every item; the target becomes y = (1 + γ) ⊙ z + β,
     [γ; β] = M context + m.
 
     An item's vector must not depend on the row it stands in, or no two rows could share it; so
     `forward` gives z, and the ranker calls `condition` for the targets alone, with the embedded
     context columns of their rows (C wide).
-    Parameters: (Di + Dt + 1) · D + 2 · (C + 1) · D, and Di + Dt for the absent vectors.
+    Parameters: (X + 1) · D + 2 · (C + 1) · D, and X for the absent vectors.
     Source: FiLM, arXiv:1709.07871.
     """
 
     def __init__(
-        self, *, image_dim: int, text_dim: int, out_dim: int = 128, context_dim: int = 128
+        self, *, dims: Mapping[str, int], out_dim: int = 128, context_dim: int = 128
     ) -> None:
-        super().__init__(image_dim=image_dim, text_dim=text_dim, out_dim=out_dim)
+        super().__init__(dims=dims, out_dim=out_dim)
         positive(context_dim=context_dim)
         self.context_dim = context_dim
         self.modulate = nn.Linear(context_dim, 2 * out_dim)

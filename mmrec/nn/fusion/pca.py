@@ -3,13 +3,14 @@
 N items, X width of an input.
 """
 
+from collections.abc import Mapping
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from mmrec.errors import InputError, positive, require
-from mmrec.nn.fusion.base import Estimated, TwoModalFusion
+from mmrec.nn.fusion.base import Estimated, ModalFusion, Present, Vectors, joined
 
 
 class PCA(Estimated):
@@ -50,59 +51,63 @@ class PCA(Estimated):
         return (x - self.mean) @ self.components
 
 
-class PCAFusion(TwoModalFusion):
-    """Principal components of [x_image; x_text]; see `PCA`. An absent vector counts as the mean.
+class PCAFusion(ModalFusion):
+    """Principal components of [x_1; …; x_M]; see `PCA`. An absent vector counts as the mean.
 
-    Parameters: none but Di + Dt for the absent vectors, which are trained.
+    Parameters: none but X for the absent vectors, which are trained.
     Source: Pearson 1901; for frozen content in click models, arXiv:2504.18961.
     """
 
-    def __init__(self, *, image_dim: int, text_dim: int, out_dim: int = 128) -> None:
-        super().__init__(image_dim=image_dim, text_dim=text_dim, out_dim=out_dim)
-        self.pca = PCA(in_dim=image_dim + text_dim, out_dim=out_dim)
+    def __init__(self, *, dims: Mapping[str, int], out_dim: int = 128) -> None:
+        super().__init__(dims=dims, out_dim=out_dim)
+        self.pca = PCA(in_dim=self.width, out_dim=out_dim)
 
     @property
     def estimated(self) -> bool:
         return self.pca.estimated
 
-    def estimate(self, image: Tensor, text: Tensor, has_image: Tensor, has_text: Tensor) -> None:
-        """Image (N, Di), text (N, Dt) and their presence."""
-        both = [mean_filled(image, has_image), mean_filled(text, has_text)]
-        self.pca.estimate(torch.cat(both, dim=-1))
+    def estimate(self, vectors: Vectors, present: Present) -> None:
+        """Vectors (N, D_m) and their presence (N,)."""
+        self.pca.estimate(joined({m: mean_filled(vectors[m], present[m]) for m in self.dims}))
 
-    def fuse(self, image: Tensor, text: Tensor) -> Tensor:
-        return cast(Tensor, self.pca(torch.cat([image, text], dim=-1)))
+    def fuse(self, x: dict[str, Tensor]) -> Tensor:
+        return cast(Tensor, self.pca(joined(x)))
 
 
-class SeparatePCAFusion(TwoModalFusion):
-    """[PCA_image(x_image); PCA_text(x_text)], each estimated on the rows that have it; see `PCA`.
+class SeparatePCAFusion(ModalFusion):
+    """[PCA_1(x_1); …; PCA_M(x_M)], each estimated on the rows that have it; see `PCA`.
 
-    The text gets min(D // 2, Dt) dimensions, the image the rest.
-    Parameters: none but Di + Dt for the absent vectors, which are trained.
+    The D dimensions are dealt out one by one in the order of the names, to those that have more.
+    Parameters: none but X for the absent vectors, which are trained.
     Source: arXiv:2504.18961.
     """
 
-    def __init__(self, *, image_dim: int, text_dim: int, out_dim: int = 128) -> None:
-        super().__init__(image_dim=image_dim, text_dim=text_dim, out_dim=out_dim)
-        of_text = min(max(out_dim // 2, out_dim - image_dim), text_dim)
+    def __init__(self, *, dims: Mapping[str, int], out_dim: int = 128) -> None:
+        super().__init__(dims=dims, out_dim=out_dim)
         require(
-            1 <= of_text < out_dim,
-            f"out_dim must leave a dimension to each modality, got {out_dim}",
+            len(dims) <= out_dim <= self.width,
+            "out_dim must leave a dimension to each modality and be at most all they have, "
+            f"{len(dims)} … {self.width}, got {out_dim}",
         )
-        self.image = PCA(in_dim=image_dim, out_dim=out_dim - of_text)
-        self.text = PCA(in_dim=text_dim, out_dim=of_text)
+        shares = dict.fromkeys(self.dims, 0)
+        while sum(shares.values()) < out_dim:
+            room = [name for name in shares if shares[name] < self.dims[name]]
+            shares[min(room, key=shares.__getitem__)] += 1
+        self.each = nn.ModuleDict(
+            {name: PCA(in_dim=self.dims[name], out_dim=share) for name, share in shares.items()}
+        )
 
     @property
     def estimated(self) -> bool:
-        return self.image.estimated and self.text.estimated
+        return all(cast(PCA, pca).estimated for pca in self.each.values())
 
-    def estimate(self, image: Tensor, text: Tensor, has_image: Tensor, has_text: Tensor) -> None:
-        """Image (N, Di), text (N, Dt) and their presence."""
-        self.image.estimate(image[has_image])
-        self.text.estimate(text[has_text])
+    def estimate(self, vectors: Vectors, present: Present) -> None:
+        """Vectors (N, D_m) and their presence (N,)."""
+        for name, pca in self.each.items():
+            cast(PCA, pca).estimate(vectors[name][present[name]])
 
-    def fuse(self, image: Tensor, text: Tensor) -> Tensor:
-        return torch.cat([self.image(image), self.text(text)], dim=-1)
+    def fuse(self, x: dict[str, Tensor]) -> Tensor:
+        return torch.cat([self.each[name](x[name]) for name in self.dims], dim=-1)
 
 
 def mean_filled(x: Tensor, present: Tensor) -> Tensor:

@@ -1,15 +1,23 @@
 """Semantic ids: content quantised to a few codes, each with an embedding that is trained.
 
-N items, X = Di + Dt, V levels, K codes a level.
+N items, X width of all modalities, V levels, K codes a level.
 """
 
+from collections.abc import Mapping
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from mmrec.errors import InputError, positive
-from mmrec.nn.fusion.base import ABSENT_STD, Estimated, check_modalities
+from mmrec.nn.fusion.base import (
+    ABSENT_STD,
+    Estimated,
+    Present,
+    Vectors,
+    check_modalities,
+    checked_dims,
+)
 from mmrec.nn.fusion.concat import ConcatFusion
 from mmrec.nn.fusion.pca import mean_filled
 from mmrec.nn.kmeans import kmeans, nearest
@@ -53,72 +61,69 @@ class ResidualQuantizer(Estimated):
 
 
 class SemanticIdFusion(nn.Module):
-    """y = Σ_v E_v[c_v] + [no image] a_image + [no text] a_text, c the codes of [x_image; x_text].
+    """y = Σ_v E_v[c_v] + Σ_m [m is absent] a_m, c the codes of [x_1; …; x_M].
 
     Like items share codes, so embeddings are trained that unseen items can use. Modalities are
     scaled to equal variance before they are quantised; an absent one counts as its mean.
-    Parameters: V · K · D + 2 · D.
+    Parameters: V · K · D + M · D.
     Source: residual-quantised ids, arXiv:2411.11739.
     """
 
     def __init__(
         self,
         *,
-        image_dim: int,
-        text_dim: int,
+        dims: Mapping[str, int],
         out_dim: int = 128,
         levels: int = 3,
         codes: int = 64,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        positive(image_dim=image_dim, text_dim=text_dim, out_dim=out_dim)
-        self.out_dim, self.seed = out_dim, seed
-        self.quantizer = ResidualQuantizer(in_dim=image_dim + text_dim, levels=levels, codes=codes)
-        self.mean = nn.Buffer(torch.zeros(image_dim + text_dim))
-        self.scale = nn.Buffer(torch.ones(image_dim + text_dim))
+        positive(out_dim=out_dim)
+        self.dims, self.out_dim, self.seed = checked_dims(dims), out_dim, seed
+        width = sum(self.dims.values())
+        self.quantizer = ResidualQuantizer(in_dim=width, levels=levels, codes=codes)
+        self.mean = nn.Buffer(torch.zeros(width))
+        self.scale = nn.Buffer(torch.ones(width))
         self.embedding = nn.Embedding(levels * codes, out_dim)
         nn.init.normal_(self.embedding.weight, std=EMBEDDING_STD)
-        self.no_image = nn.Parameter(torch.randn(out_dim) * ABSENT_STD)
-        self.no_text = nn.Parameter(torch.randn(out_dim) * ABSENT_STD)
+        self.absent = nn.ParameterDict(
+            {name: nn.Parameter(torch.randn(out_dim) * ABSENT_STD) for name in self.dims}
+        )
 
     @property
     def estimated(self) -> bool:
         return self.quantizer.estimated
 
     @torch.no_grad()
-    def estimate(self, image: Tensor, text: Tensor, has_image: Tensor, has_text: Tensor) -> None:
-        """Image (N, Di), text (N, Dt) and their presence."""
-        parts = [mean_filled(image, has_image).float(), mean_filled(text, has_text).float()]
+    def estimate(self, vectors: Vectors, present: Present) -> None:
+        """Vectors (N, D_m) and their presence (N,)."""
+        parts = [mean_filled(vectors[name], present[name]).float() for name in self.dims]
         total = [part.var(0, unbiased=False).sum().clamp(min=1e-12).rsqrt() for part in parts]
         self.mean.copy_(torch.cat([part.mean(0) for part in parts]))
         widths = [part.shape[1] for part in parts]
         self.scale.copy_(torch.cat([s.expand(w) for s, w in zip(total, widths, strict=True)]))
         rows = (torch.cat(parts, dim=-1) - self.mean) * self.scale
         # A code learned from a filled-in mean would stand for nothing: only whole items teach.
-        whole = has_image & has_text
+        whole = torch.stack([present[name] for name in self.dims]).all(0)
         self.quantizer.estimate(rows[whole] if whole.any() else rows, seed=self.seed)
 
-    def codes(self, image: Tensor, text: Tensor, has_image: Tensor, has_text: Tensor) -> Tensor:
+    def codes(self, vectors: Vectors, present: Present) -> Tensor:
         """The semantic ids, (..., V) int64."""
-        check_modalities(image, text, has_image, has_text)
-        present = torch.cat(
-            [
-                has_image.unsqueeze(-1).expand(image.shape),
-                has_text.unsqueeze(-1).expand(text.shape),
-            ],
-            dim=-1,
-        )
-        x = (torch.cat([image, text], dim=-1) - self.mean) * self.scale
-        return cast(Tensor, self.quantizer(x.masked_fill(~present, 0)))
+        check_modalities(self.dims, vectors, present)
+        x = torch.cat([vectors[name] for name in self.dims], dim=-1)
+        there = [present[name].unsqueeze(-1).expand(vectors[name].shape) for name in self.dims]
+        x = (x - self.mean) * self.scale
+        return cast(Tensor, self.quantizer(x.masked_fill(~torch.cat(there, dim=-1), 0)))
 
-    def forward(self, image: Tensor, text: Tensor, has_image: Tensor, has_text: Tensor) -> Tensor:
-        codes = self.codes(image, text, has_image, has_text)
+    def forward(self, vectors: Vectors, present: Present) -> Tensor:
+        codes = self.codes(vectors, present)
         size = self.quantizer.codebooks.shape[1]
         level = torch.arange(codes.shape[-1], device=codes.device) * size
         fused: Tensor = self.embedding(codes + level).sum(-2)
-        fused = fused + (~has_image).to(fused.dtype).unsqueeze(-1) * self.no_image
-        return fused + (~has_text).to(fused.dtype).unsqueeze(-1) * self.no_text
+        for name in self.dims:
+            fused = fused + (~present[name]).to(fused.dtype).unsqueeze(-1) * self.absent[name]
+        return fused
 
 
 class SemanticIdDenseFusion(nn.Module):
@@ -131,8 +136,7 @@ class SemanticIdDenseFusion(nn.Module):
     def __init__(
         self,
         *,
-        image_dim: int,
-        text_dim: int,
+        dims: Mapping[str, int],
         out_dim: int = 128,
         levels: int = 3,
         codes: int = 64,
@@ -140,27 +144,17 @@ class SemanticIdDenseFusion(nn.Module):
     ) -> None:
         super().__init__()
         positive(2, out_dim=out_dim)  # half for each part
-        self.out_dim = out_dim
-        self.ids = SemanticIdFusion(
-            image_dim=image_dim,
-            text_dim=text_dim,
-            out_dim=out_dim // 2,
-            levels=levels,
-            codes=codes,
-            seed=seed,
-        )
-        self.dense = ConcatFusion(
-            image_dim=image_dim, text_dim=text_dim, out_dim=out_dim - out_dim // 2
-        )
+        self.out_dim, half = out_dim, out_dim // 2
+        self.ids = SemanticIdFusion(dims=dims, out_dim=half, levels=levels, codes=codes, seed=seed)
+        self.dense = ConcatFusion(dims=dims, out_dim=out_dim - half)
 
     @property
     def estimated(self) -> bool:
         return self.ids.estimated
 
-    def estimate(self, image: Tensor, text: Tensor, has_image: Tensor, has_text: Tensor) -> None:
-        """Image (N, Di), text (N, Dt) and their presence."""
-        self.ids.estimate(image, text, has_image, has_text)
+    def estimate(self, vectors: Vectors, present: Present) -> None:
+        """Vectors (N, D_m) and their presence (N,)."""
+        self.ids.estimate(vectors, present)
 
-    def forward(self, image: Tensor, text: Tensor, has_image: Tensor, has_text: Tensor) -> Tensor:
-        parts = (image, text, has_image, has_text)
-        return torch.cat([self.ids(*parts), self.dense(*parts)], dim=-1)
+    def forward(self, vectors: Vectors, present: Present) -> Tensor:
+        return torch.cat([self.ids(vectors, present), self.dense(vectors, present)], dim=-1)

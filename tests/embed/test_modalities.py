@@ -1,0 +1,188 @@
+"""Any modalities: encoders of pictures, of captions and of any column; several pictures an item."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from odd_pictures import encoded, photo
+from torch import Tensor
+from toy_encoder import ToyEncoder, read_output
+
+from mmrec.data.items import ItemTable
+from mmrec.embed import Encoder, ValueEncoder, embed_items
+from mmrec.embed.__main__ import main
+from mmrec.errors import InputError
+from mmrec.schema import Items
+
+ITEMS = 23
+SCHEMA = Items("item_id", title="item_title", modalities={"text": "words", "tune": "sound"})
+
+
+@dataclass
+class Tunes:
+    """Of a column of lists of numbers: their sums and lengths."""
+
+    column: str = "melody"
+    name: str = "tunes"
+    out_dim: int = 2
+    threads: int | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {"tunes": 1}
+
+    def prepare(self, values: Sequence[tuple[int, ...]]) -> Tensor:
+        return torch.tensor([[sum(value), len(value)] for value in values])
+
+    def encode(self, batch: Tensor) -> Tensor:
+        return batch.float()
+
+
+def melody(item: int) -> list[int] | None:
+    return None if item % 4 == 0 else [item % 5, 7, item % 2]
+
+
+def make(tmp_path: Path, pictures: pa.Array | None = None) -> Path:
+    ids = list(range(1, ITEMS + 1))
+    table = {"item_id": ids, "item_title": [f"title {i % 7}" for i in ids]}
+    table["melody"] = [melody(i) for i in ids]
+    if pictures is not None:
+        table["covers"] = pictures
+    path = tmp_path / "items.parquet"
+    pq.write_table(pa.table(table), path)
+    return path
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_column_of_ones_own_is_a_modality(tmp_path: Path, workers: int) -> None:
+    items, out = make(tmp_path), tmp_path / "out"
+    encoders: dict[str, Encoder] = {"tune": Tunes(), "text": ToyEncoder().towers["text"]}
+    assert isinstance(encoders["tune"], ValueEncoder)
+    how: dict[str, Any] = {"items": items, "images": None, "schema": SCHEMA, "workers": workers}
+    report = embed_items(encoders, **how, out=out, shard_size=10, batch_size=3)
+    assert report.present == {"text": ITEMS, "tune": ITEMS - ITEMS // 4}
+    assert report.dims == {"text": 7, "tune": 2}
+    output = read_output(out)
+    assert list(output)[:5] == ["item_id", "words", "sound", "has_text", "has_tune"]
+    for row, item in enumerate(range(1, ITEMS + 1)):
+        tune = melody(item)
+        assert output["has_tune"][row] == (tune is not None)
+        assert output["sound"][row] == ([0, 0] if tune is None else [sum(tune), len(tune)])
+    assert embed_items(encoders, **how, out=out, shard_size=10).items_now == 0
+    with pytest.raises(InputError, match="encoders"):
+        embed_items({"text": encoders["text"]}, **how, out=out, shard_size=10)
+
+
+def test_what_was_embedded_is_read_as_those_modalities(tmp_path: Path) -> None:
+    items, out = make(tmp_path), tmp_path / "out"
+    encoders: dict[str, Encoder] = {"tune": Tunes(), "text": ToyEncoder().towers["text"]}
+    embed_items(encoders, items=items, images=None, schema=SCHEMA, out=out, workers=0)
+    info = tmp_path / "item_info.parquet"
+    pq.write_table(pa.table({"item_id": range(ITEMS + 1)}), info)
+    table = ItemTable.read(info, SCHEMA, out)
+    assert {name: x.shape[1] for name, x in table.vectors.items()} == {"text": 7, "tune": 2}
+    assert table.origin is not None
+    assert set(table.origin["encoders"]) == {"text", "tune"}
+
+
+def pictures_of(item: int) -> list[bytes]:
+    """None, one, or up to three, one of which cannot be read."""
+    found = [encoded(photo(30, 30, seed=(item + place) % 5)) for place in range(item % 4)]
+    return [*found[:1], b"no picture", *found[1:]] if item % 3 == 0 else found
+
+
+@pytest.mark.parametrize("several", ["mean", "first"])
+@pytest.mark.parametrize("as_files", [False, True])
+def test_several_pictures_are_one_vector(tmp_path: Path, several: str, as_files: bool) -> None:
+    every = [pictures_of(item) for item in range(1, ITEMS + 1)]
+    if as_files:
+        names = [[f"{i}_{j}.jpg" for j in range(len(own))] for i, own in enumerate(every)]
+        for own, called in zip(every, names, strict=True):
+            for data, name in zip(own, called, strict=True):
+                (tmp_path / name).write_bytes(data)
+        column = pa.array(names, pa.list_(pa.string()))
+    else:
+        column = pa.array(every, pa.list_(pa.binary()))
+    items = make(tmp_path, column)
+    toy = ToyEncoder()
+    embed_items(
+        {"image": toy.towers["image"], "text": toy.towers["text"]}, items=items, images=None,
+        image_column="covers", several=several, out=tmp_path / "out", workers=0, dtype="float32",
+        shard_size=9,
+    )  # fmt: skip
+    output = read_output(tmp_path / "out")
+    single = {data: alone(tmp_path, data) for own in every for data in own}
+    for row, own in enumerate(every):
+        read = [single[data] for data in (own if several == "mean" else own[:1])]
+        vectors = [vector for vector in read if vector is not None]
+        assert output["has_image"][row] == bool(vectors)
+        assert output["status"][row] == ("ok" if vectors else "not an image" if own else "missing")
+        if vectors:
+            np.testing.assert_allclose(output["image_emb"][row], np.mean(vectors, 0), atol=1e-5)
+
+
+def alone(tmp_path: Path, data: bytes) -> Any:
+    """The vector of a picture by itself."""
+    path, out = tmp_path / "one.parquet", tmp_path / "one"
+    table = {"item_id": [1], "item_title": ["a"], "cover": pa.array([data], pa.binary())}
+    pq.write_table(pa.table(table), path)
+    embed_items(
+        {"image": ToyEncoder().towers["image"]}, items=path, images=None, image_column="cover",
+        out=out, workers=0, dtype="float32", restart=True, contact_sheet=0,
+    )  # fmt: skip
+    output = read_output(out)
+    return output["image_emb"][0] if output["has_image"][0] else None
+
+
+def test_two_encoders_of_pictures_each_have_their_own_size(tmp_path: Path) -> None:
+    small, images = ToyEncoder(image_dim=3, seed=4), tmp_path / "images"
+    images.mkdir()
+    for item in range(1, ITEMS + 1):
+        (images / f"{item}.jpg").write_bytes(encoded(photo(40, 30, seed=item)))
+    both = {"image": ToyEncoder().towers["image"], "cover": small.towers["image"]}
+    how: dict[str, Any] = {"items": make(tmp_path), "images": images, "workers": 1}
+    embed_items(both, **how, out=tmp_path / "both")
+    together = read_output(tmp_path / "both")
+    for name in both:
+        embed_items({name: both[name]}, **how, out=tmp_path / name)
+        column = "image_emb" if name == "image" else name
+        assert read_output(tmp_path / name)[column] == together[column]
+
+
+def make_tunes(device: str) -> Tunes:
+    """What `--modality tune=test_modalities:make_tunes` calls."""
+    return Tunes(device=torch.device(device if device != "auto" else "cpu"))
+
+
+def test_the_command_takes_an_encoder_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_encoders.py").write_text("from test_modalities import make_tunes\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    items, out = make(tmp_path), tmp_path / "out"
+    given = ["--items", str(items), "--out", str(out), "--quiet", "--workers", "0"]
+    main([*given, "--modality", "tune=own_encoders:make_tunes"])
+    assert list(read_output(out))[:2] == ["item_id", "tune"]
+    for wrong in ("tune=nowhere:make", "tune=own_encoders:nothing", "tune=clip", "tune"):
+        with pytest.raises(InputError, match=r"an encoder is one of clip-image|reads NAME=VALUE"):
+            main([*given, "--modality", wrong])
+
+
+def test_what_is_no_encoder_is_named(tmp_path: Path) -> None:
+    items, toy = make(tmp_path), ToyEncoder()
+    for encoders, match in (
+        ({}, "an encoder of a modality or more"),
+        ({"image": toy}, "ToyEncoder of image lacks some"),
+        ({"my image": toy.towers["image"]}, "letters, digits and _, got 'my image'"),
+    ):
+        with pytest.raises(InputError, match=match):
+            embed_items(encoders, items=items, images=None, out=tmp_path / "out", workers=0)  # type: ignore[arg-type]
