@@ -30,6 +30,7 @@ ALLOWED = {
     "analysis": BASE | {"data", "metrics", "models", "train"},
     "audit": BASE | {"data", "metrics"},
     "predict": BASE | {"data", "models", "nn", "stream", "train"},
+    "serve": BASE | {"data", "models", "nn", "predict"},
 }
 OPTIONAL = {"open_clip", "polars", "torchvision", "PIL", "matplotlib", "tensorboard", "pandas"}
 # Rooms whose files may import an optional package at their top.

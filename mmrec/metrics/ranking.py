@@ -7,7 +7,7 @@ mean over them, so the order of rows cannot matter.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -129,16 +129,16 @@ def _first_click(runs: _Runs, inside: Ints) -> tuple[Floats, Floats]:
 
     def chosen(n: Ints, c: Ints) -> Floats:
         """log C(n, c)"""
-        return np.asarray(factorial[n] - factorial[c] - factorial[n - c], dtype=np.float64)
+        return cast(Floats, factorial[n] - factorial[c] - factorial[n - c])
 
     n, c, j = n[possible], c[possible], offset[possible]
     chance[possible] = np.exp(chosen(n - j - 1, c - 1) - chosen(n, c))
     size = len(runs.rows)
-    mrr: Floats = np.bincount(run, chance / (runs.place[run] + offset + 1), size)
+    mrr: Floats = np.bincount(run, chance / (runs.place[run] + offset + 1), size).astype(np.float64)
     hit: Floats = np.minimum(np.bincount(run, chance, size), 1.0)
     return mrr, hit
 
 
 def _discounts(k: int) -> Floats:
     """(k + 1,) what the first 0, 1, … k places are worth together."""
-    return np.r_[0.0, np.cumsum(1 / np.log2(np.arange(k) + 2))]
+    return np.concatenate([np.zeros(1), np.cumsum(1 / np.log2(np.arange(k) + 2))])

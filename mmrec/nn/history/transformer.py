@@ -76,6 +76,8 @@ class TargetTransformer(nn.Module):
 
     y = [x_{L-last+1}; …; x_L; W_p max_{l valid} x_l + b_p], zero at padding.
 
+    Each token holds the target, so that many targets of one history share nothing (`shared.py`).
+
     Args:
         dim: D, width of an item.
         layers, heads, ff_dim, dropout, pre_norm: of the Transformer.
