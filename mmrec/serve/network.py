@@ -218,8 +218,8 @@ class SharedRanker(nn.Module):
             entries if number == 1 and entries.shape[-1] else F.linear(part, weight)
             for number, (part, weight) in enumerate(zip(parts, weights, strict=True))
         ]
-        # What is alike for all candidates is added up while it is small.
-        shares.sort(key=lambda share: share.shape[1] != 1)
+        # What is alike for all candidates is added up while it is small. A free size is not 1.
+        shares.sort(key=lambda share: not (type(share.shape[1]) is int and share.shape[1] == 1))
         first: Tensor = sum(shares, self.entry_bias)
         return cast(CrossAndDeep, self.interaction).entered(x, first)
 

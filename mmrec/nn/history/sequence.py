@@ -65,7 +65,7 @@ class MeanPool(nn.Module):
 
     def share(self, history: Tensor, valid: Tensor) -> Apart:
         """All of it: see `Shareable`."""
-        mean = self(history, history.new_zeros(len(history), self.out_dim), valid).unsqueeze(1)
+        mean = self(history, history.new_zeros(history.shape[0], self.out_dim), valid).unsqueeze(1)
         return lambda targets: mean
 
 
@@ -191,9 +191,8 @@ class ParallelSequences(nn.Module):
         found = [share_history(encoder, history, valid) for encoder in self.encoders]
 
         def apart(targets: Tensor) -> Tensor:
-            parts = [one(targets) for one in found]
-            count = max(part.shape[1] for part in parts)
-            return torch.cat([part.expand(-1, count, -1) for part in parts], dim=-1)
+            parts = [one(targets).expand(-1, targets.shape[1], -1) for one in found]
+            return torch.cat(parts, dim=-1)
 
         return apart
 
