@@ -33,6 +33,7 @@ ALLOWED = {
     "serve": BASE | {"data", "models", "nn", "predict"},
 }
 OPTIONAL = {"open_clip", "polars", "torchvision", "PIL", "matplotlib", "tensorboard", "pandas"}
+OPTIONAL |= {"fastapi", "uvicorn", "onnx", "onnxruntime", "onnxscript"}
 # Rooms whose files may import an optional package at their top.
 TOP_LEVEL_OPTIONAL = {"datasets/movielens_csv.py": {"polars"}}
 FILES = sorted(ROOT.rglob("*.py"))

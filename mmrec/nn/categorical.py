@@ -132,7 +132,8 @@ class CategoricalEncoder(nn.Module):
     def rows(self, values: Tensor) -> Tensor:
         """(…, P) rows of the table."""
         place = values - self._low
-        inside = (values >= self._low) & (place < self._span)
+        # A difference of numbers far apart wraps around, and is then negative.
+        inside = (values >= self._low) & (place >= 0) & (place < self._span)
         place = self._lookup[torch.where(inside, self._start + place, len(self._lookup) - 1)]
         if self.sparse:
             place = self._search(values, place)

@@ -197,11 +197,13 @@ def _write(program: _Program, inputs: Sequence[Input], path: Path, format: str) 
         for one in inputs
     )
     # Sizes of an example that are unlike one another and unlike 0 and 1 stay free.
-    sizes: dict[int | str, int] = {"batch": 5, "candidates": 7, "length": 3}
-    example = tuple(
-        torch.ones([sizes.get(size, size) for size in one.shape]).to(getattr(torch, one.dtype))  # type: ignore[misc]
-        for one in inputs
-    )
+    sizes = {"batch": 5, "candidates": 7, "length": 3}
+
+    def some(one: Input) -> Tensor:
+        shape = [sizes[size] if isinstance(size, str) else size for size in one.shape]
+        return torch.ones(shape, dtype=getattr(torch, one.dtype))
+
+    example = tuple(some(one) for one in inputs)
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -60,8 +60,8 @@ class Names:
             return rows
         if skip_unknown:
             return rows[known]
-        name = found[int(np.argmin(known))]
-        raise InputError(f"{where} are items of the catalogue, {name!s} is none of them")
+        name = found[int(np.argmin(known)) :][:1].tolist()[0]
+        raise InputError(f"{where} are items of the catalogue, {shown(name)} is none of them")
 
     def of(self, rows: Ids) -> list[Any]:
         """The names of rows."""

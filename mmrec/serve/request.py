@@ -51,7 +51,7 @@ class Request:
         names = [one.name for one in fields(cls)]
         require(isinstance(values, Mapping), f"a request is a JSON object, got {shown(values)}")
         unknown = sorted(set(map(str, values)) - set(names))
-        require(not unknown, f"a request has {', '.join(names)}, got {', '.join(unknown[:3])}")
+        require(not unknown, f"a request has {', '.join(names)}, got {shown(unknown)}")
         require("history" in values, "a request needs a history, which may be empty: []")
         for name in ("columns", "each"):
             value = values.get(name, {})
@@ -127,7 +127,7 @@ class Reader:
             InputError: anything in it that the ranker cannot be given.
         """
         unknown = sorted({*request.columns, *request.each} - self.known)
-        require(not unknown, f"columns are those of the schema, got {', '.join(unknown[:3])}")
+        require(not unknown, f"columns are those of the schema, got {shown(unknown)}")
         history = self.names.rows(request.history, "history items", skip_unknown=self.skip_unknown)
         asked = request.candidates
         every = np.arange(1, len(self.names))

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmrec.data.items import ItemTable
-from mmrec.errors import InputError, positive, require
+from mmrec.errors import positive, require
 from mmrec.models.ranker import Ranker
 from mmrec.nn.history.shared import shares
 from mmrec.schema import Schema
 from mmrec.serve.load import open_run
-from mmrec.serve.names import Names
+from mmrec.serve.names import Names, shown
 from mmrec.serve.network import Candidates, Shared, SharedRanker, Users
 from mmrec.serve.newcomers import Newcomers
 from mmrec.serve.request import Read, Reader, Request, tensors
@@ -51,7 +51,7 @@ class Top:
     @property
     def probabilities(self) -> NDArray[np.float64]:
         """(k,) of a click."""
-        found: NDArray[np.float64] = 1 / (1 + np.exp(-self.logits))
+        found: NDArray[np.float64] = (1 + np.tanh(self.logits / 2)) / 2
         return found
 
 
@@ -213,10 +213,16 @@ class Scorer:
         """See `top_k`."""
         positive(k=k)
         name = self.tasks[0] if task is None else task
-        require(name in self.tasks, f"task must be one of {', '.join(self.tasks)}, got {name!r}")
+        require(
+            name in self.tasks, f"task must be one of {', '.join(self.tasks)}, got {shown(name)}"
+        )
         read = self._reader.read(request)
         logits = self._scored(read).reshape(len(read.candidates), len(self.tasks))
         logits = logits[:, self.tasks.index(name)]
+        require(
+            np.isfinite(logits).all(),
+            "scores must be finite, and are not: a number is far from all that training has seen",
+        )
         order = _best(logits, k)
         return Top(self.names.of(read.candidates[order]), logits[order].astype(np.float64))
 
@@ -355,6 +361,4 @@ def _best(logits: NDArray[Any], k: int) -> NDArray[np.int64]:
     above = np.flatnonzero(logits > least)
     equal = np.flatnonzero(logits == least)[: k - len(above)]
     chosen = np.sort(np.concatenate([above, equal]))
-    if not len(chosen):
-        raise InputError("scores must be finite, got NaN")
     return chosen[np.argsort(-logits[chosen], kind="stable")]

@@ -156,7 +156,7 @@ def test_items_go_by_the_persons_own_names(shop: Any) -> None:
     assert scorer.top_of(Request.from_plain({**asked, "candidates": None}), k=1).items[0] in names
     with pytest.raises(InputError, match="history items must be a list of strings, got"):
         scorer.score_request(Request.from_plain({**asked, "history": [3]}))
-    with pytest.raises(InputError, match="candidates are items of the catalogue, sofa is none"):
+    with pytest.raises(InputError, match="candidates are items of the catalogue, 'sofa' is none"):
         scorer.score_request(Request.from_plain({**asked, "candidates": ["sku-1", "sofa"]}))
 
 
