@@ -298,7 +298,7 @@ def main() -> None:
         told["former"] = former(given.former, given, items)
         print("rows repeated at the former commit, 1,000 candidates:", told["former"])
     path = write_result(given.name, told)
-    plot(figures, path.with_suffix(".svg"))
+    plot(figures, Path(__file__).parents[1] / "docs" / "img" / f"{given.name}.svg")
 
 
 if __name__ == "__main__":
