@@ -297,7 +297,7 @@ def main() -> None:
     if given.former is not None:
         told["former"] = former(given.former, given, items)
         print("rows repeated at the former commit, 1,000 candidates:", told["former"])
-    path = write_result(given.name, told)
+    write_result(given.name, told)
     plot(figures, Path(__file__).parents[1] / "docs" / "img" / f"{given.name}.svg")
 
 
