@@ -54,7 +54,15 @@ OPTIONS: dict[str, Change] = {
 """Name -> what it changes; goes with any fusion."""
 
 CONTROLS: dict[str, Change] = {
-    "no content": {"items.fusion": None},
+    "no content": {"items.fusion": None, "items.content_width": None},
+    "no affinity": {"history.affinity": 0},
+    "no tags": {"items.tag_dim": 0, "history.similar_tags": False},
+    "no tags, no content": {
+        "items.tag_dim": 0,
+        "history.similar_tags": False,
+        "items.fusion": None,
+        "items.content_width": None,
+    },
     "content only": {
         "items.id_dim": 0,
         "items.tag_dim": 0,
@@ -71,12 +79,11 @@ CONTROLS: dict[str, Change] = {
 
 
 def base_recipe(given: argparse.Namespace) -> Recipe:
-    """What all cells share: the small recipe with a plain mean of the history."""
+    """What all cells share: the small recipe, which compares content by its affinity, too."""
     return small().changed(
         {
             "items.fusion": BASELINE,
             "items.content_dim": given.width,
-            "history.encoder": "mean",
             "history.newest": given.newest,
         }
     )

@@ -27,6 +27,7 @@ from matplotlib.figure import Figure
 from sweep import Change, arguments, begin, spent, train_all
 
 from mmrec.cli import run
+from mmrec.config import TrainConfig
 from mmrec.models import (
     ContextRecipe,
     HistoryRecipe,
@@ -77,6 +78,9 @@ def eighth() -> Recipe:
             "interaction.mlp": (128, 64, 32),
             "interaction.head": (16,),
             "context": ContextRecipe(dim=8, user_dim=8, user_dropout=0.1),
+            "training": TrainConfig(
+                weight_decay=0.01, embedding_weight_decay=0.01, schedule="cosine", warmup_steps=20
+            ),
         }
     )
 

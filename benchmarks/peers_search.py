@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mmrec.io.files import replacing, write_json
+from mmrec.models import SEARCH_SPACE
 
 _NEURAL: dict[str, tuple[Any, ...]] = {
     "learning_rate": (1e-3, 2e-3, 4e-3, 8e-3),
@@ -38,18 +39,7 @@ _NEURAL: dict[str, tuple[Any, ...]] = {
 }
 
 SPACES: dict[str, dict[str, tuple[Any, ...]]] = {
-    "mmrec": {
-        "training.learning_rate": (4e-3, 8e-3, 12e-3),
-        "training.embedding_weight_decay": (1e-4, 2e-4, 4e-4),
-        "training.ema_decay": (0.98, 0.99, 0.995),
-        "interaction.dropout": (0.2, 0.3, 0.4, 0.5),
-        "interaction.mlp": ((64,), (128, 64), (256, 128)),
-        "interaction.cross.depth": (1, 2),
-        "items.id_dim": (8, 16, 32),
-        "items.components": (32, 64),
-        "history.newest": (30, 100),
-        "batch_size": (512, 1024),
-    },
+    "mmrec": SEARCH_SPACE,
     "dcnv2": {
         **_NEURAL,
         "crosses": (1, 2, 3),

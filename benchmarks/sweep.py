@@ -7,6 +7,7 @@ import importlib
 import json
 import shutil
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ import torch
 from cells import Cell, Result, run_cells
 from machine import RESULTS
 
-from mmrec.config import TrainConfig
 from mmrec.data.clicks import SPLITS, ClickData
 from mmrec.datasets.click_model import ClickModel
 from mmrec.datasets.synthetic import SyntheticConfig, make_synthetic
@@ -43,13 +43,10 @@ def cell(
     seed: int,
 ) -> Cell:
     """One training of a row of the table."""
-    training = TrainConfig(
+    training = replace(
+        base.training,
         epochs=given.epochs,
         learning_rate=rate,
-        weight_decay=0.01,
-        embedding_weight_decay=0.01,
-        schedule="cosine",
-        warmup_steps=20,
         patience=None,
         save_every_seconds=None,
         keep_last=1,

@@ -5,11 +5,11 @@
     torchrun --nproc-per-node 8 examples/microlens_1m.py --data DATA --out OUT  # on 8 GPUs
 
 audit -> frozen CLIP over covers and captions -> fusion to 128 dimensions, trained -> ranker with
-Transformer, CrossNetV2 and MLP -> embeddings, item_info, prediction.csv and its zip. The same
+history, CrossNetV2 and MLP -> embeddings, item_info, prediction.csv and its zip. The same
 command resumes where it was stopped, also on another number of ranks.
 """
 
-import argparse
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -31,20 +31,20 @@ from mmrec.embed import OpenClipEncoder, embed_items, tiny_clip
 from mmrec.io.files import remove, write_json
 from mmrec.io.plain import parse_settings, to_plain
 from mmrec.io.provenance import provenance
-from mmrec.models import Ranker, check_parts
+from mmrec.models import SEARCH_SPACE, Ranker, check_parts
 from mmrec.models.pretrain import made_by, pretrained_vectors
 from mmrec.predict import TrainedRun, continue_ranker, write_sources, write_submission
 from mmrec.train import BatchLoader, Scores, World, from_first, process_group, score
 from mmrec.train.batch_size import settled_batch_size
 from mmrec.train.distributed import barrier, first_talks
+from mmrec.train.search import search
 
 EMBEDDING_WIDTH = 128
-# Ranks wait while the first makes data, an audit or files; torchrun ends all when one dies.
-PATIENCE = timedelta(days=7)
+PATIENCE = timedelta(days=7)  # ranks wait for the first; torchrun ends all when one dies
 WRITTEN = (
-    *("data", "packed", "audit", "encoder", "pretrained", "ranker", "ranker_no_content"),
-    *("batch_size.json", "diagnosis.json", "calibration.png", "metrics.json", "item_info.parquet"),
-    *("custom_item_embeddings.parquet", "prediction.csv", "prediction.zip"),
+    *("data", "packed", "audit", "encoder", "pretrained", "search", "ranker", "ranker_no_content"),
+    *("batch_size.json", "diagnosis.json", "calibration.png", "metrics.json", "prediction.csv"),
+    *("item_info.parquet", "custom_item_embeddings.parquet", "prediction.zip"),
 )
 
 
@@ -58,7 +58,7 @@ def main() -> None:
 class Pipeline:
     """The stages, in order. `from_first`: by the first rank, while the others wait."""
 
-    def __init__(self, args: argparse.Namespace, world: World) -> None:
+    def __init__(self, args: Namespace, world: World) -> None:
         self.args, self.world, self.recipe = args, world, args.recipe
         self.out: Path = args.out
         self.how: Any = {"device": args.device, "precision": args.recipe.training.precision}
@@ -87,6 +87,7 @@ class Pipeline:
             users = from_first(lambda: self.counts.users_shared_with(pairs))
             self.inputs = Inputs.of(self.data, self.counts, self.items, known_users=users)
             self.recipe = self.recipe.changed({"batch_size": from_first(self.batch_size)})
+            self.recipe = search(self.recipe, self.train, out / "search", SEARCH_SPACE, args.search)
             ranker, best = self.train(self.recipe, out / "ranker")
             from_first(lambda: plot_run(out, best))
         if not args.no_diagnosis:
@@ -195,8 +196,8 @@ class Pipeline:
 
     def predict(self, ranker: Ranker) -> dict[str, str]:
         """Write the submission, the embeddings and an item_info that holds them."""
-        how = {"num_rows": self.data.rows["test"], "progress": self.recipe.training.progress}
-        _, probability = predict_rows(ranker, self.loader("test"), **how, **self.how)
+        how = {"num_rows": self.data.rows["test"], "progress": not self.args.quiet} | self.how
+        _, probability = predict_rows(ranker, self.loader("test"), **how)
         fused = ranker.items.content_table() if self.vectors is None else self.vectors
 
         def write() -> dict[str, str]:
@@ -204,17 +205,15 @@ class Pipeline:
             ids, (key, columns) = data.row_ids(), data.header
             made = write_submission(ids, probability, out, id_column=key, columns=columns)
             files = write_fused(out, data.item_info, fused, data.schema.items)
-            files |= dict(zip(("prediction", "submission"), made, strict=True))
-            files["metrics"] = out / "metrics.json"
+            files |= {"prediction": made[0], "submission": made[1], "metrics": out / "metrics.json"}
             return {name: str(path) for name, path in files.items()}
 
         return from_first(write)
 
 
-def parse() -> argparse.Namespace:
+def parse() -> Namespace:
     """Read the command line; everything is checked before any work."""
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--data", type=Path, help="a data set's folder (synthetic data)")
     add("--out", type=Path, default=Path("out"), help="where all results go (out)")
@@ -229,6 +228,7 @@ def parse() -> argparse.Namespace:
     add("--workers", type=int, help="image decoding processes (one a core)")
     add("--recipe", default="small", help="a recipe's name or .toml file (small)")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="a recipe's setting")
+    add("--search", type=int, default=0, metavar="N", help="first choose of N settings, by valid")
     add("--seed", type=int, default=0, help="of everything (0)")
     add("--device", default="auto", help="auto, cpu or cuda (auto)")
     for what in ("audit", "diagnosis", "ablation"):
@@ -237,7 +237,7 @@ def parse() -> argparse.Namespace:
     args = parser.parse_args()
     if args.continue_from is not None:
         TrainedRun.open(args.continue_from)
-    columns = {"image": args.image_column, "text": args.text_column}
+    columns = {name: getattr(args, f"{name}_column") for name in ("image", "text")}
     args.columns = {name: column for name, column in columns.items() if column is not None}
     recipe = get_recipe(args.recipe).changed({"items.content_dim": EMBEDDING_WIDTH})
     run = {"seed": args.seed, "device": args.device, "progress": not args.quiet}

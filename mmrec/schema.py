@@ -76,6 +76,7 @@ class Clicks:
         categorical: see `Categorical`.
         numeric: numbers; null and NaN are missing ones.
         history_categorical, history_numeric: lists as long as the row's history, one value an item.
+        negatives: how rows of label 0 were drawn, where nobody saw them; None = they were logged.
     """
 
     history: str
@@ -90,6 +91,7 @@ class Clicks:
     numeric: tuple[str, ...] = ()
     history_categorical: tuple[Categorical, ...] = ()
     history_numeric: tuple[str, ...] = ()
+    negatives: str | None = None
 
     def roles(self) -> Iterator[tuple[str, str]]:
         """Every (column, role)."""

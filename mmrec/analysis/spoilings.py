@@ -39,7 +39,7 @@ class HasModalities(Protocol):
 class HasTagSets(Protocol):
     """A module that compares items by their tags, too."""
 
-    tag_sets: nn.Module
+    tag_sets: nn.Module | None
 
 
 @runtime_checkable
@@ -100,7 +100,9 @@ def spoilings_of(
         rows: list[tuple[nn.Module, str]] = []
         rows += [(module, buffer) for module in knowing if _varies(getattr(module, buffer))]
         if rows and name == "tags":
-            rows += _item_rows(m.tag_sets for m in modules if isinstance(m, HasTagSets))
+            rows += _item_rows(
+                m.tag_sets for m in modules if isinstance(m, HasTagSets) and m.tag_sets
+            )
         if rows:
             found[f"{name} permuted"] = _permuted(rows, generator)
     holders = [module.modalities for module in modules if isinstance(module, HasModalities)]

@@ -21,7 +21,7 @@ Name = Literal[
     "missing_column", "column_type", "missing_values", "values_outside", "infinite_numbers",
     "uneven_history", "empty_split", "right_padded_history", "holes_in_history", "no_history",
     "unknown_items", "padding_as_target", "duplicate_rows", "label_values", "one_label",
-    "constant_column", "repeated_keys", "no_valid",
+    "constant_column", "repeated_keys", "no_valid", "drawn_negatives",
     # leaks, categories, future items
     "single_column", "row_order", "neighbouring_labels", "target_in_history",
     "target_ends_history", "category_disagrees", "future_items", "future_in_train",

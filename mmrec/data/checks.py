@@ -210,6 +210,8 @@ def check_categories(categorical: Categorical, *, listed: bool) -> Callable[[Col
 def _check_numbers(column: Column) -> None:
     numbers = column.floats()
     column.refuse_where(np.isinf(numbers), "numbers are finite, or null or NaN")
+    if np.isnan(numbers).all():
+        return
     exact = column.array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     lost = np.abs(exact - numbers)
     if np.nan_to_num(lost).max(initial=0.0) > _RESOLVED * np.nanstd(exact):

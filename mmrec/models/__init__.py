@@ -27,12 +27,21 @@ from mmrec.models.recipe import (
     ItemsRecipe,
     Recipe,
 )
-from mmrec.models.recipes import RECIPES, get_recipe, light, reference, reference_fused, small
+from mmrec.models.recipes import (
+    RECIPES,
+    SEARCH_SPACE,
+    get_recipe,
+    light,
+    reference,
+    reference_fused,
+    small,
+)
 
 __all__ = [
     "CROSSES",
     "NUMBERS",
     "RECIPES",
+    "SEARCH_SPACE",
     "SEQUENCES",
     "ContentAlignment",
     "ContextRecipe",

@@ -183,6 +183,7 @@ def build_items(
         standardize=own.standardize,
         components=own.components,
         content_width=own.content_width,
+        similar_tags=recipe.history.similar_tags,
         estimate=estimate,
     )
 
@@ -195,7 +196,7 @@ def _width(vectors: Tensor, components: int) -> int:
 def _affinity(
     recipe: HistoryRecipe, inputs: Inputs, *, spaces: int
 ) -> tuple[Affinity, Signs] | None:
-    if not recipe.affinity:
+    if not (recipe.affinity and spaces):
         return None
     columns = () if inputs.schema is None else inputs.schema.clicks.history_categorical
     limits = [column.limit or 0 for column in columns]

@@ -193,6 +193,7 @@ class Ranker(nn.Module):
     def _each(self, ids: Tensor, *, compact: bool, content: bool) -> Tensor:
         """(…) -> (…, D), each item once where that pays."""
         if compact:
+            self.items.check(ids)
             some, place = distinct(ids, self.items.num_items)
         elif not exported() and ids.numel() >= self.items.num_items:
             some, place = torch.arange(self.items.num_items, device=ids.device), ids

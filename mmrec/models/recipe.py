@@ -67,6 +67,7 @@ class HistoryRecipe:
         affinity: heads of signed target attention in each space of `ItemEncoder.similarities`
             (`Affinity`); 0 = none. Signs are the values of the history's categories whose schema
             gives a `limit` of at most 8, all but the first.
+        similar_tags: whether tags are one of these spaces.
     """
 
     encoder: Part = field(default_factory=partial(Part, "mean"))
@@ -75,6 +76,7 @@ class HistoryRecipe:
     content: bool = True
     tiers: int = 0
     affinity: int = 0
+    similar_tags: bool = True
 
     def __post_init__(self) -> None:
         not_negative(tiers=self.tiers, affinity=self.affinity)

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from mmrec.config import TrainConfig
 from mmrec.errors import require
@@ -91,11 +92,13 @@ def small() -> Recipe:
     """
     return Recipe(
         items=ItemsRecipe(content_width=16, components=32),
-        history=HistoryRecipe(encoder=Part("mean"), newest=100, content=False, affinity=4),
+        history=HistoryRecipe(
+            encoder=Part("mean"), newest=100, features=False, content=False, affinity=4
+        ),
         interaction=InteractionRecipe(
             cross=Part("full", {"depth": 1}), mlp=(64,), dropout=0.4, head=()
         ),
-        context=ContextRecipe(wide=False),
+        context=ContextRecipe(user_dropout=0.0, wide=False),
         training=TrainConfig(
             epochs=8,
             learning_rate=8e-3,
@@ -108,6 +111,20 @@ def small() -> Recipe:
         ),
     )
 
+
+SEARCH_SPACE: dict[str, tuple[Any, ...]] = {
+    "training.learning_rate": (4e-3, 8e-3, 12e-3),
+    "training.embedding_weight_decay": (1e-4, 2e-4, 4e-4),
+    "training.ema_decay": (0.98, 0.99, 0.995),
+    "interaction.dropout": (0.2, 0.3, 0.4, 0.5),
+    "interaction.mlp": ((64,), (128, 64), (256, 128)),
+    "interaction.cross.depth": (1, 2),
+    "items.id_dim": (8, 16, 32),
+    "items.components": (32, 64),
+    "history.newest": (30, 100),
+    "batch_size": (512, 1024),
+}
+"""What `--search` draws from: setting -> values. For `small`, as in benchmarks/peers.py."""
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "light": light,

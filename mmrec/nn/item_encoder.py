@@ -40,6 +40,7 @@ class ItemEncoder(nn.Module):
             (image or text, evenly), so that the model does not break where one is missing.
         standardize, components: see `FrozenFeatures`; a fusion takes what comes out of it.
         content_width: a trained linear map brings the fused vector to that width; None = no map.
+        similar_tags: whether tags are a space of `similarities`.
         estimate: what is estimated rather than trained (components, and a fusion of components or
             codes) is estimated on the known items. False where a checkpoint brings it.
 
@@ -70,6 +71,7 @@ class ItemEncoder(nn.Module):
         standardize: bool = False,
         components: int = 0,
         content_width: int | None = None,
+        similar_tags: bool = True,
         estimate: bool = True,
     ) -> None:
         super().__init__()
@@ -113,7 +115,7 @@ class ItemEncoder(nn.Module):
                 for name, (vectors, present) in both.items()
             }
         )
-        self.tag_sets = TagSets(tags=tags)
+        self.tag_sets = TagSets(tags=tags) if similar_tags else None
 
         self.ids = nn.Embedding(self.num_items, id_dim, padding_idx=0) if id_dim else None
         self.unknown = nn.Parameter(torch.randn(id_dim) * EMBEDDING_STD) if unknown else None
@@ -159,7 +161,7 @@ class ItemEncoder(nn.Module):
             InputError: an id outside 0 … N - 1. Looked for on the CPU alone: a GPU would have to
                 be waited for, and stops with an assertion of its own.
         """
-        self._check(ids)
+        self.check(ids)
         parts = []
         if self.ids is not None:
             parts.append(self._id_vector(ids))
@@ -192,11 +194,11 @@ class ItemEncoder(nn.Module):
         """Where items are alike or not: modalities with components, if there is a fusion; tags."""
         features = [cast(FrozenFeatures, m) for m in self.modalities.values()]
         kept = [m for m in features if m.pca is not None and self.fusion is not None]
-        return [*kept, self.tag_sets]
+        return [*kept, *([] if self.tag_sets is None else [self.tag_sets])]
 
     def content(self, ids: Tensor) -> Tensor:
         """The fused vectors alone: ids (...) -> (..., fused_dim)."""
-        self._check(ids)
+        self.check(ids)
         return self._content(ids)
 
     def _content(self, ids: Tensor) -> Tensor:
@@ -226,7 +228,8 @@ class ItemEncoder(nn.Module):
         finally:
             self.train(before)
 
-    def _check(self, ids: Tensor) -> None:
+    def check(self, ids: Tensor) -> None:
+        """Raise unless all are ids of items; on a CPU alone."""
         if ids.device.type != "cpu" or not ids.numel() or recorded():
             return
         low, high = (int(end) for end in ids.aminmax())

@@ -13,6 +13,7 @@ from mmrec.audit.checks.future import KnownInTrain, LaterItems
 from mmrec.audit.checks.groups import Groups
 from mmrec.audit.checks.leaks import Score, TargetInHistory
 from mmrec.audit.checks.probe import Probe
+from mmrec.audit.checks.shape import Drawn
 from mmrec.audit.checks.shift import Labels, NewItems, Separation
 from mmrec.audit.findings import SEVERITIES, Name
 from mmrec.audit.report.sentences import TEXTS, VARIANTS
@@ -33,6 +34,7 @@ NAMES: dict[type, str] = {
     "padding_as_target duplicate_rows",
     LabelCounts: "label_values one_label",
     Keys: "repeated_keys",
+    Drawn: "drawn_negatives",
     Score: "single_column row_order neighbouring_labels",
     TargetInHistory: "target_in_history target_ends_history",
     Disagreement: "category_disagrees",

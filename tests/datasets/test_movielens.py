@@ -23,7 +23,7 @@ from mmrec.data.items import ItemTable
 from mmrec.datasets.movielens import main, prepare
 from mmrec.errors import InputError
 from mmrec.io.pictures import picture_name
-from mmrec.schema import Schema
+from mmrec.schema import Categorical, Schema
 
 MOVIES = {
     2: ("Jumanji (1995)", "Adventure|Children|Fantasy", "A game\nof jungle, and more."),
@@ -128,8 +128,10 @@ def read_ratings(source: Path, names: dict[str, Any]) -> list[slow.Rating]:
 def slow_row(ratings: list[slow.Rating], split: list[int], row: int, kept: str) -> dict[str, Any]:
     user, item, time, liked = ratings[row]
     likes, views = slow.levels(ratings, split, row)
-    past = slow.history(ratings, row, 9, only_liked=kept == "liked")
-    items, opinions, days = (list(column) for column in zip(*past, strict=True))
+    past = [one for one in slow.history(ratings, row, 9, only_liked=kept == "liked") if one[0]]
+    items, opinions, days = (
+        (list(column) for column in zip(*past, strict=True)) if past else ([],) * 3
+    )
     return {
         "user_id": user,
         "item_id": item,
@@ -139,7 +141,7 @@ def slow_row(ratings: list[slow.Rating], split: list[int], row: int, kept: str) 
         **dict(zip(NUMBERS, slow.numbers(ratings, row, (10, 30, 100)), strict=True)),
         "label": int(liked),
         "item_seq": items,
-        "liked": opinions,
+        **({"liked": opinions} if kept == "all" else {}),
         "days_ago": np.float32(days).tolist(),
     }
 
@@ -149,22 +151,23 @@ def test_clicks_agree_with_loops_over_the_lines(source: Path, tmp_path: Path, ke
     data = prepare(source, tmp_path / "out", history_length=9, history=kept)
     assert data == ClickData.open(tmp_path / "out")
     names = json.loads((tmp_path / "out" / "movielens.json").read_text())
-    assert names["history"] == kept
     ratings = read_ratings(source, names)
     split = slow.splits(ratings)
     expected: dict[str, list[dict[str, Any]]] = {"train": [], "valid": [], "test": []}
     for row in range(len(ratings)):
         expected[["train", "valid", "test"][split[row]]].append(slow_row(ratings, split, row, kept))
-    test_labels = [{"ID": i, "label": row.pop("label")} for i, row in enumerate(expected["test"])]
-    expected["test"] = [{"ID": i, **row} for i, row in enumerate(expected["test"])]
+    test_labels = [row.pop("label") for row in expected["test"]]
     for name, rows in expected.items():
         got = rows_of(getattr(data, name))
-        assert [list(row) for row in got] == [list(row) for row in rows]
+        keys = [row.pop("ID") for row in got if "ID" in row]
+        assert len({*keys}) == len(rows) * (name == "test")
         for one, other in zip(got, rows, strict=True):
             numbers, wanted = ([row.pop(name) for name in NUMBERS] for row in (one, other))
             assert numbers == pytest.approx(wanted, rel=1e-6, nan_ok=True)
             assert one == other
-    assert rows_of(tmp_path / "out" / "test_labels.parquet") == test_labels
+    assert pq.read_table(data.test)["ID"].to_pylist() == keys
+    apart = rows_of(tmp_path / "out" / "test_labels.parquet")
+    assert apart == [{"ID": n, "label": x} for n, x in zip(keys, test_labels, strict=True)]
     assert min(map(len, expected.values())) > 5
     assert (data.num_items, data.widths["item_seq"]) == (38, 9)
 
@@ -176,13 +179,13 @@ def test_the_schema_names_what_the_rows_hold(source: Path, tmp_path: Path) -> No
     assert (clicks.labels, clicks.user, clicks.row_id) == (("label",), "user_id", "ID")
     assert (clicks.time, clicks.numeric) == ("timestamp", NUMBERS)
     assert [column.name for column in clicks.categorical] == ["likes_level", "views_level"]
-    assert [column.name for column in clicks.history_categorical] == ["liked"]
+    assert clicks.history_categorical == (Categorical("liked", limit=2),)
     assert clicks.history_numeric == ("days_ago",)
     batch = next(iter(data.loader("train", batch_size=64)))
     assert batch.categorical.shape == (64, 2)
     assert batch.numeric.shape == (64, 6)
-    assert batch.history_categorical.shape == (64, 100, 1)
-    assert batch.history_numeric.shape == (64, 100, 1)
+    assert batch.history_categorical.shape == (64, data.widths["item_seq"], 1)
+    assert batch.history_numeric.shape == (64, data.widths["item_seq"], 1)
     assert batch.numeric[:, :3].isnan().any(), "first ratings of their users"
     likes = prepare(source, tmp_path / "likes", history="liked").schema.clicks
     assert likes == dataclasses.replace(clicks, history_categorical=())
@@ -197,21 +200,23 @@ def test_items_keep_titles_genres_texts_and_pictures(source: Path, tmp_path: Pat
     assert data.item_feature is not None
     features = {movies[row["item_id"]]: row for row in rows_of(data.item_feature)}
     assert len(features) == 37
+    tags = {movie: [tag_of["Drama"], tag_of["War"]] for movie in movies[1:]}
     for movie, (title, genres, plot) in MOVIES.items():
         row = features[movie]
         assert row["item_title"] == title
         words = [genre for genre in genres.split("|") if genre and genre[0] != "("]
-        assert row["item_tags"] == [tag_of[word] for word in words]
+        assert row["movieId"] == str(movie)
+        tags[movie] = [tag_of[word] for word in words]
         plot = None if plot is None else plot.replace("\n", " ")
         assert row["item_text"] == ". ".join(filter(None, [title, ", ".join(words), plot]))
-    assert (features[901]["likes_level"], features[901]["views_level"]) == (6, 1)
-
     assert data.features is not None
     table = ItemTable.read(data.item_info, data.schema.items, data.features)
     assert table.tags.shape == (38, 7)  # the movie with seven genres keeps them all
     for item, movie in enumerate(movies[1:], start=1):
-        tags = features[movie]["item_tags"]
-        assert table.tags[item].tolist() == [0] * (7 - len(tags)) + tags
+        own = tags[movie]
+        assert table.tags[item].tolist() == [0] * (7 - len(own)) + own
+        assert table.keys is not None
+        assert table.keys[item].as_py() == str(movie)
         picture = picture_of(data, item)
         assert (picture is not None) == (movie in PICTURES)
         if picture is not None:
@@ -232,6 +237,7 @@ def test_a_second_run_gives_the_same_bytes_and_replaces_everything(
     prepare(source, first)
     prepare(source, out, history_length=3, images="copy")
     assert digest(first) != digest(out)
+    assert (out / "item_images" / "1.jpg").stat().st_nlink == 1
     (out / "item_images" / "999.jpg").touch()
     for left in (".out.preparing", ".out.old"):  # what a killed run leaves
         (tmp_path / left / "item_images").mkdir(parents=True)
@@ -261,7 +267,7 @@ def test_pictures_are_linked_or_copied_or_left(source: Path, tmp_path: Path) -> 
 def test_pictures_are_copied_where_links_do_not_work(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise OSError("Invalid cross-device link")
 
     monkeypatch.setattr(os, "link", refuse)
@@ -353,12 +359,13 @@ def test_features_of_unknown_or_repeated_movies_are_refused(source: Path, tmp_pa
 
 def test_too_few_ratings_for_a_split(source: Path, tmp_path: Path) -> None:
     lines = (source / "ratings.csv").read_text().splitlines()
-    (source / "ratings.csv").write_text("\n".join(lines[:4]))
-    with pytest.raises(InputError, match=r"users need some ten ratings each, valid gets none from"):
+    few = [lines[0], "1,2,5.0,7", "1,5,3.0,8", "1,7,3.0,9"]
+    (source / "ratings.csv").write_text("\n".join(few))
+    with pytest.raises(InputError, match=r"train, valid and test needs rows, valid gets none of"):
         prepare(source, tmp_path / "out")
     fives = [",".join([*line.split(",")[:2], "5.0", line.split(",")[3]]) for line in lines[1:]]
     (source / "ratings.csv").write_text("\n".join([lines[0], *fives]))
-    with pytest.raises(InputError, match="on both sides of 4, those of train do not"):
+    with pytest.raises(InputError, match=r"label is 1 in \d+ and 0 in 0 of"):
         prepare(source, tmp_path / "out")
 
 
@@ -367,8 +374,9 @@ def test_somebodys_directory_is_left_alone(source: Path, tmp_path: Path) -> None
     dest.mkdir()
     prepare(source, dest)
     (dest / "results.txt").write_text("precious")
+    prepare(source, dest)  # stands already: nothing is written
     with pytest.raises(InputError, match=r"earlier output .*, .*mine holds results\.txt$"):
-        prepare(source, dest)
+        prepare(source, dest, history="liked")
     with pytest.raises(InputError, match=r"earlier output .*, .*release holds features"):
         prepare(source, source)
     with pytest.raises(InputError, match=r"results\.txt is a file$"):
@@ -401,3 +409,15 @@ def test_the_command_line(source: Path, tmp_path: Path, capsys: pytest.CaptureFi
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == f"error: ratings.csv is needed, there is none in {tmp_path}\n"
+
+
+def test_train_does_not_know_cold_movies(source: Path, tmp_path: Path) -> None:
+    data = prepare(source, tmp_path / "cold", images="none", cold=0.4)
+    train, valid = pq.read_table(data.train), pq.read_table(data.valid)
+    told = set(train["item_id"].to_pylist())
+    told |= {item for row in train["item_seq"].to_pylist() for item in row}
+    shown = set(valid["item_id"].to_pylist()) - told
+    whole = prepare(source, tmp_path / "whole", images="none")
+    assert shown
+    assert train.num_rows < whole.rows["train"]
+    assert valid.num_rows == whole.rows["valid"]

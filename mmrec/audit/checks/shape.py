@@ -12,6 +12,13 @@ from mmrec.audit.scan.split import Counts, Keys, LabelCounts, Split
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """Rows of label 0 that nobody saw: how they were drawn, as the schema says."""
+
+    how: str
+
+
+@dataclass(frozen=True)
 class Shape:
     """Facts of form.
 
@@ -22,6 +29,7 @@ class Shape:
         columns: those that break a rule, by table.
         numbers: numeric columns of all tables.
         keys: columns whose values stand once each.
+        drawn: how negatives were drawn; None = they were logged.
     """
 
     roles: dict[str, str]
@@ -32,10 +40,12 @@ class Shape:
     columns: dict[str, Columns]
     numbers: list[Numbers]
     keys: list[Keys]
+    drawn: Drawn | None = None
 
 
 def measure_shape(splits: Mapping[str, Split], content: Content) -> Shape:
     """Facts of form."""
+    negatives = splits["train"].roles.negatives
     columns = {name: split.columns for name, split in splits.items()}
     numbers = [one for split in splits.values() for one in split.numbers.values()]
     keys = [split.keys for split in splits.values()]
@@ -54,11 +64,14 @@ def measure_shape(splits: Mapping[str, Split], content: Content) -> Shape:
         columns=columns,
         numbers=numbers,
         keys=[some for some in keys if some is not None],
+        drawn=None if negatives is None else Drawn(negatives),
     )
 
 
 def judge_shape(shape: Shape, standard: Standard) -> Iterator[Finding]:
     """What of it breaks training, or misleads."""
+    if shape.drawn is not None:
+        yield Finding("notice", "drawn_negatives", shape.drawn)
     history = next(name for name, role in shape.roles.items() if role == "history")
     for split, counts in shape.counts.items():
         yield from _judge_columns(shape.columns[split])

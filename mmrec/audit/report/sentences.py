@@ -54,6 +54,11 @@ TEXTS: dict[Name, tuple[str, str]] = {
         "Fetch or write it again.",
     ),
     # shape
+    "drawn_negatives": (
+        "Rows of label 0 were not logged but drawn ({e.how}): AUC tells clicks from such rows, and "
+        "probabilities are of a click among them.",
+        "Compare models on the same draw; to rank what was shown, log what was shown.",
+    ),
     "missing_column": (
         "{e.table} has no column {absent}.",
         "Add it, or leave out what needs it.",

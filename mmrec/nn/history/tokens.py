@@ -3,6 +3,8 @@
 B rows, L history, T tokens (B · L, or the number of real items), W width.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -50,11 +52,11 @@ def distinct(ids: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
     As `torch.unique` with its inverse, without sorting where the ids are many for their range.
 
-    >>> distinct(torch.tensor([[5, 2], [2, 9]]), 10)
-    (tensor([2, 5, 9]), tensor([[1, 0], [0, 2]]))
+    >>> distinct(torch.tensor([5, 2, 2, 9]), 10)
+    (tensor([2, 5, 9]), tensor([1, 0, 0, 2]))
     """
     if size > 8 * ids.numel():
-        return torch.unique(ids, return_inverse=True)
+        return cast(tuple[Tensor, Tensor], torch.unique(ids, return_inverse=True))
     flat = ids.reshape(-1)
     there = torch.zeros(size, dtype=torch.int64, device=ids.device).index_fill_(0, flat, 1)
     place = (there.cumsum(0) - 1).index_select(0, flat).view(ids.shape)
