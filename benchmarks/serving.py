@@ -1,8 +1,8 @@
 """How long does a user's request take, by what answers it?
 
-    python benchmarks/serving.py                                    # results/serve.json and a plot
+    python benchmarks/serving.py                      # results/serve.json and a plot
     python benchmarks/serving.py --recipe light --calls 20 --name serve_light
-    python benchmarks/serving.py --former CHECKOUT                  # and rows repeated at that commit
+    python benchmarks/serving.py --former CHECKOUT    # and rows repeated at that commit
 
 One user with a history, 1 to 5,000 candidates, one thread. Compared in one run, in turns: the
 ranker on the user's row repeated, `Scorer` from Python lists to scores, the exported program in

@@ -89,9 +89,10 @@ def _over(
         other.ids = nn.Embedding(rows, nothing.shape[1], padding_idx=0, _weight=nothing)
     if items.known is not None:
         _replace(other, known=nobody)
-    sets, unit = twin(items.tag_sets), items.tag_sets.unit
-    _replace(sets, unit=unit.new_zeros(rows, unit.shape[1]), present=nobody)
-    other.tag_sets = sets
+    if items.tag_sets is not None:
+        sets, unit = twin(items.tag_sets), items.tag_sets.unit
+        _replace(sets, unit=unit.new_zeros(rows, unit.shape[1]), present=nobody)
+        other.tag_sets = sets
     modalities = twin(items.modalities)
     for name, features in _features(items).items():
         raw, there = vectors[name]
