@@ -30,8 +30,10 @@ ALLOWED = {
     "analysis": BASE | {"data", "metrics", "models", "train"},
     "audit": BASE | {"data", "metrics"},
     "predict": BASE | {"data", "models", "nn", "stream", "train"},
+    "serve": BASE | {"data", "models", "nn", "predict"},
 }
 OPTIONAL = {"open_clip", "polars", "torchvision", "PIL", "matplotlib", "tensorboard", "pandas"}
+OPTIONAL |= {"fastapi", "uvicorn", "onnx", "onnxruntime", "onnxscript"}
 # Rooms whose files may import an optional package at their top.
 TOP_LEVEL_OPTIONAL = {
     "datasets/movielens_csv.py": {"polars"},

@@ -17,7 +17,7 @@ from mmrec.nn.fusion.base import ConditionedFusion
 from mmrec.nn.history.affinity import Affinity, Signs
 from mmrec.nn.history.sequence import SequenceEncoder
 from mmrec.nn.history.simtier import SimTier
-from mmrec.nn.history.tokens import compact_here, distinct
+from mmrec.nn.history.tokens import compact_here, distinct, exported
 from mmrec.nn.interaction import Interaction
 from mmrec.nn.item_encoder import ItemEncoder
 from mmrec.nn.mlp import MLP
@@ -195,7 +195,7 @@ class Ranker(nn.Module):
         if compact:
             self.items.check(ids)
             some, place = distinct(ids, self.items.num_items)
-        elif ids.numel() >= self.items.num_items:
+        elif not exported() and ids.numel() >= self.items.num_items:
             some, place = torch.arange(self.items.num_items, device=ids.device), ids
         else:
             return cast(Tensor, self.items(ids, content=content))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mmrec.errors import InputError, positive
+from mmrec.nn.search import place_in
 from mmrec.nn.users import EMBEDDING_STD
 
 ABSENT = -(2**63)  # no value; the same number as in `mmrec.schema`
@@ -131,7 +132,8 @@ class CategoricalEncoder(nn.Module):
     def rows(self, values: Tensor) -> Tensor:
         """(…, P) rows of the table."""
         place = values - self._low
-        inside = (values >= self._low) & (place < self._span)
+        # A difference of numbers far apart wraps around, and is then negative.
+        inside = (values >= self._low) & (place >= 0) & (place < self._span)
         place = self._lookup[torch.where(inside, self._start + place, len(self._lookup) - 1)]
         if self.sparse:
             place = self._search(values, place)
@@ -148,8 +150,7 @@ class CategoricalEncoder(nn.Module):
             if size is not None:
                 parts[column] = 1 + mixed(own) % size
                 continue
-            found = torch.searchsorted(known[column], own.contiguous())
-            found = found.clamp(max=len(known[column]) - 1)
+            found = place_in(known[column], own)
             parts[column] = torch.where(known[column][found] == own, found + 1, 0)
         return torch.cat(parts, dim=-1)
 

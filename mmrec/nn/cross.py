@@ -4,6 +4,7 @@ All take (..., dim) and return (..., dim). E experts, R rank.
 """
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +28,17 @@ class CrossNetV2(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(dim, dim) for _ in range(depth))
 
     def forward(self, x: Tensor) -> Tensor:
-        crossed = x
-        for layer in self.layers:
+        return self.entered(x, self.entry(x))
+
+    @property
+    def entry(self) -> nn.Linear:
+        """The map that reads x at first."""
+        return cast(nn.Linear, self.layers[0])
+
+    def entered(self, x: Tensor, first: Tensor) -> Tensor:
+        """`forward(x)`, given first = entry(x)."""
+        crossed = x + x * first
+        for layer in self.layers[1:]:
             crossed = crossed + x * layer(crossed)
         return crossed
 

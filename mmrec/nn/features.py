@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from mmrec.errors import not_negative, positive, require
 from mmrec.nn.categorical import mixed
 from mmrec.nn.fusion.pca import PCA
+from mmrec.nn.twin import twin
 
 
 class FrozenFeatures(nn.Module):
@@ -57,7 +58,7 @@ class FrozenFeatures(nn.Module):
         if not width:
             self.register_buffer("vectors", raw, persistent=False)
             return
-        self._raw = raw
+        self.raw = raw
         self.pca = PCA(in_dim=raw.shape[1], out_dim=width)
         for name, shape in (("unit", (len(raw), width)), ("length", (len(raw),))):
             self.register_buffer(name, torch.zeros(shape), persistent=False)
@@ -68,7 +69,7 @@ class FrozenFeatures(nn.Module):
     def _estimate(self, pca: PCA, rows: Tensor) -> None:
         some = rows.nonzero().flatten()
         if len(some) > 1:
-            pca.estimate(_scaled(self._raw[some], self.moments))
+            pca.estimate(_scaled(self.raw[some], self.moments))
         else:  # nobody has this modality
             pca.components.zero_()
             pca.look()
@@ -79,13 +80,27 @@ class FrozenFeatures(nn.Module):
         """Fill `unit` and `length` with the components of all items."""
         moments, step = self.moments.cpu(), 8192
         mean, axes = pca.mean.cpu(), pca.components.cpu()
-        for at in range(0, len(self._raw), step):
-            scaled = _scaled(self._raw[at : at + step], moments)
+        for at in range(0, len(self.raw), step):
+            scaled = _scaled(self.raw[at : at + step], moments)
             there = self.present[at : at + step].cpu().unsqueeze(1)
             found = torch.where(there, (scaled - mean) @ axes, 0.0)
             length = torch.linalg.vector_norm(found, dim=1)
             self.length[at : at + step] = length
             self.unit[at : at + step] = found / length.clamp(min=1e-12).unsqueeze(1)
+
+    def over(self, vectors: Tensor, present: Tensor) -> FrozenFeatures:
+        """The same map over other items: vectors (N', X), present (N',) bool."""
+        other = twin(self)
+        other.register_buffer("present", present.to(self.present.device), persistent=False)
+        raw = vectors.to("cpu", torch.float16)
+        if self.pca is None:
+            other.vectors = raw.to(self.vectors.device)
+            return other
+        other.raw, rows = raw, len(raw)
+        other.unit = self.unit.new_zeros(rows, self.out_dim)
+        other.length = self.length.new_zeros(rows)
+        other._compress(self.pca)
+        return other
 
     @property
     def item_buffers(self) -> tuple[str, ...]:

@@ -21,6 +21,15 @@ class Interaction(Protocol):
     def __call__(self, x: Tensor) -> Tensor: ...
 
 
+@runtime_checkable
+class Enterable(Protocol):
+    """A module that reads x by a linear map at first, and may be given what that gave."""
+
+    @property
+    def entry(self) -> nn.Linear: ...
+    def entered(self, x: Tensor, first: Tensor) -> Tensor: ...
+
+
 class CrossAndDeep(nn.Module):
     """[cross(z); deep(z)], z = x, or z = LayerNorm(W x + b) with `bottleneck`.
 
@@ -74,3 +83,26 @@ class CrossAndDeep(nn.Module):
         if self.squeeze is not None:
             x = self.squeeze(x)
         return torch.cat([part(x) for part in self.parts], dim=-1)
+
+    def entry(self) -> tuple[Tensor, Tensor] | None:
+        """What reads x at first as one map, (E, X) and (E,); None where a part begins otherwise.
+
+        Who knows x in pieces (of a user, of an item) maps each piece once and adds the maps up.
+        """
+        if self.squeeze is not None:
+            layers = [cast(nn.Linear, self.squeeze[0])]
+        else:
+            layers = [part.entry for part in self.parts if isinstance(part, Enterable)]
+            if len(layers) < len(self.parts):
+                return None
+        weight = torch.cat([layer.weight.detach() for layer in layers])
+        return weight, torch.cat([layer.bias.detach() for layer in layers])
+
+    def entered(self, x: Tensor, first: Tensor) -> Tensor:
+        """`forward(x)`, given first = W x + b, (…, E), of `entry`."""
+        if self.squeeze is not None:
+            z = self.squeeze[1](first)
+            return torch.cat([part(z) for part in self.parts], dim=-1)
+        parts = [cast(Enterable, part) for part in self.parts]
+        each = torch.split(first, [part.entry.out_features for part in parts], dim=-1)
+        return torch.cat([part.entered(x, one) for part, one in zip(parts, each, strict=True)], -1)

@@ -51,3 +51,12 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return cast(Tensor, self.layers(x))
+
+    @property
+    def entry(self) -> nn.Linear:
+        """The map that reads x at first."""
+        return cast(nn.Linear, self.layers[0])
+
+    def entered(self, x: Tensor, first: Tensor) -> Tensor:
+        """`forward(x)`, given first = entry(x)."""
+        return cast(Tensor, self.layers[1:](first))

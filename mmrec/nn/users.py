@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmrec.errors import positive, probability, require
+from mmrec.nn.search import place_in
 
 EMBEDDING_STD = 0.02
 
@@ -37,7 +38,7 @@ class UserIndex(nn.Module):
         return len(self.known)
 
     def forward(self, user: Tensor) -> Tensor:
-        place = torch.searchsorted(self.known, user).clamp(max=len(self.known) - 1)
+        place = place_in(self.known, user)
         return torch.where(self.known[place] == user, place + 1, 0)
 
 

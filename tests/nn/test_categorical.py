@@ -102,3 +102,10 @@ def test_mistakes_are_one_sentence() -> None:
     encoder = CategoricalEncoder(columns=[Vocabulary(torch.arange(2))], dim=2)
     with pytest.raises(InputError, match="must hold 1 places, got 2"):
         encoder(torch.zeros(3, 2, dtype=torch.int64))
+
+
+def test_the_largest_integers_are_unknown_values_too() -> None:
+    """Their distance from a negative value is no integer of 64 bits."""
+    encoder = CategoricalEncoder(columns=[Vocabulary(torch.tensor([-7, 3]))], dim=2)
+    values = torch.tensor([[2**63 - 1], [-(2**63)], [3]])
+    assert encoder.rows(values).tolist() == [[0], [0], [2]]

@@ -1,5 +1,5 @@
 """From a history and a target to one vector. First: `sequence.py`, the contract and light encoders.
 
 `transformer` is the deep one; `affinity` and `simtier` compare frozen content; `tokens` leaves
-padding out.
+padding out; `shared` is the contract of one history and many targets.
 """

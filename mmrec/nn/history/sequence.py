@@ -4,7 +4,10 @@ All of them keep one contract: padding is inert (what stands in it cannot change
 a bit, and may even be NaN), a row of padding alone gives a finite output and gradient, and a longer
 left padding gives the same output.
 
-B rows, L history, D item width, T tokens.
+Where the history's part does not need the target, `share` computes it once for many targets; see
+`shared.py`.
+
+B rows, L history, D item width, T tokens; U users, N targets a user.
 """
 
 import math
@@ -12,9 +15,11 @@ from collections.abc import Sequence
 from typing import Protocol, cast, runtime_checkable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmrec.errors import InputError, positive, require
+from mmrec.nn.history.shared import Apart, share_history
 from mmrec.nn.history.tokens import Tokens, compact_here
 from mmrec.nn.mlp import MLP
 
@@ -36,6 +41,10 @@ class NoHistory(nn.Module):
     def forward(self, history: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         return target[:, :0]
 
+    def share(self, history: Tensor, valid: Tensor) -> Apart:
+        """See `Shareable`."""
+        return lambda targets: targets[..., :0]
+
 
 class MeanPool(nn.Module):
     """Mean of the real items, Σ_l v_l h_l / Σ_l v_l; zero where there is none.
@@ -53,6 +62,11 @@ class MeanPool(nn.Module):
     def forward(self, history: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         history = without_padding(history, target, valid, dim=self.out_dim)
         return history.sum(1) / valid.sum(1, keepdim=True).clamp(min=1)
+
+    def share(self, history: Tensor, valid: Tensor) -> Apart:
+        """All of it: see `Shareable`."""
+        mean = self(history, history.new_zeros(history.shape[0], self.out_dim), valid).unsqueeze(1)
+        return lambda targets: mean
 
 
 class DINAttention(nn.Module):
@@ -84,6 +98,26 @@ class DINAttention(nn.Module):
             hidden = weight.masked_fill(~valid.unsqueeze(-1), torch.finfo(weight.dtype).min)
             weight = hidden.softmax(1).masked_fill(~valid.unsqueeze(-1), 0)
         return (weight * history).sum(1)
+
+    def share(self, history: Tensor, valid: Tensor) -> Apart:
+        """The items and their share of the MLP's first layer: see `Shareable`."""
+        history, there = history.masked_fill(~valid.unsqueeze(-1), 0), valid.unsqueeze(1)
+        first, rest = cast(nn.Linear, self.score.layers[0]), self.score.layers[1:]
+        of_item, of_target, of_difference, of_product = first.weight.chunk(4, dim=1)  # (H, D) each
+        # W [h; t; h - t; h ⊙ t] = (W_h + W_d) h + (W_t - W_d) t + (W_p ⊙ t) h
+        item = F.linear(history, of_item + of_difference, first.bias).unsqueeze(1)  # (U, 1, L, H)
+
+        def apart(targets: Tensor) -> Tensor:
+            about = F.linear(targets, of_target - of_difference).unsqueeze(2)  # (U, N, 1, H)
+            scaled = (targets.unsqueeze(2) * of_product).transpose(2, 3)  # (U, N, D, H)
+            score = rest(item + about + history.unsqueeze(1) @ scaled)
+            weight: Tensor = score.squeeze(-1)  # (U, N, L)
+            if self.softmax:
+                lowest = torch.finfo(weight.dtype).min
+                weight = weight.masked_fill(~there, lowest).softmax(-1)
+            return weight.masked_fill(~there, 0) @ history
+
+        return apart
 
 
 class ReluAttention(nn.Module):
@@ -124,6 +158,22 @@ class ReluAttention(nn.Module):
         weight = score.relu().masked_fill(~valid.unsqueeze(-1), 0)
         return torch.einsum("blh,blhd->bhd", weight, value).flatten(1)
 
+    def share(self, history: Tensor, valid: Tensor) -> Apart:
+        """Keys and values: see `Shareable`."""
+        users, length = valid.shape
+        size = self.out_dim // self.heads
+        pair = self.key_value(history.masked_fill(~valid.unsqueeze(-1), 0))
+        pair = pair.masked_fill(~valid.unsqueeze(-1), 0)  # a key of zeros gets the weight zero
+        pair = pair.view(users, length, 2, self.heads, size).permute(2, 0, 3, 1, 4)
+        key, value = (pair[0] / math.sqrt(size)).transpose(2, 3), pair[1]
+
+        def apart(targets: Tensor) -> Tensor:
+            query = self.query(targets).unflatten(-1, (self.heads, size)).transpose(1, 2)
+            found: Tensor = (query @ key).relu() @ value
+            return found.transpose(1, 2).flatten(2)
+
+        return apart
+
 
 class ParallelSequences(nn.Module):
     """Several encoders of the same history beside one another: [e_1; e_2; …]."""
@@ -135,6 +185,16 @@ class ParallelSequences(nn.Module):
 
     def forward(self, history: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         return torch.cat([e(history, target, valid) for e in self.encoders], dim=-1)
+
+    def share(self, history: Tensor, valid: Tensor) -> Apart:
+        """What each of them can share: see `Shareable`."""
+        found = [share_history(encoder, history, valid) for encoder in self.encoders]
+
+        def apart(targets: Tensor) -> Tensor:
+            parts = [one(targets).expand(-1, targets.shape[1], -1) for one in found]
+            return torch.cat(parts, dim=-1)
+
+        return apart
 
 
 def without_padding(history: Tensor, target: Tensor, valid: Tensor, *, dim: int) -> Tensor:

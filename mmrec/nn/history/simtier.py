@@ -1,7 +1,9 @@
 """Similarity tiers: how often the history looks like the target, and how much.
 
-B rows, L history, W width.
+B rows, L history, W width; U users, N targets a user.
 """
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +39,28 @@ class SimTier(nn.Module):
         # Nothing here copies the history, (B, L, W): on a CPU touching fresh memory costs most.
         length = torch.linalg.vector_norm(history, dim=-1).clamp(min=_SHORTEST)
         product = torch.einsum("blw,bw->bl", history, F.normalize(target, dim=-1))
-        cosine = (product / length).masked_fill(~valid, 0)
+        return self._counted((product / length).masked_fill(~valid, 0), valid)
+
+    @torch.no_grad()
+    def share(self, history: Tensor, valid: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """The history's lengths once: history (U, L, W), valid (U, L).
+
+        Returns:
+            targets (U, N, W) and which are there (U, N) -> what `forward` gives, (U, N, tiers).
+        """
+        length = torch.linalg.vector_norm(history, dim=-1).clamp(min=_SHORTEST).unsqueeze(1)
+
+        def apart(targets: Tensor, there: Tensor) -> Tensor:
+            product = F.normalize(targets, dim=-1) @ history.transpose(1, 2)  # (U, N, L)
+            both = valid.unsqueeze(1) & there.unsqueeze(-1)
+            return self._counted((product / length).masked_fill(~both, 0), both)
+
+        return apart
+
+    def _counted(self, cosine: Tensor, there: Tensor) -> Tensor:
+        """(…, L) and bool (…, L) -> (…, tiers)."""
         tier = ((cosine + 1) / 2 * self.out_dim).long().clamp(0, self.out_dim - 1)
-        count = torch.zeros(len(valid), self.out_dim, dtype=cosine.dtype, device=cosine.device)
-        return count.scatter_add(1, tier, valid.to(cosine.dtype)).log1p()
+        count = torch.zeros(
+            (*cosine.shape[:-1], self.out_dim), dtype=cosine.dtype, device=cosine.device
+        )
+        return count.scatter_add(-1, tier, there.to(cosine.dtype)).log1p()

@@ -76,3 +76,10 @@ def compact_here(choice: bool | None, tensor: Tensor) -> bool:
 def recorded() -> bool:
     """Whether torch.compile, torch.export or torch.jit.trace is recording what runs."""
     return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
+
+
+def exported() -> bool:
+    """Whether torch.export is recording a program, which must hold for batches of every size."""
+    # Older releases do not tell it from torch.compile.
+    ask = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+    return bool(ask())

@@ -76,6 +76,8 @@ class TargetTransformer(nn.Module):
 
     y = [x_{L-last+1}; …; x_L; W_p max_{l valid} x_l + b_p], zero at padding.
 
+    Each token holds the target, so that many targets of one history share nothing (`shared.py`).
+
     Args:
         dim: D, width of an item.
         layers, heads, ff_dim, dropout, pre_norm: of the Transformer.
@@ -163,7 +165,10 @@ class TargetTransformer(nn.Module):
             parts.append(F.pad(tail, (0, 0, missing, 0)).flatten(1))  # (B, last · W)
         if self.pool is not None:
             if not x.shape[1]:  # no position at all is no item
-                x, padding = x.new_zeros(len(x), 1, x.shape[2]), padding.new_ones(len(x), 1, 1)
+                x, padding = (
+                    x.new_zeros(x.shape[0], 1, x.shape[2]),
+                    padding.new_ones(x.shape[0], 1, 1),
+                )
             lowest = x.masked_fill(padding, torch.finfo(x.dtype).min)
             largest = lowest.amax(1).masked_fill(~valid.any(1, keepdim=True), 0)
             parts.append(self.pool(largest))
