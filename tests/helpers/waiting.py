@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -47,7 +48,9 @@ def no_waiting(device: torch.device) -> Iterator[None]:
     """Inside, an operation that would make the host wait raises."""
     if device.type == "cuda":
         torch.cuda.synchronize()
-        torch.cuda.set_sync_debug_mode("error")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch says that it may not see all of them
+            torch.cuda.set_sync_debug_mode("error")
         try:
             yield
         finally:
