@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: demo test slow check clean
+.PHONY: demo test slow check gpu clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/microlens_1m.py
@@ -20,6 +20,11 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# All that waits for a card, with the Python that is there: a bare machine has no network.
+# `make gpu GPU="--device cpu --small --out gpu.json" PYTHON=.venv/bin/python` rehearses it.
+gpu:
+	$(PYTHON) benchmarks/gpu.py $(GPU)
 
 # fuxictr comes without its dependencies: tests compare layers with one file of it that needs none.
 $(STAMP): pyproject.toml Makefile

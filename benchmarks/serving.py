@@ -84,10 +84,8 @@ class Table:
     """Items with two modalities and tags."""
 
     tags: Tensor
-    image: Tensor
-    text: Tensor
-    has_image: Tensor
-    has_text: Tensor
+    vectors: dict[str, Tensor]
+    present: dict[str, Tensor]
     categorical: Tensor
     numeric: Tensor
     num_tags: int
@@ -98,10 +96,11 @@ def make_items(count: int) -> Table:
     torch.manual_seed(0)
     return Table(
         tags=torch.randint(0, 300, (count, 5)),
-        image=torch.randn(count, 512).half(),
-        text=torch.randn(count, 384).half(),
-        has_image=torch.rand(count) < 0.9,
-        has_text=torch.rand(count) < 0.95,
+        vectors={
+            "image": torch.randn(count, 512).half(),
+            "text": torch.randn(count, 384).half(),
+        },
+        present={"image": torch.rand(count) < 0.9, "text": torch.rand(count) < 0.95},
         categorical=torch.zeros((count, 0), dtype=torch.int64),
         numeric=torch.zeros((count, 0)),
         num_tags=300,
@@ -217,6 +216,8 @@ def former(checkout: Path, given: argparse.Namespace, items: Table) -> dict[str,
     """Rows repeated, 1,000 candidates, at another commit."""
     with tempfile.TemporaryFile() as file:
         tensors = {n: v for n, v in vars(items).items() if isinstance(v, Tensor)}
+        # That commit knew two modalities, by these names.
+        tensors |= items.vectors | {f"has_{name}": v for name, v in items.present.items()}
         torch.save(tensors, file)
         file.seek(0)
         numbers = [given.items, given.history, 1000, max(10, given.calls // 4)]

@@ -18,9 +18,16 @@ from mmrec.data.microlens import MICROLENS
 from mmrec.embed.captions import Captions
 from mmrec.embed.encoder import Encoder, PictureEncoder, ValueEncoder
 from mmrec.embed.forward import Forward, torch_threads
-from mmrec.embed.growth import shard_rows
 from mmrec.embed.items import Catalogue, read_items
-from mmrec.embed.output import CONTACT, Restart, open_output, pending, read_ends, shard_name
+from mmrec.embed.output import (
+    CONTACT,
+    Restart,
+    open_output,
+    pending,
+    read_ends,
+    shard_name,
+    shard_rows,
+)
 from mmrec.embed.pool import TASK_PICTURES, DecodePool, Reading, Task
 from mmrec.embed.preprocess import ReadOptions
 from mmrec.embed.report import EmbedReport, Seconds, gather

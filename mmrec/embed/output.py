@@ -13,7 +13,7 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -23,14 +23,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mmrec.embed.growth import (
-    ENDS,
-    Fingerprint,
-    ends_of,
-    has_grown,
-    shard_rows,
-    without_ends,
-)
 from mmrec.errors import InputError
 from mmrec.io.files import replacing, write_json
 from mmrec.io.identity import EMBEDDED, as_json, bind_identity, require_same
@@ -41,6 +33,8 @@ CONTACT = "_contact.png"
 _LOCK = ".lock"
 _REMEDY = "restart (--restart) or choose another folder"
 
+ENDS = "ends"  # in the identity: how many items there were after each growth
+Fingerprint = Callable[[int], dict[str, Any]]
 Restart = bool | Literal["changed"]
 Vectors = np.ndarray[Any, np.dtype[Any]]
 
@@ -227,3 +221,45 @@ def _stored(path: Path) -> dict[str, Any] | None:
 def _fixed_lists(vectors: Vectors) -> pa.FixedSizeListArray:
     flat = pa.array(np.ascontiguousarray(vectors).reshape(-1))
     return pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+
+
+# An item table that has grown at its end: what is there stays, the rest lies in shards of its own,
+# so no shard is ever made again.
+
+
+def shard_rows(ends: Sequence[int], size: int) -> list[range]:
+    """The rows of each shard.
+
+    >>> shard_rows([5, 7], 3)
+    [range(0, 3), range(3, 5), range(5, 7)]
+    """
+    spans = zip([0, *ends], ends, strict=False)
+    return [
+        range(start, min(start + size, stop))
+        for begin, stop in spans
+        for start in range(begin, stop, size)
+    ]
+
+
+def ends_of(identity: Mapping[str, Any]) -> list[int]:
+    """How many items there were after each growth."""
+    return [int(end) for end in identity.get(ENDS, [identity["items"]["count"]])]
+
+
+def without_ends(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """What shards are made from, whenever."""
+    return {name: value for name, value in identity.items() if name != ENDS}
+
+
+def has_grown(stored: Mapping[str, Any], given: Mapping[str, Any], first: Fingerprint) -> bool:
+    """Whether all is as it was, but for items at the end of the table.
+
+    Args:
+        stored, given: identities, of then and of now.
+        first: fingerprint of the first so many items of now.
+    """
+    was, now = stored.get("items"), given.get("items")
+    if not isinstance(was, dict) or not isinstance(now, dict):
+        return False
+    rest = [{k: v for k, v in without_ends(i).items() if k != "items"} for i in (stored, given)]
+    return rest[0] == rest[1] and was["count"] < now["count"] and first(was["count"]) == was

@@ -15,18 +15,14 @@ import microlens_1m
 import torch
 
 from mmrec.cli import run
-from mmrec.io.plain import to_plain
 from mmrec.models import Recipe, recipes
 from mmrec.train import batch_size
 
 
 def still() -> Recipe:
-    encoder = to_plain(recipes.small().history.encoder)
-    encoder["encoders"][0]["dropout"] = 0.0
     return recipes.small().changed(
         {
             "items.id_dropout": 0.0,
-            "history.encoder": encoder,
             "interaction.dropout": 0.0,
             "context.user_dropout": 0.0,
             "training.epochs": 2,

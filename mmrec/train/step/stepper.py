@@ -135,7 +135,7 @@ class Stepper:
         for position, (batch, _) in enumerate(group):
             last = position == len(group) - 1
             total[0] += self._backward(batch, synchronise=last)
-        total[1] = sum(len(batch) for batch, _ in group)
+        total[1].fill_(sum(len(batch) for batch, _ in group))
         sum_over_ranks(total)
         loss, rows = total[0], total[1]
 
