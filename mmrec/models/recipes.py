@@ -92,9 +92,7 @@ def small() -> Recipe:
     """
     return Recipe(
         items=ItemsRecipe(content_width=16, components=32),
-        history=HistoryRecipe(
-            encoder=Part("mean"), newest=100, features=False, content=False, affinity=4
-        ),
+        history=HistoryRecipe(encoder=Part("mean"), newest=100, content=False, affinity=4),
         interaction=InteractionRecipe(
             cross=Part("full", {"depth": 1}), mlp=(64,), dropout=0.4, head=()
         ),

@@ -177,7 +177,8 @@ def test_every_fusion_is_in_the_items_rows(shop: Any) -> None:
     for name in sorted(FUSIONS):
         width = 3 if name == "precomputed" else 6
         context = {"context.dim": 2} if name == "film" else {}
-        options = {"codes": 5} if name.startswith("semantic") else {}
+        options: dict[str, Any] = {"codes": 5} if name.startswith("semantic") else {}
+        options |= {"modality": "text"} if name == "precomputed" else {}
         changes = PLAIN | context | {"items.content_dim": width, "items.components": 0}
         changes |= {"items.fusion": Part(name, options), "items.content_width": None}
         ranker = shop.ranker(get_recipe("small"), **changes)
