@@ -99,10 +99,10 @@ def small() -> Recipe:
         context=ContextRecipe(user_dropout=0.0, wide=False),
         training=TrainConfig(
             epochs=8,
-            learning_rate=8e-3,
+            learning_rate=12e-3,
             decoupled=False,
-            embedding_weight_decay=2e-4,
-            ema_decay=0.99,
+            embedding_weight_decay=4e-4,
+            ema_decay=0.995,
             schedule="plateau",
             plateau_factor=0.5,
             save_every_seconds=60.0,
