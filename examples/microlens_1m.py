@@ -238,7 +238,7 @@ def parse() -> Namespace:
     if args.continue_from is not None:
         TrainedRun.open(args.continue_from)
     args.vectors = named(args.vectors)
-    recipe = get_recipe(args.recipe).changed({"items.content_dim": EMBEDDING_WIDTH})
+    recipe = get_recipe(args.recipe).with_fused_width(EMBEDDING_WIDTH)
     run = {"seed": args.seed, "device": args.device, "progress": not args.quiet}
     recipe = recipe.changed({f"training.{name}": value for name, value in run.items()})
     args.recipe = check_parts(recipe.changed(parse_settings(args.set)))

@@ -138,6 +138,7 @@ def build_ranker(
         alignment=alignment,
         history_content=history.content,
         newest=history.newest,
+        encoded=history.encoded,
         deduplicate=speed.deduplicate,
         catalogue=inputs.catalogue,
     )

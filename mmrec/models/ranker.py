@@ -51,6 +51,7 @@ class Ranker(nn.Module):
         history_content: whether the vectors of history items, and of the target that is compared
             with them, hold their content.
         newest: how many of the newest items of a history are read; None = all of them.
+        encoded: how many of these, the newest, the sequence encoder reads; None = all of them.
         deduplicate: encode each item of a batch once, and leave out columns that are padding in
             every row. None = on the CPU; on CUDA it waits for the device, so there the whole item
             table is encoded instead where that is fewer rows.
@@ -91,18 +92,21 @@ class Ranker(nn.Module):
         alignment: ContentAlignment | None = None,
         history_content: bool = True,
         newest: int | None = None,
+        encoded: int | None = None,
         deduplicate: bool | None = None,
         catalogue: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.catalogue = catalogue
-        positive(newest=1 if newest is None else newest, tasks=len(tasks))
+        counts = {"newest": newest, "encoded": encoded, "tasks": len(tasks)}
+        positive(**{name: count for name, count in counts.items() if count is not None})
         require(
             users is None or user_index is not None, "vectors of users need a user_index, got none"
         )
         _require_module(sequence, "a sequence encoder")
         _require_module(numeric, "an encoder of numbers")
-        self.newest, self.deduplicate, self.tasks = newest, deduplicate, tuple(tasks)
+        self.newest, self.encoded = newest, encoded
+        self.deduplicate, self.tasks = deduplicate, tuple(tasks)
         self.items, self.user_index, self.users = items, user_index, users
         self.wide, self.tiers, self.alignment = wide, tiers, alignment
         self.affinity = None if affinity is None else affinity[0]
@@ -142,21 +146,22 @@ class Ranker(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B,), or (B, T) of several tasks; float32 also under autocast."""
         compact = compact_here(self.deduplicate, batch.history)
-        begin = 0 if self.newest is None else max(0, batch.history.shape[1] - self.newest)
+        begin = first_of_newest(batch.history, self.newest)
         begin += first_filled(batch.history[:, begin:]) if compact else 0
         history = batch.history[:, begin:]
         valid = history != 0
         # Without a sequence encoder's interest, history items need no vectors.
-        read = history if self.reads_history else history[:, :0]
+        near = begin + first_of_newest(history, self.encoded)
+        read = batch.history[:, near:] if self.reads_history else history[:, :0]
         items, target = self._encode(read, batch.target, compact=compact)
         if self.history_features is not None and self.reads_history:
-            about = batch.history_categorical[:, begin:], batch.history_numeric[:, begin:]
+            about = batch.history_categorical[:, near:], batch.history_numeric[:, near:]
             items = items + self.history_features(*about).to(items.dtype)
         context = None if self.categorical is None else self.categorical(batch.categorical)
         if context is not None and self.conditioned:
             target = self._conditioned(target, context)
         same = target if self.history_content else target[:, : items.shape[-1]]
-        parts = [self.sequence(items, same, valid), target]
+        parts = [self.sequence(items, same, read != 0), target]
         place = None if self.user_index is None else cast(Tensor, self.user_index(batch.user))
         if self.users is not None:
             parts.append(self.users(place))
@@ -228,6 +233,11 @@ def _require_module(part: object, what: str) -> None:
         f"{what} must be an nn.Module (class {type(part).__name__}(nn.Module)) with the members of "
         "its protocol, which is not to be inherited from",
     )
+
+
+def first_of_newest(history: Tensor, newest: int | None) -> int:
+    """The column of (B, L) where its newest columns begin; None = all are."""
+    return 0 if newest is None else max(0, history.shape[1] - newest)
 
 
 def first_filled(history: Tensor) -> int:

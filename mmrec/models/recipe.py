@@ -61,6 +61,8 @@ class HistoryRecipe:
     Attributes:
         encoder: a name in `mmrec.models.SEQUENCES`; "none" ranks without the history.
         newest: items of a history that are read; None = all.
+        encoded: how many of these, the newest, the encoder reads; None = all. What compares frozen
+            content is cheap, and reads all.
         features: whether what is known of the moment of each history item is added to its vector.
         content: whether the history items' vectors hold their content.
         tiers: similarity tiers of the frozen features (`SimTier`); 0 = none.
@@ -72,6 +74,7 @@ class HistoryRecipe:
 
     encoder: Part = field(default_factory=partial(Part, "mean"))
     newest: int | None = 30
+    encoded: int | None = None
     features: bool = True
     content: bool = True
     tiers: int = 0
@@ -156,6 +159,14 @@ class Recipe:
         ready = Part("precomputed", {"learn_absent": False})
         return self.changed(
             {"items.fusion": ready, "items.pretrain_epochs": 0, "items.components": 0}
+        )
+
+    def with_fused_width(self, width: int) -> Recipe:
+        """The fusion gives `width`; inside the ranker the content stays as wide as it was."""
+        items = self.items
+        inner = items.content_dim if items.content_width is None else items.content_width
+        return self.changed(
+            {"items.content_dim": width, "items.content_width": None if inner == width else inner}
         )
 
     def without_content(self) -> Recipe:

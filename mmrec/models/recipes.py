@@ -86,15 +86,15 @@ def light() -> Recipe:
 def small() -> Recipe:
     """Trains in half a minute on one core; the default, chosen in docs/results.md.
 
-    Of the history it reads the mean of ids and tags, and by `affinity` what of the target's kind
+    Of the newest items it averages the vectors, and by `affinity` it sees what of the target's kind
     was there and liked; content is compressed before it is fused. All of the user's side can be
     computed once for many candidates.
     """
     return Recipe(
-        items=ItemsRecipe(content_width=16, components=32),
-        history=HistoryRecipe(encoder=Part("mean"), newest=100, content=False, affinity=4),
+        items=ItemsRecipe(fusion=Part("concat"), content_dim=32, components=32),
+        history=HistoryRecipe(encoder=Part("mean"), newest=100, encoded=30, affinity=4),
         interaction=InteractionRecipe(
-            cross=Part("full", {"depth": 1}), mlp=(64,), dropout=0.4, head=()
+            cross=Part("full", {"depth": 2}), mlp=(128, 64), dropout=0.4, head=()
         ),
         context=ContextRecipe(user_dropout=0.0, wide=False),
         training=TrainConfig(
@@ -112,12 +112,13 @@ def small() -> Recipe:
 
 SEARCH_SPACE: dict[str, tuple[Any, ...]] = {
     "training.learning_rate": (4e-3, 8e-3, 12e-3),
-    "training.embedding_weight_decay": (1e-4, 2e-4, 4e-4),
+    "training.embedding_weight_decay": (2e-4, 4e-4, 8e-4),
     "training.ema_decay": (0.98, 0.99, 0.995),
     "interaction.dropout": (0.2, 0.3, 0.4, 0.5),
     "interaction.mlp": ((64,), (128, 64), (256, 128)),
     "interaction.cross.depth": (1, 2),
-    "items.id_dim": (8, 16, 32),
+    "items.id_dim": (8, 16),
+    "items.content_dim": (16, 32, 64),
     "items.components": (32, 64),
     "history.newest": (30, 100),
     "batch_size": (512, 1024),

@@ -96,6 +96,7 @@ class SharedRanker(nn.Module):
         super().__init__()
         items = ranker.items
         self.tasks, self.reads_history = ranker.tasks, ranker.reads_history
+        self.encoded = slice(None if ranker.encoded is None else -ranker.encoded, None)
         width = items.out_dim if ranker.history_content else items.out_dim - items.content_dim
         self.history_width, self.content_dim = width, items.content_dim
         self.sequence, self.interaction = _copy(ranker.sequence), _copy(ranker.interaction)
@@ -147,15 +148,16 @@ class SharedRanker(nn.Module):
         valid = users.history != 0
         # Without a sequence encoder's interest, history items need no vectors.
         known = self.items(users.history)
-        read = known.vectors[..., : self.history_width]
+        near = self.encoded
+        read = known.vectors[:, near, : self.history_width]
         if self.history_features is not None and self.reads_history:
-            about = users.history_categorical, users.history_numeric
+            about = users.history_categorical[:, near], users.history_numeric[:, near]
             read = read + self.history_features(*about).to(read.dtype)
         if not self.reads_history:
             read = read[:, :0]
         place = None if self.user_index is None else self.user_index(users.user).unsqueeze(1)
         return Shared(
-            sequence=share_history(self.sequence, read, valid[:, : read.shape[1]]),
+            sequence=share_history(self.sequence, read, valid[:, near][:, : read.shape[1]]),
             compared=self._compared(users, known, valid),
             tiers=self._tiers(users.history, valid),
             vectors=None if self.users is None else self.users(place),

@@ -75,9 +75,9 @@ class Table:
 
 # What `small` was then, where it is another now.
 FORMER_SMALL: dict[str, Any] = {
+    "items.fusion": "attention",
     "items.components": 0,
-    "items.content_width": None,
-    "history.content": True,
+    "history.encoded": None,
     "history.affinity": 0,
     "interaction.cross": {"name": "full", "depth": 2},
     "context.wide": True,
