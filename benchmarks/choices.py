@@ -40,7 +40,7 @@ from mmrec.config import TrainConfig
 from mmrec.data.items import ItemTable
 from mmrec.data.microlens import MICROLENS
 from mmrec.models import build_ranker
-from mmrec.models.ranker import first_filled
+from mmrec.nn.history.tokens import first_filled
 from mmrec.stream.loader import make_loader
 from mmrec.stream.stream import ParquetStream
 from mmrec.train.step.stepper import click_loss

@@ -29,7 +29,7 @@ USER_FEATURES = ("likes_level", "views_level")
 def import_fuxictr() -> None:
     """Make `fuxictr.pytorch.layers` importable.
 
-    It imports ray and h5py for its preprocessing, which no layer uses: where they are not
+    It imports ray, h5py and polars for its preprocessing, which no layer uses: where they are not
     installed, empty stand-ins take their places.
     """
     if "fuxictr" in sys.modules:
@@ -40,8 +40,9 @@ def import_fuxictr() -> None:
         for name in ("ray", "ray.data", "ray.data.datasource"):
             sys.modules[name] = MagicMock()
         sys.modules["ray.data.datasource.filename_provider"] = MagicMock()
-    if find_spec("h5py") is None:
-        sys.modules["h5py"] = MagicMock()
+    for name in ("h5py", "polars"):
+        if find_spec(name) is None:
+            sys.modules[name] = MagicMock()
 
 
 class PeerModel(nn.Module):

@@ -51,16 +51,16 @@ class Step:
 STEPS = (
     Step("tests", "gpu_checks.contract", 90),
     Step("data", "gpu_job.make_data", 80),
-    Step("steps", "gpu_train.eager", 110),
     Step("peer", "gpu_peer.peer", 50),
-    Step("epoch-reference", "gpu_train.epoch_of_reference", 100, 30),
+    Step("epoch-reference", "gpu_train.epoch_of_reference", 85, 30),
+    Step("steps", "gpu_train.eager", 70),
     Step("embed", "gpu_items.embed", 100, 30),
     Step("predict", "gpu_items.predictions", 50),
-    Step("epoch-default", "gpu_train.epoch_of_default", 80, 30),
+    Step("epoch-default", "gpu_train.epoch_of_default", 65, 30),
     Step("profile", "gpu_train.profiles", 45),
     Step("graphs", "gpu_train.graphs", 40),
-    Step("compile", "gpu_train.compiled", 120, 40),
     Step("scorer", "gpu_items.requests", 40),
+    Step("compile", "gpu_train.compiled", 120, 40),
     Step("sanitizer", "gpu_checks.sanitizer", 90, 60),
 )
 

@@ -6,14 +6,13 @@ parquet.
 
 from __future__ import annotations
 
+import signal
 import statistics
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from signal import SIGTERM, pthread_kill
 from typing import Any
 from unittest import mock
 
@@ -27,7 +26,7 @@ from mmrec.batch import Batch
 from mmrec.data.clicks import ClickData
 from mmrec.models import Recipe, build_ranker, describe
 from mmrec.train import fit, read_log
-from mmrec.train.interrupt import Interrupted
+from mmrec.train.loaders import on_device
 from mmrec.train.step.stepper import Stepper, click_loss
 
 PEAK_BFLOAT16 = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense, by NVIDIA's data sheets
@@ -42,22 +41,22 @@ def bare(recipe: Recipe, **changes: Any) -> Recipe:
     return replace(recipe, training=training)
 
 
-def make_stepper(job: Job, name: str, *, compiled: bool = False) -> Stepper:
-    """Steps of a named recipe, in bfloat16 on a card."""
+def make_stepper(job: Job, name: str, *, mode: str | None = None) -> Stepper:
+    """Steps of a named recipe, in bfloat16 on a card; `mode` of torch.compile, None = eager."""
     torch.manual_seed(0)
     recipe = bare(job.recipe(name), device=str(job.device))
     model: Any = build_ranker(recipe, job.items(), INPUTS)
-    if compiled:  # a rehearsal records the graph and leaves the compiler out
-        model = torch.compile(model, backend="eager" if job.small else "inductor")
+    if mode is not None:  # a rehearsal records the graph and leaves the compiler out
+        how: dict[str, Any] = {"backend": "eager"} if job.small else {"mode": mode}
+        model = torch.compile(model, **how)
     return Stepper(model.train(), recipe.training, job.device, click_loss)
 
 
 def eager(job: Job) -> None:
     """The step "steps": every recipe, batch size and length."""
-    for name in ("reference-fused", "small", "light"):
-        stepper = make_stepper(job, name)
-        sizes = sorted(job.size.batches, key=lambda size: size not in (128, 2048))
-        for rows in sizes:
+    steppers = {name: make_stepper(job, name) for name in ("reference-fused", "small", "light")}
+    for rows in sorted(job.size.batches, key=lambda size: size not in (128, 2048)):
+        for name, stepper in steppers.items():
             for full in (False, True):
                 with job.attempt(recipe=name, batch=rows, full=full, mode="eager") as row:
                     batches = ready(job, rows, full)
@@ -67,7 +66,6 @@ def eager(job: Job) -> None:
             tried = job.attempt(recipe=name, batch=rows, full=False, mode="no padding")
             with tried as row, least_work(stepper.model):
                 row |= time_steps(job, plain(stepper), ready(job, rows, False))
-        del stepper
 
 
 def graphs(job: Job) -> None:
@@ -86,15 +84,16 @@ def graphs(job: Job) -> None:
 def compiled(job: Job) -> None:
     """The step "compile": the same steps through torch.compile, with what compiling took."""
     largest = 2048 if 2048 in job.size.batches else max(job.size.batches)
-    for name, rows, full in (
-        ("reference-fused", largest, True),
-        ("reference-fused", min(job.size.batches), False),
-        ("small", largest, False),
-        ("light", largest, False),
+    for name, rows, full, mode in (
+        ("small", largest, False, "default"),
+        ("reference-fused", largest, True, "default"),
+        ("small", min(job.size.batches), False, "reduce-overhead"),
+        ("reference-fused", min(job.size.batches), False, "reduce-overhead"),
+        ("light", largest, False, "default"),
     ):
-        with job.attempt(recipe=name, batch=rows, full=full, mode="compiled") as row:
+        with job.attempt(recipe=name, batch=rows, full=full, mode=f"compiled, {mode}") as row:
             torch.compiler.reset()
-            step, batches = plain(make_stepper(job, name, compiled=True)), ready(job, rows, full)
+            step, batches = plain(make_stepper(job, name, mode=mode)), ready(job, rows, full)
             began = time.perf_counter()
             step(batches[0])
             job.wait()
@@ -103,8 +102,9 @@ def compiled(job: Job) -> None:
 
 
 def ready(job: Job, rows: int, full: bool) -> list[Batch]:
+    """Batches on the device, as the trainer sends them."""
     drawn = (draw_batch(job.size, rows, full=full, seed=seed) for seed in range(BATCHES))
-    return [batch.to(job.device) for batch in drawn]
+    return [batch for batch, _ in on_device(drawn, job.device)]
 
 
 def plain(stepper: Stepper) -> Step:
@@ -245,13 +245,12 @@ def operations(job: Job, step: Step, batches: list[Batch]) -> list[dict[str, Any
 
 def epoch_of_reference(job: Job) -> None:
     """The step "epoch-reference"."""
-    epochs(job, "reference-fused", [2048])
+    epochs(job, "reference-fused", [2048, 8192])
 
 
 def epoch_of_default(job: Job) -> None:
-    """The step "epoch-default": at the recipe's own batch size, then at a larger one."""
-    own = job.recipe("small").batch_size or 512
-    epochs(job, "small", [own, 4 * own])
+    """The step "epoch-default": at large batches, then at the recipe's own."""
+    epochs(job, "small", [8192, 2048, job.recipe("small").batch_size or 512])
 
 
 def epochs(job: Job, name: str, sizes: list[int]) -> None:
@@ -259,10 +258,33 @@ def epochs(job: Job, name: str, sizes: list[int]) -> None:
     began = time.perf_counter()
     data = ClickData.open(job.data)
     job.note(recipe=name, open_s=time.perf_counter() - began)
+    for threads in (torch.get_num_threads(), 1):
+        rows = min(*sizes, max(job.size.batches))
+        with job.attempt(part="loader alone", threads=threads, batch=rows) as row:
+            row |= loader_rate(job, data, rows, threads)
     for done, size in enumerate(sizes):
         rows = min(size, max(job.size.batches))
         with job.attempt(recipe=name, rows=data.rows["train"], batch=rows) as row:
             row |= epoch(job, data, rows, name, (job.left - 5) / (len(sizes) - done) - 5)
+
+
+def loader_rate(job: Job, data: ClickData, rows: int, threads: int) -> dict[str, Any]:
+    """Rows a second that arrive on the device where nothing else is done, for some seconds."""
+    torch.set_num_threads(threads)
+    loader = data.loader("train", batch_size=rows, shuffle=True, workers=workers(job))
+    seen, began, seconds = 0, 0.0, 0.0
+    for number, (batch, _) in enumerate(on_device(loader, job.device)):
+        began = began or time.perf_counter()
+        seen += len(batch) * (number > 0)
+        seconds = time.perf_counter() - began
+        if seconds > 4:
+            break
+    job.wait()
+    return {"rows_per_second": seen / max(seconds, 1e-9)}
+
+
+def workers(job: Job) -> int:
+    return 0 if job.small else 14
 
 
 def epoch(job: Job, data: ClickData, rows: int, name: str, seconds: float) -> dict[str, Any]:
@@ -278,31 +300,36 @@ def epoch(job: Job, data: ClickData, rows: int, name: str, seconds: float) -> di
     config = replace(recipe.training, **settings)
     model = build_ranker(replace(recipe, training=config), job.items(), INPUTS)
     loaders = (
-        data.loader("train", batch_size=rows, shuffle=True, workers=0 if job.small else 8),
+        data.loader("train", batch_size=rows, shuffle=True, workers=workers(job)),
         data.loader("valid", batch_size=rows),
     )
     out, found = job.folder / f"epoch-{name}-{rows}", {}
     began = time.perf_counter()
     described = describe(recipe, INPUTS)
-    with interrupted_after(seconds), suppress(Interrupted):
+    with suppress(TimeIsUp), ended_after(seconds):
         fit(model, *loaders, config=config, out=out, recipe=described, restart=True)
         found["fit_s"] = time.perf_counter() - began
     lines = [line for line in read_log(out) if line["event"] == "train"]
     return found | told_by_log(lines, data)
 
 
+class TimeIsUp(Exception):
+    """Leaves `fit` at once: a checkpoint of the reference is 3 GB."""
+
+
 @contextmanager
-def interrupted_after(seconds: float) -> Iterator[None]:
-    """SIGTERM after that time, by which `fit` leaves with a checkpoint and its log."""
-    main = threading.main_thread().ident
-    assert main is not None
-    timer = threading.Timer(max(seconds, 1), pthread_kill, (main, SIGTERM))
-    timer.daemon = True
-    timer.start()
+def ended_after(seconds: float) -> Iterator[None]:
+    """`TimeIsUp` after that time, wherever the block is."""
+
+    def end(*_: object) -> None:
+        raise TimeIsUp
+
+    signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1))
     try:
         yield
     finally:
-        timer.cancel()
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def told_by_log(lines: list[dict[str, Any]], data: ClickData) -> dict[str, Any]:

@@ -131,7 +131,7 @@ def whole(files: ClickData, split: str) -> Batch:
     """All rows of one split as one batch, in the order of the file."""
     time_column = files.schema.clicks.time
     batches = list(files.loader(split, batch_size=8192, extra=[time_column] if time_column else []))
-    names = [f.name for f in dataclasses.fields(Batch) if f.name != "extra"]
+    names = [f.name for f in dataclasses.fields(Batch) if f.name not in ("extra", "padding")]
     joined: dict[str, Any] = {
         name: torch.cat([getattr(batch, name) for batch in batches]) for name in names
     }

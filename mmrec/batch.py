@@ -34,6 +34,8 @@ class Batch:
         history_numeric: (B, L, F) float32, NaN = missing.
         weight: (B, 1) float32, of the row in the loss; (B, 0) = all alike.
         group: (B, 1) int64, rows ranked against each other; (B, 0) = none.
+        padding: that many first columns of `history` are padding in every row, as far as is known;
+            a model may leave them out. A number on the host: a device is not asked for it.
 
     >>> batch = Batch.of(history=torch.tensor([[0, 3, 1]]), target=torch.tensor([2]))
     >>> batch.valid, batch.numeric.shape
@@ -52,6 +54,7 @@ class Batch:
     weight: Tensor
     group: Tensor
     extra: Mapping[str, Tensor] = field(default_factory=dict)
+    padding: int = 0
 
     @classmethod
     def of(cls: type[B], *, history: Tensor, target: Tensor, **roles: Any) -> B:

@@ -23,8 +23,9 @@ class Speed:
     """Switches that change how fast a run is and what it takes, never what it computes.
 
     Attributes:
-        deduplicate: encode each item of a batch once; None = on the CPU (see `Ranker`).
-        compact: compute no padding of histories; None = on the CPU (see `Tokens`).
+        deduplicate: encode each item of a batch once; None = where that pays, on the CPU and for
+            large batches (see `Ranker`).
+        compact: compute no padding of histories; None likewise (see `Tokens`).
         recompute: patterns of module names (`fnmatch`, e.g. `"sequence*.layers.*"`) whose
             activations are computed again in the backward pass instead of kept: the same
             gradients for less memory and more time.

@@ -17,7 +17,7 @@ from mmrec.nn.fusion.base import ConditionedFusion
 from mmrec.nn.history.affinity import Affinity, Signs
 from mmrec.nn.history.sequence import SequenceEncoder
 from mmrec.nn.history.simtier import SimTier
-from mmrec.nn.history.tokens import compact_here, distinct, exported
+from mmrec.nn.history.tokens import compact_here, distinct, exported, first_filled, recorded
 from mmrec.nn.interaction import Interaction
 from mmrec.nn.item_encoder import ItemEncoder
 from mmrec.nn.mlp import MLP
@@ -53,8 +53,8 @@ class Ranker(nn.Module):
         newest: how many of the newest items of a history are read; None = all of them.
         encoded: how many of these, the newest, the sequence encoder reads; None = all of them.
         deduplicate: encode each item of a batch once, and leave out columns that are padding in
-            every row. None = on the CPU; on CUDA it waits for the device, so there the whole item
-            table is encoded instead where that is fewer rows.
+            every row. None = where that pays (see `compact_here`). Else the whole item table is
+            encoded where that is fewer rows.
         catalogue: which items the rows of the tables are; it only travels in the state.
 
     Attributes:
@@ -147,7 +147,10 @@ class Ranker(nn.Module):
         """Logits (B,), or (B, T) of several tasks; float32 also under autocast."""
         compact = compact_here(self.deduplicate, batch.history)
         begin = first_of_newest(batch.history, self.newest)
-        begin += first_filled(batch.history[:, begin:]) if compact else 0
+        if compact:
+            begin += first_filled(batch.history[:, begin:])
+        elif not recorded():
+            begin = max(begin, batch.padding)
         history = batch.history[:, begin:]
         valid = history != 0
         # Without a sequence encoder's interest, history items need no vectors.
@@ -238,13 +241,3 @@ def _require_module(part: object, what: str) -> None:
 def first_of_newest(history: Tensor, newest: int | None) -> int:
     """The column of (B, L) where its newest columns begin; None = all are."""
     return 0 if newest is None else max(0, history.shape[1] - newest)
-
-
-def first_filled(history: Tensor) -> int:
-    """The first column of (B, L) that is not padding in every row; at most L - 1.
-
-    >>> first_filled(torch.tensor([[0, 0, 0, 4], [0, 0, 3, 5]]))
-    2
-    """
-    filled = (history != 0).any(0).nonzero()
-    return int(filled[0]) if len(filled) else max(0, history.shape[1] - 1)

@@ -126,7 +126,8 @@ class Ring:
         if pin or len(self.held(written.worker)) >= self.spare:
             copy = self._batch.empty(written.rows, pin=pin)
             for name, tensor in self.tensors(written).items():
-                copy[name].copy_(tensor)
+                # By one thread: torch's would wait for cores that the workers need.
+                np.copyto(copy[name].numpy(), tensor.numpy())
             return copy
         # As an array: torch refuses to write outside of inference mode to what was made inside.
         flag = self._held.numpy()[written.worker, written.slot : written.slot + 1]

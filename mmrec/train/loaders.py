@@ -1,8 +1,10 @@
 """What training needs of a loader, and its batches on the device one ahead of the step."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,7 +40,8 @@ def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[tuple[
     """Yield (batch on `device`, its row numbers as they arrived, on the host).
 
     On CUDA the copy of the next batch overlaps with the work on this one; it is asynchronous
-    where the loader pins memory.
+    where the loader pins memory. Padding is counted before the copy: the model need not ask the
+    device.
     """
     if device.type != "cuda":
         for batch in batches:
@@ -48,13 +51,20 @@ def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[tuple[
     waiting: tuple[Batch, Tensor] | None = None
     for batch in batches:
         with torch.cuda.stream(side):
-            copied = batch.to(device, non_blocking=True), batch.row
+            known = replace(batch, padding=_leading_padding(batch.history))
+            copied = known.to(device, non_blocking=True), batch.row
         if waiting is not None:
             yield waiting
         # What the main stream has been given so far may run; the next use waits for the copy.
         waiting = _claimed(copied, side, device)
     if waiting is not None:
         yield waiting
+
+
+def _leading_padding(history: Tensor) -> int:
+    """`first_filled` on the host, by one thread: torch's wait for cores that the workers need."""
+    filled = np.flatnonzero(history.numpy().any(axis=0))
+    return int(filled[0]) if len(filled) else max(0, history.shape[1] - 1)
 
 
 def _claimed(

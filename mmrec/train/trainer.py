@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import is_dataclass
 from functools import partial
@@ -197,7 +197,7 @@ class _Run:
         """The rest of the epoch's batches."""
         progress, config = self.progress, self.config
         self.train_loader.seek(epoch=progress.epoch, batch=progress.batch)
-        batches = on_device(self.train_loader, self.device)
+        batches = on_device(self._waited_for(self.train_loader), self.device)
         self._window_started, self._rows_before = time.monotonic(), progress.window.rows
         with Bar(
             total=len(self.train_loader),
@@ -217,14 +217,22 @@ class _Run:
 
     def _next(self, batches: Iterator[tuple[Batch, Tensor]]) -> list[tuple[Batch, Tensor]]:
         """The batches of a step; none at the end of the epoch."""
-        before = time.monotonic()
         try:
             return list(islice(batches, self.config.accumulate))
         except RuntimeError:  # Ctrl-C in a terminal ends the loader's worker processes too
             self._stop_if_alone()
             raise
-        finally:
+
+    def _waited_for(self, loader: Iterable[Batch]) -> Iterator[Batch]:
+        """The loader's batches, with the time that they are waited for."""
+        batches = iter(loader)
+        while True:
+            before = time.monotonic()
+            batch = next(batches, None)
             self._loading_seconds += time.monotonic() - before
+            if batch is None:
+                return
+            yield batch
 
     def _after_step(self) -> None:
         """Log, evaluate, save and stop where it is time to."""

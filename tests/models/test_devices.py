@@ -25,6 +25,7 @@ from mmrec.models import Recipe, build_ranker, light, reference_fused, small
 from mmrec.models.build import CROSSES, SEQUENCES
 from mmrec.nn import FUSIONS, CrossAndDeep, Part
 from mmrec.nn.fusion import EstimatedFusion
+from mmrec.nn.history.tokens import first_filled
 from mmrec.nn.mlp import MLP
 from mmrec.train import fit
 from mmrec.train.loaders import on_device
@@ -260,5 +261,7 @@ def test_batches_arrive_whole_and_in_order(pinned: bool, device: torch.device) -
         assert torch.equal(row, expected.row)
         assert row.device.type == "cpu"
         assert batch.history.device.type == device.type
+        known = 0 if device.type == "cpu" else first_filled(expected.history)
+        assert batch.padding == known
         for mine, its in zip(batch.tensors(), expected.tensors(), strict=True):
             torch.testing.assert_close(mine.cpu(), its, rtol=0, atol=0, equal_nan=True)

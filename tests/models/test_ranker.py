@@ -247,6 +247,19 @@ def test_newest_reads_only_the_newest_items(table: Any, batch: Batch) -> None:
     assert not torch.allclose(everything(batch), logits)
 
 
+def test_known_padding_is_left_out_and_changes_nothing(table: Any, batch: Batch) -> None:
+    """As on a card, where the loader counts what is padding in every row."""
+    ranker = make(TINY.changed({"training.speed.deduplicate": False, "history.tiers": 3}), table)
+    longer = replace(batch, **{name: padded(getattr(batch, name)) for name in OF_HISTORY})
+    known = replace(longer, padding=longer.history.shape[1] - batch.history.shape[1])
+    assert known.padding > 0
+    torch.testing.assert_close(ranker(known), ranker(longer), rtol=1e-12, atol=1e-12)
+    read: list[int] = []
+    ranker.sequence.register_forward_pre_hook(lambda _, given: read.append(given[0].shape[1]))
+    ranker(known), ranker(longer)
+    assert read == [batch.history.shape[1], longer.history.shape[1]]
+
+
 def test_nobody_and_no_history_are_batches(table: Any, batch: Batch) -> None:
     ranker = make(TINY.changed({"history.tiers": 3}), table)
     assert ranker(batch.map(lambda tensor: tensor[:0])).shape == (0,)
