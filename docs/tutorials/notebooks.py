@@ -30,6 +30,8 @@ def cells(source: str) -> list[dict[str, Any]]:
         lines = body.strip("\n").splitlines()
         if text := kind.strip() == "[markdown]":
             lines = [line.removeprefix("#").removeprefix(" ") for line in lines]
+        elif lines[-1].startswith(("axis.", "axes[", "figure.")):
+            lines[-1] += ";"  # shows the picture alone, not what the call gives
         cell: dict[str, Any] = {
             "cell_type": "markdown" if text else "code",
             "id": f"cell-{number}",
@@ -65,8 +67,8 @@ def run(path: Path, out: Path | None) -> float:
     content = nbformat.read(path, as_version=4)
     began = time.perf_counter()
     with TemporaryDirectory() as folder:
-        client = NotebookClient(content, timeout=300, resources={"metadata": {"path": folder}})
-        client.execute()
+        where = {"metadata": {"path": folder}}
+        NotebookClient(content, timeout=300, resources=where).execute()
     took = time.perf_counter() - began
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)

@@ -52,7 +52,7 @@ with open(work / "items.csv", "w", newline="") as file:
 customer, item = rng.integers(0, CUSTOMERS, EVENTS), rng.integers(0, ITEMS, EVENTS)
 seconds = np.sort(rng.integers(0, 60 * 86_400, EVENTS)) + 1_700_000_000
 moment = np.datetime_as_string(seconds.astype("datetime64[s]"))
-click = rng.random(EVENTS) < np.where(customer % 5 == field[item], 0.7, 0.15)
+click = rng.random(EVENTS) < np.where(customer % 5 == field[item], 0.8, 0.1)
 with open(work / "events.csv", "w", newline="") as file:
     rows = csv.writer(file)
     rows.writerow(["order", "customer", "sku", "moment", "click", "device"])
@@ -69,8 +69,12 @@ day = (seconds - seconds[0]) // 86_400
 figure, axes = plt.subplots(1, 2, figsize=(9, 2.8), layout="constrained")
 axes[0].plot(np.bincount(day))
 axes[0].set(xlabel="day", title="events a day", ylim=(0, None))
-axes[1].bar(range(5), [click[customer % 5 == kind].mean() for kind in range(5)])
-axes[1].set(xlabel="group of customers", title="share of clicks")
+shares = [
+    [click[(customer % 5 == c) & (field[item] == f)].mean() for f in range(5)] for c in range(5)
+]
+image = axes[1].imshow(shares, vmin=0, vmax=1)
+figure.colorbar(image, label="share of clicks")
+axes[1].set(xlabel="field of the item", ylabel="group of customers")
 
 # %% [markdown]
 # ## Prepare
@@ -90,8 +94,8 @@ mmrec(
 # ## Vectors of pictures and titles
 #
 # `mmrec embed` takes both through a frozen CLIP. This notebook downloads nothing, so it brings two
-# small encoders of its own: colours on a grid, and words hashed to 64 numbers. An encoder is a class
-# with these members.
+# small encoders of its own: colours on a grid, and words hashed to 64 numbers. An encoder is a
+# class with these members.
 
 
 # %%
@@ -143,8 +147,9 @@ print(report)
 # %% [markdown]
 # ## Audit, then train
 #
-# The audit looks for what makes an AUC wrong: leaks, shifts, broken content. No serious finding:
-# go on. `mmrec train` ends with a table that holds the ranker beside simple baselines.
+# The audit looks for what makes an AUC wrong: leaks, shifts, broken content. No serious finding: go
+# on. Its warnings are of a log that has just begun: later rows have longer histories.
+# `mmrec train` ends with a table that holds the ranker beside simple baselines.
 
 # %%
 mmrec(["audit", "--data", f"{work}/DATA"])
@@ -185,6 +190,6 @@ axis.set(xlabel="predicted click probability", title="rows of test")
 axis.legend()
 
 # %% [markdown]
-# Nobody told the model about fields: it read them from titles, pictures and histories. Next: your own files
-# (`docs/your_data.md`), other models (`mmrec train --recipe`, `--set`), rows of tomorrow
+# Nobody told the model about fields: it read them from titles, pictures and histories. Next: your
+# own files (`docs/your_data.md`), other models (`mmrec train --recipe`, `--set`), rows of tomorrow
 # (`mmrec prepare --like`).
