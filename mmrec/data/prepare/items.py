@@ -141,7 +141,7 @@ def write_items(folder: Path, catalogue: pl.DataFrame, maps: Maps, options: Opti
     for place, name in enumerate(asked.numeric):
         info.append(pl.col(f"n{place}").cast(pl.Float32).alias(name))
     write_parquet(folder / "item_info.parquet", _arrow(table.select(info)))
-    if not has_content(options):
+    if not modalities_of(options):
         return
     title = pl.col("title").fill_null("")
     feature = table.select(
@@ -150,12 +150,11 @@ def write_items(folder: Path, catalogue: pl.DataFrame, maps: Maps, options: Opti
     write_parquet(folder / "item_feature.parquet", _arrow(feature))
 
 
-def has_content(options: Options) -> bool:
-    """Whether items have words or pictures to be embedded."""
+def modalities_of(options: Options) -> dict[str, str]:
+    """What of the items can be embedded: pictures, words -> the column of their vectors."""
     asked = options.items
-    return bool(
-        asked.title or asked.description or asked.tags or asked.category_path or asked.image
-    )
+    words = asked.title or asked.description or asked.tags or asked.category_path
+    return {name: name for name, there in {"image": asked.image, "text": words}.items() if there}
 
 
 def _arrow(frame: pl.DataFrame) -> pa.Table:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmrec.data.prepare.buckets import read_bucket
-from mmrec.data.prepare.items import has_content, item_settings
+from mmrec.data.prepare.items import item_settings, modalities_of
 from mmrec.data.prepare.options import Options, split_category
 from mmrec.data.prepare.past import Array, Bools, Ints, Past
 from mmrec.data.prepare.statistics import LEVELS, asked, columns_of
@@ -77,8 +77,8 @@ def _items_of(options: Options) -> Items:
         tags=named("tags") if items.tags or items.category_path else None,
         categorical=tuple(Categorical(name, **asked) for name, asked in item_settings(options)),
         numeric=items.numeric,
-        modalities={"image": "image", "text": "text"},
-        title=named("caption") if has_content(options) else None,
+        modalities=modalities_of(options),
+        title=named("caption") if modalities_of(options) else None,
     )
 
 
