@@ -1,4 +1,4 @@
-"""The code of docs/modules.md runs, and its tables are true."""
+"""The code of docs/guides/modules.md runs, and its tables are true."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 
 from mmrec.nn import FUSIONS, build_fusion
 
-PAGE = (Path(__file__).parents[2] / "docs" / "modules.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "guides" / "modules.md").read_text()
 
 
 def test_every_block_of_the_page_runs() -> None:
