@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: demo test slow check gpu clean
+.PHONY: demo test slow check docs gpu clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/microlens_1m.py
@@ -20,6 +20,14 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The site, into build/site; a broken link or a public name that is not in the reference ends it.
+docs: $(VENV)/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+$(VENV)/docs: $(STAMP)
+	$(BIN)/python -m pip install --progress-bar off --quiet --editable '.[docs]'
+	touch $@
 
 # All that waits for a card, with the Python that is there: a bare machine has no network.
 # `make gpu GPU="--device cpu --small --out gpu.json" PYTHON=.venv/bin/python` rehearses it.

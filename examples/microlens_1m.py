@@ -1,7 +1,7 @@
 """The whole MM-CTR challenge pipeline on MicroLens-1M, from pictures and titles to a submission.
 
     python examples/microlens_1m.py                        # synthetic data, no download
-    python examples/microlens_1m.py --data DATA --out OUT  # real files, see docs/concepts/data_format.md
+    python examples/microlens_1m.py --data DATA --out OUT  # real files: docs/start/your_data.md
     torchrun --nproc-per-node 8 examples/microlens_1m.py --data DATA --out OUT  # on 8 GPUs
 
 audit -> frozen CLIP over covers and captions -> fusion to 128 dimensions, trained -> ranker with

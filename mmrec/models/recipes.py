@@ -131,6 +131,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "reference-fused": reference_fused,
     "small": small,
 }
+"""Name -> what makes the recipe; `get_recipe` and `--recipe` look here."""
 
 
 def get_recipe(name: str) -> Recipe:

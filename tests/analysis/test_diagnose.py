@@ -161,7 +161,7 @@ def diagnoses(kind: Tensor) -> dict[str, Diagnosis]:
         before = {key: value.clone() for key, value in model.state_dict().items()}
         image = model.items.modalities["image"].vectors.clone()
         found[name] = diagnose(model, rows(2000, kind, seed=2), device="cpu", replicates=200)
-        print(f"\n{name}\n{found[name].table()}")  # pytest -s shows it; docs/guides/audit.md quotes it
+        print(f"\n{name}\n{found[name].table()}")  # docs/guides/audit.md quotes it
         after = model.state_dict()
         assert all(torch.equal(before[key], after[key]) for key in before)
         assert torch.equal(image, model.items.modalities["image"].vectors)
