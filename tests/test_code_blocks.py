@@ -179,3 +179,17 @@ def test_what_is_shown_but_not_run_exists(
         run([*words[:start], "--help"], monkeypatch)
     told = set(re.findall(r"--[\w-]+", capsys.readouterr().out))
     assert {word.split("=")[0] for word in words[start:] if word.startswith("--")} <= told
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning:runpy")
+def test_the_readmes_commands_lead_from_raw_logs_to_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the fewest options: no titles, no pictures, no columns but the needed ones."""
+    monkeypatch.chdir(make_raw_shop(tmp_path / "shop", items=300, users=200, events=4000))
+    (code,) = [code for _, code in blocks("README.md") if "mmrec.data.prepare" in code]
+    for words in commands(code):
+        run(words, monkeypatch)
+    assert Path("SCORED/prediction.csv").read_text().startswith("row_id,click\n")

@@ -295,6 +295,14 @@ def test_donors_are_rows_of_other_users(kind: Tensor) -> None:
         assert ((counts[others] - even).abs() < 5 * even.sqrt()).all()
 
 
+def test_a_ranker_without_content_is_diagnosed(kind: Tensor) -> None:
+    recipe, bare = RECIPE.without_content(), replace(items(kind), vectors={}, present={})
+    model = build_ranker(recipe, bare, Inputs(categorical=(LEVELS, LEVELS))).eval()
+    found = diagnose(model, rows(200, kind, seed=2), device="cpu", replicates=20)
+    names = {contribution.name for contribution in found.contributions}
+    assert names == set(HERE) - {"content permuted", "image permuted", "text permuted"}
+
+
 def test_wrong_use_is_one_sentence(kind: Tensor) -> None:
     data = rows(50, kind, seed=5)
     model = Reads(lambda b: b.target)
