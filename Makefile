@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: demo test slow check docs gpu clean
+.PHONY: demo test slow check tutorials docs gpu clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/microlens_1m.py
@@ -20,6 +20,10 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Every notebook from top to bottom; an error fails, and so does more than 45 s.
+tutorials: $(STAMP)
+	$(BIN)/python docs/tutorials/notebooks.py --run --out build/tutorials
 
 # The site, into build/site; a broken link or a public name that is not in the reference ends it.
 docs: $(VENV)/docs

@@ -34,7 +34,10 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 # A page whose blocks are run, with checks of what they leave, by a test of its own.
 YOUR_DATA = "docs/start/your_data.md"
-ELSEWHERE = {YOUR_DATA: "tests/data/prepare/test_your_data_page.py"}
+ELSEWHERE = {
+    YOUR_DATA: "tests/data/prepare/test_your_data_page.py",
+    "docs/guides/tracking.md": "tests/train/test_docs_tracking.py",
+}
 SLOW = {"docs/guides/export.md"}  # torch.export takes a quarter of a minute
 PAGES = [
     str(page.relative_to(ROOT))
