@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: demo test slow check tutorials gpu clean
+.PHONY: demo test slow check tutorials docs gpu clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/microlens_1m.py
@@ -24,6 +24,14 @@ check: $(STAMP)
 # Every notebook from top to bottom; an error fails, and so does more than 45 s.
 tutorials: $(STAMP)
 	$(BIN)/python docs/tutorials/notebooks.py --run --out build/tutorials
+
+# The site, into build/site; a broken link or a public name that is not in the reference ends it.
+docs: $(VENV)/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+$(VENV)/docs: $(STAMP)
+	$(BIN)/python -m pip install --progress-bar off --quiet --editable '.[docs]'
+	touch $@
 
 # All that waits for a card, with the Python that is there: a bare machine has no network.
 # `make gpu GPU="--device cpu --small --out gpu.json" PYTHON=.venv/bin/python` rehearses it.

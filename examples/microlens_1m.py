@@ -1,7 +1,7 @@
 """The whole MM-CTR challenge pipeline on MicroLens-1M, from pictures and titles to a submission.
 
     python examples/microlens_1m.py                        # synthetic data, no download
-    python examples/microlens_1m.py --data DATA --out OUT  # real files, see docs/data_format.md
+    python examples/microlens_1m.py --data DATA --out OUT  # real files: docs/start/your_data.md
     torchrun --nproc-per-node 8 examples/microlens_1m.py --data DATA --out OUT  # on 8 GPUs
 
 audit -> frozen CLIP over covers and captions -> fusion to 128 dimensions, trained -> ranker with
@@ -198,13 +198,17 @@ class Pipeline:
         """Write the submission, the embeddings and an item_info that holds them."""
         how = {"num_rows": self.data.rows["test"], "progress": not self.args.quiet} | self.how
         _, probability = predict_rows(ranker, self.loader("test"), **how)
-        fused = ranker.items.content_table() if self.vectors is None else self.vectors
+        fused = self.vectors
+        if fused is None and self.items.has_content:
+            fused = ranker.items.content_table()
 
         def write() -> dict[str, str]:
             data, out = self.data, self.out
             ids, (key, columns) = data.row_ids(), data.header
             made = write_submission(ids, probability, out, id_column=key, columns=columns)
-            files = write_fused(out, data.item_info, fused, data.schema.items)
+            files: dict[str, Path] = {}
+            if fused is not None:
+                files = write_fused(out, data.item_info, fused, data.schema.items)
             files |= {"prediction": made[0], "submission": made[1], "metrics": out / "metrics.json"}
             return {name: str(path) for name, path in files.items()}
 

@@ -4,7 +4,7 @@
     curl localhost:8000/rank -d '{"history": [3, 14, 15], "candidates": [9, 26, 5], "k": 2}'
 
 gives {"items": [26, 9], "probabilities": [0.41, 0.17]}; a bad request gets one sentence and code
-422. What a request may hold is in docs/serving.md.
+422. What a request may hold is in docs/guides/serving.md.
 """
 
 import argparse

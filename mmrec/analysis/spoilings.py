@@ -119,8 +119,8 @@ def spoilings_of(
         if rows:
             found[f"{name} permuted"] = _permuted(rows, generator)
     holders = [module.modalities for module in modules if isinstance(module, HasModalities)]
-    if holders:
-        every = [part for modalities in holders for part in modalities.values()]
+    every = [part for modalities in holders for part in modalities.values()]
+    if every:
         found["content permuted"] = _permuted(_item_rows(every), generator)
         for name, label in _modalities(model).items():
             some = [modalities[name] for modalities in holders if name in modalities]

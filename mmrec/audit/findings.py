@@ -9,11 +9,15 @@ from typing import Any, Literal
 
 Severity = Literal["serious", "warning", "notice"]
 SEVERITIES: tuple[Severity, ...] = ("serious", "warning", "notice")
+"""From the worst to the mildest."""
+
 MEANING: dict[Severity, str] = {
     "serious": "the AUC will be wrong, or training will break",
     "warning": "results may mislead, or be worse than they need be",
     "notice": "worth knowing when results are read",
 }
+"""Severity -> what it says of the data, as the report heads its sections."""
+
 Name = Literal[
     # item tables and files
     "no_item_info", "item_info_ids", "damaged_table",

@@ -27,7 +27,7 @@ def audit(
     for smaller splits.
 
     Args:
-        root: the directory DATA of `docs/data_format.md`.
+        root: the directory DATA of `docs/concepts/data_format.md`.
         out: where to write audit.md, audit.json and audit.png; None writes nothing.
         time: the column that holds each row's time; None takes the schema's, or looks for one of
             `TIMES`.

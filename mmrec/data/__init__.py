@@ -1,4 +1,4 @@
-"""The layout of a data set on disk, checked and read; `docs/data_format.md` describes it.
+"""The layout of a data set on disk, checked and read; `docs/concepts/data_format.md` describes it.
 
 Raw logs become that layout by `prepare/`. In the order of the data: `clicks.py` (the way in: files
 found), `checks.py` (click logs against their schema), `batches.py` (columns to a batch), `items.py`

@@ -176,7 +176,7 @@ def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m mmrec.datasets.movielens",
-        description="Prepare a MovieLens release (docs/data_format.md).",
+        description="Prepare a MovieLens release (docs/concepts/data_format.md).",
     )
     parser.add_argument("source", help="directory with ratings.csv and movies.csv")
     parser.add_argument("dest", help="directory to write; an earlier output is replaced")

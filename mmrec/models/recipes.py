@@ -84,7 +84,7 @@ def light() -> Recipe:
 
 
 def small() -> Recipe:
-    """Trains in half a minute on one core; the default, chosen in docs/results.md.
+    """Trains in half a minute on one core; the default, chosen in docs/measurements/index.md.
 
     Of the newest items it averages the vectors, and by `affinity` it sees what of the target's kind
     was there and liked; content is compressed before it is fused. All of the user's side can be
@@ -131,6 +131,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "reference-fused": reference_fused,
     "small": small,
 }
+"""Name -> what makes the recipe; `get_recipe` and `--recipe` look here."""
 
 
 def get_recipe(name: str) -> Recipe:

@@ -1,4 +1,4 @@
-"""A trained ranker as a service: one user's request in, scores out; see docs/serving.md.
+"""A trained ranker as a service: one user's request in, scores out; see docs/guides/serving.md.
 
 Read `scorer.py` first. `request.py` and `names.py` check what comes in, `network.py` and `rows.py`
 hold the ranker turned around, `newcomers.py` new items, `load.py` reads a training's folder.

@@ -72,7 +72,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("run", type=Path, help="`out` of the training or of the example, or one checkpoint's JSON")
-    add("--requests", type=Path, required=True, help="one JSON object a line; see docs/serving.md")
+    add("--requests", type=Path, required=True, help="a JSON object a line: docs/guides/serving.md")
     add("--data", type=Path, help="the data set's folder, for its items (that of the training)")
     add("--out", type=Path, help="where answers go, one JSON object a line (stdout)")
     add("-k", type=int, default=10, help="items of an answer where a request does not say (10)")

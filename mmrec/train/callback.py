@@ -11,8 +11,8 @@ from typing import Any
 
 from mmrec.errors import InputError
 
-# (event, step, values): see `fit`.
 Callback = Callable[[str, int, Mapping[str, Any]], object]
+"""(event, step, values): what `fit` calls with each line of its log."""
 
 
 def numbers(event: str, values: Mapping[str, Any]) -> dict[str, float]:

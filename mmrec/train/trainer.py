@@ -68,7 +68,7 @@ def fit(
         callback: on the first rank called with (event, step, values) for each line of the log, as
             soon as its step is done; before them with "start" (the step resumed from; recipe, loss,
             settings, data), behind them with "end" (`finished`, None where it was stopped). What
-            it raises leaves `fit`, after a checkpoint of a single rank; see docs/tracking.md.
+            it raises leaves `fit`, after a single rank's checkpoint; see docs/guides/tracking.md.
 
     Raises:
         InputError: a checkpoint of another recipe, setting or data; a save that failed; too many

@@ -161,7 +161,7 @@ def diagnoses(kind: Tensor) -> dict[str, Diagnosis]:
         before = {key: value.clone() for key, value in model.state_dict().items()}
         image = model.items.modalities["image"].vectors.clone()
         found[name] = diagnose(model, rows(2000, kind, seed=2), device="cpu", replicates=200)
-        print(f"\n{name}\n{found[name].table()}")  # pytest -s shows it; docs/audit.md quotes it
+        print(f"\n{name}\n{found[name].table()}")  # docs/guides/audit.md quotes it
         after = model.state_dict()
         assert all(torch.equal(before[key], after[key]) for key in before)
         assert torch.equal(image, model.items.modalities["image"].vectors)
@@ -293,6 +293,14 @@ def test_donors_are_rows_of_other_users(kind: Tensor) -> None:
         even = counts.sum() / 4
         others = torch.arange(5) != one - 1
         assert ((counts[others] - even).abs() < 5 * even.sqrt()).all()
+
+
+def test_a_ranker_without_content_is_diagnosed(kind: Tensor) -> None:
+    recipe, bare = RECIPE.without_content(), replace(items(kind), vectors={}, present={})
+    model = build_ranker(recipe, bare, Inputs(categorical=(LEVELS, LEVELS))).eval()
+    found = diagnose(model, rows(200, kind, seed=2), device="cpu", replicates=20)
+    names = {contribution.name for contribution in found.contributions}
+    assert names == set(HERE) - {"content permuted", "image permuted", "text permuted"}
 
 
 def test_wrong_use_is_one_sentence(kind: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Each code block of docs/tracking.md runs as it stands, with stand-ins for what it imports."""
+"""Each code block of docs/guides/tracking.md runs as it stands, with stand-ins for imports."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from toy_training import ToyLoader, ToyModel, toy_config
 
 from mmrec.train import fit, read_log
 
-TEXT = (Path(__file__).parents[2] / "docs" / "tracking.md").read_text()
+TEXT = (Path(__file__).parents[2] / "docs" / "guides" / "tracking.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
 
 
@@ -48,7 +48,7 @@ def run_block(number: int, out: Path, **modules: StandIn) -> None:
     with pytest.MonkeyPatch.context() as patch:
         for name, module in modules.items():
             patch.setitem(sys.modules, name, module)
-        exec(compile(BLOCKS[number], "docs/tracking.md", "exec"), scope)
+        exec(compile(BLOCKS[number], "docs/guides/tracking.md", "exec"), scope)
 
 
 def test_the_page_has_four_blocks_of_which_the_first_prints(

@@ -191,5 +191,5 @@ axis.legend()
 
 # %% [markdown]
 # Nobody told the model about fields: it read them from titles, pictures and histories. Next: your
-# own files (`docs/your_data.md`), other models (`mmrec train --recipe`, `--set`), rows of tomorrow
-# (`mmrec prepare --like`).
+# own files (`docs/start/your_data.md`), other models (`mmrec train --recipe`, `--set`), rows of
+# tomorrow (`mmrec prepare --like`).

@@ -191,4 +191,4 @@ print(f"share of clicks {runs['focal'][1].label.mean():.3f}")
 
 # %% [markdown]
 # One seed on a small data set says nothing of which is better. `benchmarks/fusion.py` compares
-# fusions with several seeds and paired intervals; `docs/modules.md` lists what is there already.
+# fusions with several seeds and paired intervals; `docs/guides/modules.md` lists what is there.

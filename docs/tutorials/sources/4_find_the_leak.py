@@ -134,4 +134,4 @@ assert not reports["sound"].serious
 
 # %% [markdown]
 # With `--strict` the command leaves with exit code 1 where a finding is serious: put it before the
-# training in your pipeline. What each finding means: `docs/audit.md`.
+# training in your pipeline. What each finding means: `docs/guides/audit.md`.

@@ -65,7 +65,7 @@ np.abs(np.array(mine) - whole[:50]).max()
 # ## How long it takes
 #
 # Beside it: rows with the history repeated for each candidate, as a training batch has them. One
-# thread, medians of a few; a measurement worth quoting is in `docs/serving.md`.
+# thread, medians of a few; a measurement worth quoting is in `docs/guides/serving.md`.
 
 # %%
 torch.set_num_threads(1)
@@ -167,4 +167,5 @@ axis.set(xlabel="Scorer", ylabel="exported program", title="logits of 300 candid
 assert np.abs(served - exported).max() < 1e-4
 
 # %% [markdown]
-# The items are inside the program: write it again after a new training. More: `docs/serving.md`.
+# The items are inside the program: write it again after a new training. More:
+# `docs/guides/serving.md`.

@@ -54,7 +54,7 @@ def _options(given: argparse.Namespace) -> Options:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=program("mmrec.data.prepare"),
-        description="Make a data set of a log and a table of items (docs/your_data.md).",
+        description="Make a data set of a log and a table of items (docs/start/your_data.md).",
     )
     parser.add_argument("paths", nargs="+", metavar="PATH", help="EVENTS ITEMS DEST")
     parser.add_argument(

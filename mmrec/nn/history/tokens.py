@@ -8,8 +8,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-# Measured on an H100 (docs/results.md): at 1,024 rows of 100 positions a Transformer gains 1.5-fold
-# and a narrow one loses 1.1-fold; at twice as many 1.7- and 1.3-fold; at 128 rows both lose.
+# Measured on an H100 (docs/measurements/gpu.md): at 1,024 rows of 100 positions a Transformer gains
+# 1.5-fold and a narrow one loses 1.1-fold; at twice as many 1.7- and 1.3-fold; at 128 both lose.
 MANY = 100_000
 
 

@@ -1,4 +1,4 @@
-"""docs/your_data.md from its first command to its last, on the shop that it speaks of."""
+"""docs/start/your_data.md from its first command to its last, on the shop that it speaks of."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from raw_shop import make_raw_shop, sku
 from mmrec.embed.tiny import TINY_CONFIG, make_model, save_model
 
 ROOT = Path(__file__).parents[3]
-PAGE = (ROOT / "docs" / "your_data.md").read_text()
+PAGE = (ROOT / "docs" / "start" / "your_data.md").read_text()
 QUICK = "--device cpu --workers 0"
 EXAMPLE = "--quiet --no-ablation --no-diagnosis --set training.epochs=1 --set batch_size=256"
 
