@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmrec.embed.encoder import Encoder, Preprocessing, towers
+from mmrec.embed.encoder import Encoder, Preprocessing, hash_weights, towers
 from mmrec.errors import InputError
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -72,7 +72,7 @@ class OpenClipEncoder:
         self.name = f"{Path(model_name).stem if given is not None else name} ({weights.name})"
         self._identity = {
             "model": open_clip.get_model_config(name),
-            "weights": _digest(model),
+            "weights": hash_weights(model),
             "precision": precision,
         }
         self.preprocessing = _preprocessing(model.visual.preprocess_cfg)
@@ -256,15 +256,6 @@ def quietly() -> Iterator[None]:
             yield
     finally:
         logging.disable(level)
-
-
-def _digest(model: nn.Module) -> str:
-    """A hash of every tensor, whatever file it came from."""
-    state = hashlib.sha256()
-    for key, tensor in sorted(model.state_dict().items()):
-        state.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        state.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return state.hexdigest()
 
 
 def _preprocessing(config: dict[str, Any]) -> Preprocessing:
