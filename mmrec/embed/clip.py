@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmrec.embed.encoder import Encoder, Preprocessing, hash_weights, towers
+from mmrec.embed.encoder import Encoder, Preprocessing, hash_weights, resolve_device, towers
 from mmrec.errors import InputError
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -63,7 +63,7 @@ class OpenClipEncoder:
         if precision not in PRECISIONS:
             raise InputError(f"precision is one of {PRECISIONS}, got {precision!r}")
         open_clip = import_open_clip()
-        self.device = _device(device)
+        self.device = resolve_device(device)
         if precision == "auto":
             precision = "fp16" if self.device.type == "cuda" else "fp32"
         self.precision = precision
@@ -164,18 +164,6 @@ def import_open_clip() -> Any:
             "embedding needs open_clip: pip install 'mmrec[clip]', or use ready-made features"
         ) from None
     return open_clip
-
-
-def _device(device: str | torch.device) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.empty(1, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        line = str(error).strip().splitlines()[0]
-        raise InputError(f"device {str(device)!r} cannot be used: {line}") from None
-    return chosen
 
 
 def _register(model_name: str) -> tuple[str, dict[str, Any] | None]:

@@ -20,8 +20,10 @@ from mmrec.embed.encoder import Encoder, PictureEncoder, ValueEncoder
 from mmrec.embed.forward import Forward, torch_threads
 from mmrec.embed.items import Catalogue, read_items
 from mmrec.embed.output import (
+    BESIDE,
     CONTACT,
     Restart,
+    column_names,
     open_output,
     pending,
     read_ends,
@@ -32,7 +34,7 @@ from mmrec.embed.pool import TASK_PICTURES, DecodePool, Reading, Task
 from mmrec.embed.preprocess import ReadOptions
 from mmrec.embed.report import EmbedReport, Seconds, gather
 from mmrec.embed.shard import Shard, refuse_picture
-from mmrec.errors import InputError, require
+from mmrec.errors import InputError, modality_names, positive, require
 from mmrec.io.pictures import MAX_PIXELS
 from mmrec.io.progress import Progress
 from mmrec.schema import Items
@@ -115,7 +117,7 @@ def embed_items(
     _one_of(RESIZE, resize=resize)
     _one_of(tuple(DTYPES), dtype=dtype)
     _one_of(SEVERAL, several=several)
-    encoders = _checked(encoders)
+    encoders = _checked(encoders, schema)
     begin = time.perf_counter()
     captions = captions or Captions()
     table = read_items(
@@ -134,7 +136,7 @@ def embed_items(
         "encoders": {name: encoder.fingerprint() for name, encoder in encoders.items()},
         "captions": captions.fingerprint(),
         "items": table.fingerprint(),
-        "columns": [schema.id, *(schema.modalities.get(name, name) for name in encoders)],
+        "columns": column_names(schema, encoders),
         "several": several,
         "shard_size": shard_size,
         "dtype": dtype,
@@ -324,16 +326,28 @@ class _Run:
             yield result
 
 
-def _checked(encoders: Mapping[str, Encoder]) -> dict[str, Encoder]:
+def _checked(encoders: Mapping[str, Encoder], schema: Items) -> dict[str, Encoder]:
     """In the order of the modalities' names."""
     require(encoders, "embedding needs an encoder of a modality or more, got none")
+    modality_names(encoders)
     for name, encoder in encoders.items():
-        require(name.isidentifier(), f"a modality is called by letters, digits and _, got {name!r}")
         require(
             isinstance(encoder, PictureEncoder | ValueEncoder),
             "an encoder has the members of mmrec.embed.PictureEncoder or ValueEncoder, and "
             f"{type(encoder).__name__} of {name} lacks some (towers of an OpenClipEncoder are its "
             "`towers`)",
+        )
+        positive(**{f"out_dim of the encoder of {name}": encoder.out_dim})
+        require(
+            isinstance(encoder.device, torch.device),
+            f"device of the encoder of {name} must be a torch.device, got {encoder.device!r}",
+        )
+    written = [*column_names(schema, encoders), *(f"has_{name}" for name in encoders)]
+    for name, count in Counter([*written, *BESIDE]).items():
+        require(
+            count == 1,
+            f"the columns of an output have names of their own, got {name} {count} times: call "
+            "the modality otherwise, or give it another column in the schema's modalities",
         )
     return dict(sorted(encoders.items()))
 

@@ -34,6 +34,10 @@ def _is_names(kind: pa.DataType) -> bool:
     return bool(TEXT.accepts(kind) or (is_list(kind) and TEXT.accepts(kind.value_type)))
 
 
+def _is_plain(kind: pa.DataType) -> bool:
+    return _is_plain(kind.value_type) if is_list(kind) else not types.is_nested(kind)
+
+
 TITLE = Kind("strings", lambda t: types.is_null(t) or TEXT.accepts(t))
 TAGS = Kind(
     "lists of integers or strings",
@@ -43,7 +47,7 @@ PICTURE = Kind(
     "picture bytes or file names",
     lambda t: _is_bytes(t) or _is_names(t) or (is_list(t) and _is_bytes(t.value_type)),
 )
-ANYTHING = Kind("anything", lambda _: True)
+VALUES = Kind("numbers, strings, bytes or lists of these", _is_plain)
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,7 @@ def read_items(
             below 1 or there twice; the images folder is not there.
     """
     path, root = Path(path), None if images is None else Path(images)
-    needed = {schema.id: INTEGER} | dict.fromkeys(columns, ANYTHING)
+    needed = {schema.id: INTEGER} | dict.fromkeys(columns, VALUES)
     needed |= {} if image_column is None else {image_column: PICTURE}
     kinds = {schema.title: TITLE, schema.tags: TAGS}
     optional = {name: kind for name, kind in kinds.items() if name is not None}

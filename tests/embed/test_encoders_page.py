@@ -92,7 +92,8 @@ def test_the_page_embeds_and_trains(tmp_path: Path) -> None:
     data, out = make_data(tmp_path / "data"), tmp_path / "features"
     given = ["--items", str(data / "item_feature.parquet"), "--out", str(out), "--quiet"]
     given += ["--images", str(data / "item_images"), "--schema", str(data / FILE)]
-    given += ["--modality", "image=my_encoders:Pictures", "--modality", "text=my_encoders:Sentences"]
+    for modality in ("image=my_encoders:Pictures", "text=my_encoders:Sentences"):
+        given += ["--modality", modality]
     given += ["--caption", "{title}", "--workers", "1", "--device", "cpu"]
     embed(given)
     found = read_output(out)
