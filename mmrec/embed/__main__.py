@@ -24,6 +24,7 @@ from mmrec.embed.clip import PRECISIONS, OpenClipEncoder
 from mmrec.embed.encoder import Encoder, resolve_device
 from mmrec.embed.extract import DTYPES, RESIZE, SEVERAL, embed_items
 from mmrec.errors import InputError, modality_names, require
+from mmrec.io.pictures import PLAIN_NAMES
 from mmrec.schema import Schema
 
 TOWERS = {"clip-image": "image", "clip-text": "text"}
@@ -48,6 +49,12 @@ def parser() -> argparse.ArgumentParser:
         "--image-column",
         metavar="NAME",
         help="column of --items with the pictures' bytes, or with file names inside --images",
+    )
+    a(
+        "--image-names",
+        default=PLAIN_NAMES,
+        metavar="TEMPLATE",
+        help="names in --images without suffix, {id}_{n} where an item has several; default {id}",
     )
     a(
         "--several",
@@ -112,6 +119,7 @@ def main(argv: list[str] | None = None) -> None:
             captions=captions,
             schema=schema,
             image_column=args.image_column,
+            image_names=args.image_names,
             several=args.several,
             shard_size=args.shard_size,
             batch_size=args.batch_size,

@@ -35,7 +35,7 @@ from mmrec.embed.preprocess import ReadOptions
 from mmrec.embed.report import EmbedReport, Seconds, gather
 from mmrec.embed.shard import Shard, refuse_picture
 from mmrec.errors import InputError, modality_names, positive, require
-from mmrec.io.pictures import MAX_PIXELS
+from mmrec.io.pictures import MAX_PIXELS, PLAIN_NAMES
 from mmrec.io.progress import Progress
 from mmrec.schema import Items
 
@@ -55,6 +55,7 @@ def embed_items(
     captions: Captions | None = None,
     schema: Items = MICROLENS.items,
     image_column: str | None = None,
+    image_names: str = PLAIN_NAMES,
     several: str = "mean",
     shard_size: int = 4096,
     batch_size: int | None = None,
@@ -89,6 +90,7 @@ def embed_items(
             that are written (a modality that it does not name is called as itself).
         image_column: column of `items` with the pictures' bytes, or with file names; or with lists
             of them.
+        image_names: template of the names in `images`: "{id}", or "{id}_{n}" of several an item.
         several: of an item with several pictures, the "mean" of their vectors, or the "first".
         shard_size: items in a shard; at most one shard's work is lost when a run is killed.
         batch_size: rows of a forward pass; None is 256 on CUDA, 64 elsewhere.
@@ -126,6 +128,7 @@ def embed_items(
         captions=captions,
         schema=schema,
         image_column=image_column,
+        image_names=image_names,
         columns=_columns(encoders),
     )
     on_cuda = any(encoder.device.type == "cuda" for encoder in encoders.values())

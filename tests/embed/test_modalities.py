@@ -132,6 +132,44 @@ def test_several_pictures_are_one_vector(tmp_path: Path, several: str, as_files:
             np.testing.assert_allclose(output["image_emb"][row], np.mean(vectors, 0), atol=1e-5)
 
 
+@pytest.mark.parametrize("several", ["mean", "first"])
+def test_names_by_a_template_are_as_a_column_of_them(
+    tmp_path: Path, several: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the command line; `1.jpg` is not of the template."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    folder = tmp_path / "images"
+    folder.mkdir()
+    names: list[list[str]] = []
+    for item in range(1, ITEMS + 1):
+        names.append([f"{item}_{place}.jpg" for place in (2, 10)[: item % 3]])
+        for name in [*names[-1], f"{item}.jpg"]:
+            (folder / name).write_bytes(encoded(photo(30, 30, seed=len(name) * item)))
+    items = make(tmp_path, pa.array(names, pa.list_(pa.string())))
+    given = ["--items", str(items), "--images", str(folder), "--quiet", "--workers", "0"]
+    given += ["--modality", "image=test_modalities:make_pictures", "--several", several]
+    main([*given, "--image-names", "{id}_{n}", "--out", str(tmp_path / "named")])
+    main([*given, "--image-column", "covers", "--out", str(tmp_path / "listed")])
+    found = [read_output(tmp_path / place) for place in ("named", "listed")]
+    assert found[0] == found[1]
+    assert found[0]["has_image"] == [bool(own) for own in names]
+    for wrong in (
+        ["--image-column", "covers", "--image-names", "{id}_{n}"],
+        ["--image-names", "x"],
+    ):
+        with pytest.raises(
+            InputError, match=r"image_names is of a folder|template of picture names"
+        ):
+            main([*given, *wrong, "--out", str(tmp_path / "wrong")])
+    with pytest.raises(InputError, match=r"was made with .*image_names"):
+        main([*given, "--image-names", "{id}", "--out", str(tmp_path / "named")])
+
+
+def make_pictures(device: str) -> Encoder:
+    """What `--modality image=test_modalities:make_pictures` calls."""
+    return ToyEncoder().towers["image"]
+
+
 def alone(tmp_path: Path, data: bytes) -> Any:
     """The vector of a picture by itself."""
     path, out = tmp_path / "one.parquet", tmp_path / "one"
