@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: demo test slow check gpu clean
+.PHONY: demo test slow check tutorials gpu clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/microlens_1m.py
@@ -20,6 +20,10 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Every notebook from top to bottom; an error fails, and so does more than 45 s.
+tutorials: $(STAMP)
+	$(BIN)/python docs/tutorials/notebooks.py --run --out build/tutorials
 
 # All that waits for a card, with the Python that is there: a bare machine has no network.
 # `make gpu GPU="--device cpu --small --out gpu.json" PYTHON=.venv/bin/python` rehearses it.

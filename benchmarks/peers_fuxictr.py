@@ -295,7 +295,7 @@ def train(name: str, setting: dict[str, Any], seed: int, root: Path) -> Outcome:
     tables, prepared = tables_of(root), content_of(root)[1]
     torch.manual_seed(seed)
     model = Peer(tables, setting, name)
-    run = _Training(model, setting, tables)
+    run = Training(model, setting, tables)
     best = run.go(torch.Generator().manual_seed(seed))
     model.load_state_dict(best)
     return Outcome(
@@ -311,7 +311,7 @@ def train(name: str, setting: dict[str, Any], seed: int, root: Path) -> Outcome:
     )
 
 
-class _Training:
+class Training:
     """FuxiCTR's loop; times are CPU seconds since `go` began."""
 
     def __init__(self, model: Peer, setting: dict[str, Any], tables: Tables) -> None:

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from mmrec.errors import FailedElsewhere, InputError, require
 
@@ -30,6 +31,18 @@ def run(main: Callable[[], None]) -> None:
         _leave(f"{error.strerror or error}{where}", EXIT_BAD_INPUT)
     except KeyboardInterrupt:
         _leave("interrupted; the same command resumes from here", EXIT_INTERRUPTED)
+
+
+def program(module: str) -> str:
+    """What the help of a command calls it: by the way it was started.
+
+    >>> program("mmrec.stream.repack")
+    'python -m mmrec.stream.repack'
+    """
+    started = Path(sys.argv[0])
+    if "mmrec" in (started.stem, started.stem == "__main__" and started.parent.name):
+        return f"mmrec {module.rpartition('.')[2]}"
+    return f"python -m {module}"
 
 
 def named(texts: Iterable[str]) -> dict[str, str]:

@@ -13,7 +13,7 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 # What may change before a run is resumed without changing what is computed.
 _FREE = frozenset(
-    {"epochs", "patience", "keep_last", "max_bad_steps", "device", "progress", "tensorboard"}
+    {"epochs", "patience", "keep_last", "max_bad_steps", "device", "progress"}
     | {"log_every", "save_every_steps", "save_every_seconds", "speed"}
 )
 
@@ -77,7 +77,6 @@ class TrainConfig:
         keep_last: newest checkpoints kept; the best one is kept besides.
         max_bad_steps: skipped steps in a row (loss or gradient not finite) before giving up.
         progress: a tqdm bar on stderr.
-        tensorboard: also write TensorBoard events to `out/tensorboard`.
         speed: see `Speed`; no part of what a resumed run must share.
     """
 
@@ -112,7 +111,6 @@ class TrainConfig:
     keep_last: int = 2
     max_bad_steps: int = 5
     progress: bool = True
-    tensorboard: bool = False
     speed: Speed = Speed()
 
     def __post_init__(self) -> None:

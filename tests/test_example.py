@@ -20,6 +20,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from slow_variants import thorough
 
 from mmrec import Schema
 from mmrec.cli import run
@@ -126,7 +127,7 @@ def _some_checkpoint(out: Path) -> bool:
     return len(list((out / "ranker" / "checkpoints").glob("*.json"))) > 0
 
 
-@pytest.mark.parametrize("moment", [_embedding, _some_checkpoint])
+@pytest.mark.parametrize("moment", [thorough(_embedding), _some_checkpoint])
 def test_killed_and_run_again_gives_the_undisturbed_result(
     source: Path, finished: Path, tmp_path: Path, moment: Callable[[Path], bool]
 ) -> None:
@@ -246,12 +247,13 @@ def test_another_seed_in_the_same_place_is_refused_and_restart_begins_anew(
     source: Path, finished: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
+    alone = "--no-audit", "--no-ablation", "--no-diagnosis"
     shutil.copytree(finished, out)
     refused(command(source, out, "--seed", "5"), "seed was 0 and is 5")
     before = metrics(out)
     shards = {path: path.stat().st_mtime_ns for path in (out / "features").glob("*.parquet")}
     subprocess.run(
-        command(source, out, "--seed", "5", "--restart"), check=True, capture_output=True
+        command(source, out, "--seed", "5", "--restart", *alone), check=True, capture_output=True
     )
     assert metrics(out)["valid"] != before["valid"]
     assert shards  # what the encoder made of the same pictures does not depend on the seed

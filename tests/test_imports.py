@@ -31,6 +31,8 @@ ALLOWED = {
     "audit": BASE | {"data", "metrics"},
     "predict": BASE | {"data", "models", "nn", "stream", "train"},
     "serve": BASE | {"data", "models", "nn", "predict"},
+    "commands": BASE | {"data", "models", "train", "analysis", "predict", "serve"},
+    "__main__": {"cli", "errors"},
 }
 OPTIONAL = {"open_clip", "polars", "torchvision", "PIL", "matplotlib", "tensorboard", "pandas"}
 OPTIONAL |= {"fastapi", "uvicorn", "onnx", "onnxruntime", "onnxscript"}

@@ -128,6 +128,7 @@ def test_the_checkpoint_alone_predicts_under_the_shops_own_keys(
     assert again.tasks == ("click", "buy")
 
 
+@pytest.mark.slow
 def test_the_example_runs_on_it_as_two_ranks_as_one(tmp_path: Path) -> None:
     """Opened, audited, trained, diagnosed, predicted. Few steps: rounding grows with each."""
     shop, found = make_shop(tmp_path / "shop", (2500, 700, 300)), []

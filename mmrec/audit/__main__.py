@@ -6,15 +6,15 @@ from pathlib import Path
 
 from mmrec.audit.run import audit
 from mmrec.audit.scan.images import DECODED
-from mmrec.cli import run
+from mmrec.cli import program, run
 
 EXIT_SERIOUS = 1
 
 
-def main() -> None:
+def main(given: list[str] | None = None) -> None:
     """Audit a directory and print the findings."""
     parser = argparse.ArgumentParser(
-        prog="python -m mmrec.audit",
+        prog=program("mmrec.audit"),
         description="Know a data set before anyone believes an AUC: shapes, leaks, shift, content.",
     )
     parser.add_argument("--data", type=Path, required=True, help="directory in the layout")
@@ -29,7 +29,7 @@ def main() -> None:
         action="store_true",
         help=f"leave with exit code {EXIT_SERIOUS} if there is a serious finding",
     )
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     report = audit(
         arguments.data,
         out=arguments.out,

@@ -17,7 +17,7 @@ from typing import cast
 
 import torch
 
-from mmrec.cli import named, run
+from mmrec.cli import named, program, run
 from mmrec.data.microlens import MICROLENS
 from mmrec.embed.captions import Captions
 from mmrec.embed.clip import PRECISIONS, OpenClipEncoder
@@ -34,7 +34,7 @@ DEFAULT = ("image=clip-image", "text=clip-text")
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
-        prog="python -m mmrec.embed",
+        prog=program("mmrec.embed"),
         description="Embed every item's picture and caption with a frozen CLIP. The same command "
         "again does what is missing and nothing else.",
     )

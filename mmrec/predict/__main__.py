@@ -4,7 +4,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from mmrec.cli import named
+from mmrec.cli import named, program
 from mmrec.cli import run as run_command
 from mmrec.data.clicks import ClickData
 from mmrec.data.items import ItemTable
@@ -14,9 +14,9 @@ from mmrec.predict import TrainedRun, predict, write_submission
 from mmrec.train.distributed import process_group
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Predict one split of a data set and write the submission."""
-    given = _parse()
+    given = _parse(arguments)
     with process_group(given.device) as world:
         run = TrainedRun.open(given.run)
         rows, items = (_of_a_file if given.data is None else _of_a_data_set)(run, given)
@@ -68,9 +68,9 @@ def _columns(run: TrainedRun, given: argparse.Namespace) -> dict[str, str]:
     return {**trained, **given.vectors}
 
 
-def _parse() -> argparse.Namespace:
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m mmrec.predict",
+        prog=program("mmrec.predict"),
         description="Write prediction.csv and its zip with a trained ranker.",
     )
     parser.add_argument(
@@ -100,7 +100,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--precision", default="auto", choices=("auto", "float32", "bfloat16", "float16")
     )
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     given.vectors = named(given.vectors)
     require(
         (given.data is None) == (given.rows is not None and given.items is not None)

@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TextIO
 
+from mmrec.cli import program
 from mmrec.cli import run as run_command
 from mmrec.errors import InputError, positive
 from mmrec.io.files import replacing
@@ -17,9 +18,9 @@ from mmrec.serve.answer import answer
 from mmrec.serve.scorer import Scorer, ScorerOptions
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Answer every line, a bad one by {"error": …}."""
-    given = _parse()
+    given = _parse(arguments)
     options = ScorerOptions(dtype=given.dtype, skip_unknown=given.skip_unknown)
     with given.requests.open(encoding="utf-8-sig") as requests:
         scorer = Scorer.open(given.run, data=given.data, options=options, device=given.device)
@@ -64,9 +65,9 @@ def parsed(text: str | bytes) -> Any:
         raise InputError(f"a request is JSON, got something else: {error}") from None
 
 
-def _parse() -> argparse.Namespace:
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m mmrec.serve",
+        prog=program("mmrec.serve"),
         description="Rank each request's candidates with a trained ranker.",
     )
     add = parser.add_argument
@@ -78,7 +79,7 @@ def _parse() -> argparse.Namespace:
     add("--dtype", help="in which items are kept: float32, float16 or bfloat16 (the ranker's)")
     add("--skip-unknown", action="store_true", help="leave unknown items out of histories")
     add("--device", default="cpu", help="cpu, cuda or cuda:N (cpu)")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     positive(k=given.k)
     return given
 

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mmrec.cli import run
+from mmrec.cli import program, run
 from mmrec.errors import InputError, positive
 from mmrec.io.files import replacing, write_json
 from mmrec.io.identity import require_same
@@ -292,10 +292,10 @@ def _converted(sources: Sequence[Source], schema: pa.Schema, skip: int) -> Itera
         yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m mmrec.stream.repack",
+        prog=program("mmrec.stream.repack"),
         description="Rewrite parquet files for streaming: even row groups, narrow types, page "
         "checksums, a manifest. Rows and their order stay the same.",
     )
@@ -316,7 +316,7 @@ def main() -> None:
         "--compression", default="lz4", choices=["none", "snappy", "lz4", "zstd", "gzip"]
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     widths = {}
     for text in args.list_width:
         name, _, width = text.rpartition("=")

@@ -2,12 +2,14 @@
 
 Read `trainer.py` first, then `step/` (one training step) and `state/` (what a run leaves on disk).
 `loaders.py` says what a loader must do and brings its batches to the device, `evaluate.py` scores
-them; `interrupt.py` is for signals, `randomness.py` for the caller's generators, `distributed.py`
-for several ranks, and `batch_size.py` finds the largest batch that fits.
+them; `callback.py` is what hears of a run, `interrupt.py` is for signals, `randomness.py` for the
+caller's generators, `distributed.py` for several ranks, and `batch_size.py` finds the largest batch
+that fits.
 """
 
 from mmrec.config import TrainConfig
 from mmrec.train.batch_size import largest_batch_size, settled_batch_size
+from mmrec.train.callback import Callback, TensorBoard, numbers
 from mmrec.train.distributed import World, current_world, from_first, process_group
 from mmrec.train.evaluate import Scores, score
 from mmrec.train.interrupt import Interrupted
@@ -21,12 +23,14 @@ from mmrec.train.trainer import fit
 
 __all__ = [
     "BatchLoader",
+    "Callback",
     "Checkpoint",
     "Diverged",
     "FitResult",
     "HasAuxiliary",
     "Interrupted",
     "Scores",
+    "TensorBoard",
     "TrainConfig",
     "World",
     "current_world",
@@ -35,6 +39,7 @@ __all__ = [
     "largest_batch_size",
     "load_checkpoint",
     "load_weights",
+    "numbers",
     "process_group",
     "read_log",
     "save_checkpoint",

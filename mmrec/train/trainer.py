@@ -4,7 +4,6 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import is_dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -19,6 +18,7 @@ from mmrec.config import TrainConfig
 from mmrec.errors import InputError, require
 from mmrec.io.plain import from_plain, to_plain
 from mmrec.io.progress import Progress as Bar
+from mmrec.train.callback import Callback
 from mmrec.train.distributed import any_rank, barrier, current_world, gather_objects
 from mmrec.train.evaluate import check_labels, score
 from mmrec.train.interrupt import Interrupted, StopSignal
@@ -31,7 +31,7 @@ from mmrec.train.state.store import Store
 from mmrec.train.step.guard import StepRecord, diverged, is_overflow, out_of_memory
 from mmrec.train.step.optimizer import rate_factor
 from mmrec.train.step.precision import resolve_device
-from mmrec.train.step.stepper import ClickLoss, RowLoss, Stepper, task_weights
+from mmrec.train.step.stepper import ClickLoss, RowLoss, Stepper, described, task_weights
 
 # Overflows in a row that float16's loss scale may need to come down from its start.
 _SCALE_ALLOWANCE = 24
@@ -47,6 +47,7 @@ def fit(
     recipe: Mapping[str, Any],
     restart: bool = False,
     loss: RowLoss | None = None,
+    callback: Callback | None = None,
 ) -> FitResult:
     """Train `model` (Batch -> logits (B,) or (B, T)) and leave its best weights in it.
 
@@ -64,6 +65,10 @@ def fit(
         restart: remove the checkpoints and log in `out` and start from scratch.
         loss: (float32 logits as the model gives them, batch) -> (B,) loss of each row. None is
             `ClickLoss` with the config's `task_weights`.
+        callback: on the first rank called with (event, step, values) for each line of the log, as
+            soon as its step is done; before them with "start" (the step resumed from; recipe, loss,
+            settings, data), behind them with "end" (`finished`, None where it was stopped). What
+            it raises leaves `fit`, after a checkpoint of a single rank; see docs/tracking.md.
 
     Raises:
         InputError: a checkpoint of another recipe, setting or data; a save that failed; too many
@@ -73,20 +78,12 @@ def fit(
     with StopSignal() as stop, generators_kept(resolve_device(config.device)):
         try:
             run = _Run(model, train_loader, valid_loader, config, Path(out), recipe, loss, stop)
-            return run.go(restart=restart)
+            return run.go(restart=restart, callback=callback)
         except RuntimeError as error:
             # The second is how running out reads on the CPU.
             if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
                 raise out_of_memory(train_loader.fingerprint(), config.accumulate) from error
             raise
-
-
-def _described(loss: RowLoss) -> str:
-    """What a loss is called, with its settings where it is a dataclass."""
-    if is_dataclass(loss):
-        return repr(loss)
-    named = loss if hasattr(loss, "__qualname__") else type(loss)
-    return f"{named.__module__}.{named.__qualname__}"
 
 
 class _Stopped(Exception):
@@ -118,7 +115,7 @@ class _Run:
         self.progress = Progress()
         identity = {
             "recipe": dict(recipe),
-            "loss": _described(loss),
+            "loss": described(loss),
             "setting": config.binding(),
             "training data": train_loader.fingerprint(),
             "validation data": valid_loader.fingerprint(),
@@ -128,11 +125,12 @@ class _Run:
         self._loading_seconds = 0.0
         self._rows_before = 0  # of the window, from before the clock of this epoch
 
-    def go(self, *, restart: bool) -> FitResult:
+    def go(self, *, restart: bool, callback: Callback | None) -> FitResult:
         started = time.monotonic()
         self.unranked = check_labels(self.model, self.valid_loader, self.config.monitor)
-        self._open(restart=restart)
+        self._open(restart=restart, callback=callback)
         try:
+            self.log.tell()
             while self.progress.finished is None:
                 self._epoch()
         except _Stopped:
@@ -144,10 +142,11 @@ class _Run:
             self._say(message)
             raise Interrupted(message) from None
         finally:
-            self.log.close()
+            self.log.note("end", self.progress.step, finished=self.progress.finished)
+            self.log.tell()
         return self._result(time.monotonic() - started)
 
-    def _open(self, *, restart: bool) -> None:
+    def _open(self, *, restart: bool, callback: Callback | None) -> None:
         """Load the newest checkpoint, if there is one, and open the log."""
         try:
             self.out.mkdir(parents=True, exist_ok=True)
@@ -161,10 +160,10 @@ class _Run:
             self.log = RunLog(
                 self.out,
                 keep=progress.log_lines,
-                step=progress.step,
                 active=self.world.is_first,
-                tensorboard=self.config.tensorboard,
+                callback=callback,
             )
+            self.log.note("start", progress.step, **self.store.identity)
         except OSError as error:
             raise InputError(f"cannot write to {self.out}: {error.strerror or error}") from error
         if progress.finished == "epochs" and progress.epoch < self.config.epochs:
@@ -190,6 +189,7 @@ class _Run:
             if progress.finished is None and progress.epoch >= config.epochs:
                 progress.finished = "epochs"
         self._save()
+        self.log.tell()
         if progress.finished is None and any_rank(self.stop.wanted)[0]:
             raise _Stopped
 
@@ -252,6 +252,16 @@ class _Run:
             raise _Stopped
         if save or self._due(config.save_every_steps):
             self._save()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Hand the callback what is new; between two steps its failure costs none of them."""
+        try:
+            self.log.tell()
+        except Exception:
+            if self.world.size == 1:
+                self._save()
+            raise
 
     def _due(self, every: int | None) -> bool:
         step = self.progress.step

@@ -25,6 +25,8 @@ def rehearse(out: Path, *more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*asked, *more], capture_output=True, text=True)
 
 
+@pytest.mark.slow  # .ci/run calls it by itself
+@pytest.mark.timeout(600)
 def test_the_rehearsal_passes(tmp_path: Path) -> None:
     told = rehearse(tmp_path / "gpu.json", "--budget", "230")
     assert told.returncode == 0, told.stdout[-3000:] + told.stderr

@@ -310,12 +310,6 @@ def test_an_auxiliary_loss_joins_the_mean_loss(tmp_path: Path) -> None:
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
 
 
-def test_tensorboard_is_written(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
-    train(tmp_path, toy_config(epochs=1, tensorboard=True))
-    assert list((tmp_path / "tensorboard").glob("events.*"))
-
-
 class TwoColumns(nn.Module):
     def __init__(self) -> None:
         super().__init__()

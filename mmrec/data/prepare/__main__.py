@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from mmrec.cli import run
+from mmrec.cli import program, run
 from mmrec.data.prepare import Catalogue, Log, Options, Plan, prepare, prepare_like
 from mmrec.data.prepare.options import IMAGES, NEGATIVES, UNITS, UNKNOWN_ITEMS
 from mmrec.errors import require
@@ -53,7 +53,7 @@ def _options(given: argparse.Namespace) -> Options:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m mmrec.data.prepare",
+        prog=program("mmrec.data.prepare"),
         description="Make a data set of a log and a table of items (docs/your_data.md).",
     )
     parser.add_argument("paths", nargs="+", metavar="PATH", help="EVENTS ITEMS DEST")

@@ -1,7 +1,7 @@
 """One optimizer step: forward, backward, clip, guard, update; the host waits for none of it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -73,6 +73,14 @@ class ClickLoss:
 
 
 click_loss = ClickLoss()
+
+
+def described(loss: RowLoss) -> str:
+    """What a loss is called, with its settings where it is a dataclass."""
+    if is_dataclass(loss):
+        return repr(loss)
+    named = loss if hasattr(loss, "__qualname__") else type(loss)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def task_weights(model: nn.Module, config: TrainConfig) -> tuple[float, ...]:

@@ -1,0 +1,29 @@
+"""`mmrec export RUN PATH`: a trained ranker as one file that runs without mmrec."""
+
+import argparse
+from pathlib import Path
+
+from mmrec.cli import program
+from mmrec.errors import require
+from mmrec.serve.export import FORMATS, FORMS, ExportOptions, export
+from mmrec.serve.load import open_run
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Open, write, and say where."""
+    parser = argparse.ArgumentParser(
+        prog=program("mmrec.export"),
+        description="Write a torch.export program (.pt2) or ONNX (.onnx), and what goes into it.",
+    )
+    add = parser.add_argument
+    add("run", type=Path, help="`out` of the training, or one checkpoint's JSON")
+    add("path", type=Path, help="what to write: NAME.pt2 or NAME.onnx")
+    add("--data", type=Path, help="the data set's folder, for its items (that of the training)")
+    add("--form", default="rows", choices=FORMS, help="user: one history and its candidates (rows)")
+    add("--length", type=int, metavar="N", help="history items that are read (as trained)")
+    given = parser.parse_args(arguments)
+    kind = given.path.suffix.removeprefix(".")
+    require(kind in FORMATS, f"a program is called NAME.pt2 or NAME.onnx, got {given.path}")
+    options = ExportOptions(format=kind, form=given.form, length=given.length)
+    ranker, schema = open_run(given.run, given.data, None)
+    print(given.path, export(ranker, given.path, schema=schema, options=options), sep="\n")

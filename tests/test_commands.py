@@ -1,0 +1,117 @@
+"""`mmrec COMMAND`: each leads where its `python -m` leads, and a run goes from one to the next."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from shop import make_shop
+
+import mmrec
+from mmrec.__main__ import COMMANDS, main
+from mmrec.cli import run
+from mmrec.train import load_checkpoint
+
+EXPECTED = ["prepare", "audit", "embed", "train", "predict", "serve", "export", "repack"]
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    main([str(word) for word in words])
+    return capsys.readouterr().out
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    """What a command says that leaves with code 2."""
+    with pytest.raises(SystemExit) as left:
+        run(lambda: main([str(word) for word in words]))
+    assert left.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_alone_it_lists_its_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    listed = said(capsys)
+    assert listed == said(capsys, "--help")
+    assert [line.split()[0] for line in listed.splitlines()[2:]] == EXPECTED == list(COMMANDS)
+    assert said(capsys, "--version") == f"mmrec {mmrec.__version__}\n"
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_each_hands_its_arguments_to_a_main(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module, given = import_module(COMMANDS[name][0]), []
+
+    def heard(arguments: Sequence[str]) -> None:
+        given.append(arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "main", heard)
+        main([name, "--out", "OUT"])
+    assert given == [["--out", "OUT"]]
+    # Its own parser reads them: nothing of the command line of this process.
+    with pytest.raises(SystemExit) as left:
+        main([name, "--no-such-option"])
+    assert left.value.code == 2
+    assert name in capsys.readouterr().err.split("usage: ")[1].splitlines()[0]
+
+
+def test_a_mistake_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert refused(capsys, "fit").count("\n") == 1
+    assert "got 'fit'" in refused(capsys, "fit")
+    nowhere = refused(capsys, "train", "--data", tmp_path / "no", "--out", tmp_path / "run")
+    assert nowhere.startswith("error: ")
+    assert nowhere.count("\n") == 1
+    wrong = ("--data", tmp_path, "--out", tmp_path / "run", "--set", "items.fusion=odd")
+    assert "got 'odd'" in refused(capsys, "train", *wrong)
+    assert not (tmp_path / "run").exists()
+    assert "NAME.pt2 or NAME.onnx" in refused(capsys, "export", tmp_path, tmp_path / "a.txt")
+    monkeypatch.setitem(COMMANDS, "prepare", ("mmrec_no_such_package", ""))
+    assert "needs the package mmrec_no_such_package" in refused(capsys, "prepare")
+
+
+def test_the_help_calls_a_command_as_it_was_started() -> None:
+    words = [sys.executable, "-m", "mmrec", "predict", "--help"]
+    told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert told.startswith("usage: mmrec predict ")
+
+
+def test_from_a_data_set_to_a_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shop, out = make_shop(tmp_path / "shop", (900, 300, 200)), tmp_path / "run"
+    train = ["train", "--data", shop, "--out", out, "--device", "cpu", "--quiet", "--tensorboard"]
+    train += ["--set", "training.epochs=1", "--set", "batch_size=128"]
+    assert "next: mmrec predict" in said(capsys, *train)
+    assert {"rows", "valid", "recipe", "versions"} <= set(
+        json.loads((out / "metrics.json").read_text())
+    )
+    assert list((out / "tensorboard").glob("events.*"))
+    steps = load_checkpoint(out / "ranker", "last").step
+    said(capsys, *train[:-4], "--set", "training.epochs=2", "--set", "batch_size=128")  # resumes
+    assert load_checkpoint(out / "ranker", "last").step == 2 * steps
+
+    said(capsys, "predict", out, "--data", shop, "--out", tmp_path / "scored")
+    assert len(pd.read_csv(tmp_path / "scored" / "prediction.csv")) == 200
+    program = tmp_path / "ranker.pt2"
+    assert str(program) in said(capsys, "export", out, program, "--form", "user")
+    inputs = json.loads(Path(f"{program}.json").read_text())["inputs"]
+    assert inputs[0]["name"] == "history"
+    assert torch.export.load(program) is not None
+
+
+def test_two_stages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The fusion first, then the ranker; predict finds both."""
+    shop, out = make_shop(tmp_path / "shop", (900, 300, 200)), tmp_path / "run"
+    settings = ("training.epochs=1", "items.pretrain_epochs=1", "items.content_dim=16")
+    words = [word for setting in settings for word in ("--set", setting)]
+    said(capsys, "train", "--data", shop, "--out", out, "--device", "cpu", "--quiet", *words)
+    assert list((out / "pretrained").iterdir())
+    said(capsys, "predict", out, "--data", shop, "--out", tmp_path / "scored")
+    assert (tmp_path / "scored" / "prediction.zip").exists()
