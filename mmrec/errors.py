@@ -1,5 +1,7 @@
 """The one exception for mistakes that a user can fix, and the checks that raise it."""
 
+from collections.abc import Iterable
+from functools import cache
 from math import isfinite
 from numbers import Integral, Real
 
@@ -66,6 +68,29 @@ def probability(**chances: float) -> None:
     for name, value in chances.items():
         good = isinstance(value, Real) and 0.0 <= value < 1.0
         require(good, f"{name} must lie in [0, 1), got {value!r}")
+
+
+def modality_names(names: Iterable[object]) -> None:
+    """Raise unless modules and parameters can be called so.
+
+    >>> modality_names(["image", "my sound"])
+    Traceback (most recent call last):
+    mmrec.errors.InputError: a modality is called by letters, digits and _, and not like a member \
+of nn.Module, got 'my sound'
+    """
+    for name in names:
+        require(
+            isinstance(name, str) and name.isidentifier() and name not in _of_modules(),
+            "a modality is called by letters, digits and _, and not like a member of nn.Module, "
+            f"got {name!r}",
+        )
+
+
+@cache
+def _of_modules() -> frozenset[str]:
+    from torch import nn  # here, so that errors alone load nothing
+
+    return frozenset({*dir(nn.ModuleDict()), *dir(nn.ParameterDict())})
 
 
 def finite(at_least: float = 0.0, **numbers: float) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from mmrec.errors import InputError, positive
+from mmrec.errors import InputError, modality_names, positive
 from mmrec.io.plain import from_plain, from_table, to_plain
 
 FILE = "schema.json"
@@ -128,12 +128,15 @@ class Items:
     title: str | None = None
 
     def __post_init__(self) -> None:
-        for name in self.modalities:
-            if not name.isidentifier():
+        modality_names(self.modalities)
+        taken = {self.id: "the id"} | {f"has_{name}": f"{name}'s mask" for name in self.modalities}
+        for name, column in self.modalities.items():
+            if not column or not isinstance(column, str) or column in taken:
                 raise InputError(
-                    f"a modality is called by letters, digits and _, got {name!r} for the column "
-                    f"{self.modalities[name]}"
+                    "each modality has a column of vectors of its own, that of "
+                    f"{name} is {column!r}" + (f", {taken[column]}" if column in taken else "")
                 )
+            taken[column] = f"{name}'s vectors"
 
     def roles(self) -> Iterator[tuple[str, str]]:
         """Every (column of the item table, role)."""
@@ -192,10 +195,18 @@ class Schema:
             InputError: it cannot be read, or holds something else than a schema.
         """
         try:
-            values = json.loads(path.read_text(encoding="utf-8-sig"))
+            values = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_each_once)
         except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{path} cannot be read as JSON: {error}") from None
         try:
             return from_plain(cls, values, where="schema")
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A table of a JSON file; of two values of one name, JSON itself would keep the second."""
+    name, count = Counter(name for name, _ in pairs).most_common(1)[0] if pairs else ("", 1)
+    if count > 1:
+        raise ValueError(f"{name} is given {count} times in one table")
+    return dict(pairs)

@@ -45,6 +45,13 @@ def changed(**clicks: Any) -> dict[str, Any]:
     return {"clicks": base | clicks, "items": {"id": "t"}}
 
 
+def modalities(**columns: Any) -> dict[str, Any]:
+    return changed() | {"items": {"id": "t", "modalities": columns}}
+
+
+TWICE = json.dumps(modalities(image="a", sound="b")).replace("sound", "image")
+
+
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
@@ -61,6 +68,14 @@ def changed(**clicks: Any) -> dict[str, Any]:
         (changed(categorical=[{"name": "a", "size": 4}]), "size"),
         ({"clicks": changed()["clicks"]}, "items"),
         ([], "schema"),
+        (modalities(**{"a b": "x"}), "a modality is called by letters.*got 'a b'"),
+        (modalities(type="x"), "not like a member of nn.Module, got 'type'"),
+        (modalities(image="v", sound="v"), "of its own, that of sound is 'v', image's vectors"),
+        (modalities(image="t"), "of its own, that of image is 't', the id"),
+        (modalities(image="has_sound", sound="v"), "that of image is 'has_sound', sound's mask"),
+        (modalities(image=""), "of its own, that of image is ''"),
+        (modalities(image=3), "modalities.image must be str, got 3"),
+        (TWICE, "image is given 2 times in one table"),
     ],
 )
 def test_a_bad_schema_is_one_sentence(values: Any, sentence: str, tmp_path: Path) -> None:

@@ -9,7 +9,14 @@ to files), `report.py` and `sheet.py` (what came of it). `clip.py` is the encode
 
 from mmrec.embed.captions import Captions
 from mmrec.embed.clip import OpenClipEncoder
-from mmrec.embed.encoder import Encoder, PictureEncoder, Preprocessing, ValueEncoder, towers
+from mmrec.embed.encoder import (
+    Encoder,
+    PictureEncoder,
+    Preprocessing,
+    ValueEncoder,
+    hash_weights,
+    towers,
+)
 from mmrec.embed.extract import embed_items
 from mmrec.embed.report import EmbedReport
 from mmrec.embed.tiny import TinyClip, save_model, tiny_clip, train_tiny_clip
@@ -24,6 +31,7 @@ __all__ = [
     "TinyClip",
     "ValueEncoder",
     "embed_items",
+    "hash_weights",
     "save_model",
     "tiny_clip",
     "towers",

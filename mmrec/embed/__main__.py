@@ -6,12 +6,14 @@ torchrun --nproc-per-node 4 -m mmrec.embed --items … --images … --out …
 
 import argparse
 import importlib
+import inspect
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -19,9 +21,10 @@ from mmrec.cli import named, program, run
 from mmrec.data.microlens import MICROLENS
 from mmrec.embed.captions import Captions
 from mmrec.embed.clip import PRECISIONS, OpenClipEncoder
-from mmrec.embed.encoder import Encoder
+from mmrec.embed.encoder import Encoder, resolve_device
 from mmrec.embed.extract import DTYPES, RESIZE, SEVERAL, embed_items
-from mmrec.errors import InputError
+from mmrec.errors import InputError, modality_names, require
+from mmrec.io.pictures import PLAIN_NAMES
 from mmrec.schema import Schema
 
 TOWERS = {"clip-image": "image", "clip-text": "text"}
@@ -46,6 +49,12 @@ def parser() -> argparse.ArgumentParser:
         "--image-column",
         metavar="NAME",
         help="column of --items with the pictures' bytes, or with file names inside --images",
+    )
+    a(
+        "--image-names",
+        default=PLAIN_NAMES,
+        metavar="TEMPLATE",
+        help="names in --images without suffix, {id}_{n} where an item has several; default {id}",
     )
     a(
         "--several",
@@ -96,6 +105,7 @@ def main(argv: list[str] | None = None) -> None:
         device = args.device
         if device == "auto" and torch.cuda.is_available():
             device = f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
+        device = str(resolve_device(device))
         schema = (Schema.read(args.schema) if args.schema else MICROLENS).items
         for name in ("id", "title", "tags"):
             column = getattr(args, f"{name}_column")
@@ -109,6 +119,7 @@ def main(argv: list[str] | None = None) -> None:
             captions=captions,
             schema=schema,
             image_column=args.image_column,
+            image_names=args.image_names,
             several=args.several,
             shard_size=args.shard_size,
             batch_size=args.batch_size,
@@ -131,8 +142,11 @@ def main(argv: list[str] | None = None) -> None:
 
 def _encoders(args: argparse.Namespace, device: str) -> dict[str, Encoder]:
     """Of each `--modality`: a tower of one CLIP, or what a function of a module gives."""
-    wanted, found = named(args.modality or DEFAULT), {}
-    if any(which in TOWERS for which in wanted.values()):
+    wanted, towers = named(args.modality or DEFAULT), {}
+    modality_names(wanted)
+    # All is looked up before the first weights are read.
+    own = {name: _function(name, which) for name, which in wanted.items() if which not in TOWERS}
+    if len(own) < len(wanted):
         towers = OpenClipEncoder(
             model_name=args.model,
             pretrained=args.pretrained,
@@ -141,20 +155,31 @@ def _encoders(args: argparse.Namespace, device: str) -> dict[str, Encoder]:
             channels_last=args.channels_last,
             compile=args.compile,
         ).towers
-    for modality, which in wanted.items():
-        if which in TOWERS:
-            found[modality] = towers[TOWERS[which]]
-            continue
-        module, _, function = which.partition(":")
+    made: dict[str, Encoder] = {}
+    for name, make in own.items():
         try:
-            made: Encoder = getattr(importlib.import_module(module), function)(device=device)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise InputError(
-                f"an encoder is one of {', '.join(TOWERS)}, or MODULE:FUNCTION that can be called "
-                f"with a device, got {which!r} for {modality}: {error}"
-            ) from None
-        found[modality] = made
-    return found
+            made[name] = make(device=device)
+        except ImportError as error:  # a package that is not there
+            raise InputError(f"{wanted[name]} cannot make the encoder of {name}: {error}") from None
+    return made | {m: towers[TOWERS[which]] for m, which in wanted.items() if which in TOWERS}
+
+
+def _function(modality: str, which: str) -> Callable[..., Encoder]:
+    """MODULE:FUNCTION, which can be called with a device; a mistake inside it is not ours."""
+    module, _, function = which.partition(":")
+    rule = (
+        f"an encoder is one of {', '.join(TOWERS)}, or MODULE:FUNCTION that can be called with "
+        f"device=…, got {which!r} for {modality}"
+    )
+    good = all(part.isidentifier() for part in (*module.split("."), function))
+    try:
+        found = getattr(importlib.import_module(module), function, None) if good else None
+        require(callable(found), f"{rule}, and there is no such function")
+        make = cast("Callable[..., Encoder]", found)
+        inspect.signature(make).bind(device="cpu")
+    except (ImportError, TypeError) as error:
+        raise InputError(f"{rule}: {error}") from None
+    return make
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmrec.embed.encoder import Encoder, Preprocessing, towers
+from mmrec.embed.encoder import Encoder, Preprocessing, hash_weights, resolve_device, towers
 from mmrec.errors import InputError
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -63,7 +63,7 @@ class OpenClipEncoder:
         if precision not in PRECISIONS:
             raise InputError(f"precision is one of {PRECISIONS}, got {precision!r}")
         open_clip = import_open_clip()
-        self.device = _device(device)
+        self.device = resolve_device(device)
         if precision == "auto":
             precision = "fp16" if self.device.type == "cuda" else "fp32"
         self.precision = precision
@@ -72,7 +72,7 @@ class OpenClipEncoder:
         self.name = f"{Path(model_name).stem if given is not None else name} ({weights.name})"
         self._identity = {
             "model": open_clip.get_model_config(name),
-            "weights": _digest(model),
+            "weights": hash_weights(model),
             "precision": precision,
         }
         self.preprocessing = _preprocessing(model.visual.preprocess_cfg)
@@ -166,18 +166,6 @@ def import_open_clip() -> Any:
     return open_clip
 
 
-def _device(device: str | torch.device) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.empty(1, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        line = str(error).strip().splitlines()[0]
-        raise InputError(f"device {str(device)!r} cannot be used: {line}") from None
-    return chosen
-
-
 def _register(model_name: str) -> tuple[str, dict[str, Any] | None]:
     """A name that open_clip knows; the preprocess_cfg where the model came as a config file."""
     import open_clip
@@ -256,15 +244,6 @@ def quietly() -> Iterator[None]:
             yield
     finally:
         logging.disable(level)
-
-
-def _digest(model: nn.Module) -> str:
-    """A hash of every tensor, whatever file it came from."""
-    state = hashlib.sha256()
-    for key, tensor in sorted(model.state_dict().items()):
-        state.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        state.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return state.hexdigest()
 
 
 def _preprocessing(config: dict[str, Any]) -> Preprocessing:

@@ -3,12 +3,13 @@
 Shapes: B rows of a batch, H and W the encoder's input size.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmrec.errors import InputError
 
@@ -104,6 +105,32 @@ class ValueEncoder(Encoder, Protocol):
 
     def prepare(self, values: Sequence[Any]) -> Tensor:
         """B values -> (B, …) on the CPU. It runs in worker processes, away from the device."""
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """The device of that name; "auto" is CUDA where there is one.
+
+    Raises:
+        InputError: there is no such device here.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        line = str(error).strip().splitlines()[0]
+        raise InputError(f"device {str(device)!r} cannot be used: {line}") from None
+    return chosen
+
+
+def hash_weights(model: nn.Module) -> str:
+    """A hash of every tensor, whatever file it came from: what a fingerprint says of weights."""
+    state = hashlib.sha256()
+    for key, tensor in sorted(model.state_dict().items()):
+        state.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        state.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return state.hexdigest()
 
 
 class Pair(Protocol):

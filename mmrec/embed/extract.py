@@ -20,8 +20,10 @@ from mmrec.embed.encoder import Encoder, PictureEncoder, ValueEncoder
 from mmrec.embed.forward import Forward, torch_threads
 from mmrec.embed.items import Catalogue, read_items
 from mmrec.embed.output import (
+    BESIDE,
     CONTACT,
     Restart,
+    column_names,
     open_output,
     pending,
     read_ends,
@@ -32,8 +34,8 @@ from mmrec.embed.pool import TASK_PICTURES, DecodePool, Reading, Task
 from mmrec.embed.preprocess import ReadOptions
 from mmrec.embed.report import EmbedReport, Seconds, gather
 from mmrec.embed.shard import Shard, refuse_picture
-from mmrec.errors import InputError, require
-from mmrec.io.pictures import MAX_PIXELS
+from mmrec.errors import InputError, modality_names, positive, require
+from mmrec.io.pictures import MAX_PIXELS, PLAIN_NAMES
 from mmrec.io.progress import Progress
 from mmrec.schema import Items
 
@@ -53,6 +55,7 @@ def embed_items(
     captions: Captions | None = None,
     schema: Items = MICROLENS.items,
     image_column: str | None = None,
+    image_names: str = PLAIN_NAMES,
     several: str = "mean",
     shard_size: int = 4096,
     batch_size: int | None = None,
@@ -87,6 +90,7 @@ def embed_items(
             that are written (a modality that it does not name is called as itself).
         image_column: column of `items` with the pictures' bytes, or with file names; or with lists
             of them.
+        image_names: template of the names in `images`: "{id}", or "{id}_{n}" of several an item.
         several: of an item with several pictures, the "mean" of their vectors, or the "first".
         shard_size: items in a shard; at most one shard's work is lost when a run is killed.
         batch_size: rows of a forward pass; None is 256 on CUDA, 64 elsewhere.
@@ -115,7 +119,7 @@ def embed_items(
     _one_of(RESIZE, resize=resize)
     _one_of(tuple(DTYPES), dtype=dtype)
     _one_of(SEVERAL, several=several)
-    encoders = _checked(encoders)
+    encoders = _checked(encoders, schema)
     begin = time.perf_counter()
     captions = captions or Captions()
     table = read_items(
@@ -124,6 +128,7 @@ def embed_items(
         captions=captions,
         schema=schema,
         image_column=image_column,
+        image_names=image_names,
         columns=_columns(encoders),
     )
     on_cuda = any(encoder.device.type == "cuda" for encoder in encoders.values())
@@ -134,7 +139,7 @@ def embed_items(
         "encoders": {name: encoder.fingerprint() for name, encoder in encoders.items()},
         "captions": captions.fingerprint(),
         "items": table.fingerprint(),
-        "columns": [schema.id, *(schema.modalities.get(name, name) for name in encoders)],
+        "columns": column_names(schema, encoders),
         "several": several,
         "shard_size": shard_size,
         "dtype": dtype,
@@ -324,16 +329,28 @@ class _Run:
             yield result
 
 
-def _checked(encoders: Mapping[str, Encoder]) -> dict[str, Encoder]:
+def _checked(encoders: Mapping[str, Encoder], schema: Items) -> dict[str, Encoder]:
     """In the order of the modalities' names."""
     require(encoders, "embedding needs an encoder of a modality or more, got none")
+    modality_names(encoders)
     for name, encoder in encoders.items():
-        require(name.isidentifier(), f"a modality is called by letters, digits and _, got {name!r}")
         require(
             isinstance(encoder, PictureEncoder | ValueEncoder),
             "an encoder has the members of mmrec.embed.PictureEncoder or ValueEncoder, and "
             f"{type(encoder).__name__} of {name} lacks some (towers of an OpenClipEncoder are its "
             "`towers`)",
+        )
+        positive(**{f"out_dim of the encoder of {name}": encoder.out_dim})
+        require(
+            isinstance(encoder.device, torch.device),
+            f"device of the encoder of {name} must be a torch.device, got {encoder.device!r}",
+        )
+    written = [*column_names(schema, encoders), *(f"has_{name}" for name in encoders)]
+    for name, count in Counter([*written, *BESIDE]).items():
+        require(
+            count == 1,
+            f"the columns of an output have names of their own, got {name} {count} times: call "
+            "the modality otherwise, or give it another column in the schema's modalities",
         )
     return dict(sorted(encoders.items()))
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from mmrec.embed.encoder import Encoder, PictureEncoder
 from mmrec.embed.preprocess import normalise, resize_batch
 from mmrec.embed.report import Seconds
+from mmrec.errors import require
 
 _STAGE_BYTES = 1 << 26
 
@@ -67,7 +68,7 @@ class Forward:
     def values(self, batch: Tensor) -> None:
         """What `ValueEncoder.prepare` gave."""
         with self._timed("forward"), torch.inference_mode():
-            self._keep(self._encoder.encode(batch))
+            self._keep(self._encoder.encode(batch), len(batch))
 
     def finish(self) -> Callable[[], Array]:
         """Run what is left; the result gives (U, out_dim), once it is there."""
@@ -87,7 +88,14 @@ class Forward:
 
         return take
 
-    def _keep(self, vectors: Tensor) -> None:
+    def _keep(self, vectors: Tensor, rows: int) -> None:
+        wanted, given = (rows, self._encoder.out_dim), getattr(vectors, "shape", None)
+        require(
+            given == wanted,
+            f"encode of {self._encoder.name} gives vectors of shape {wanted} for a batch of "
+            f"{rows} (its out_dim is {wanted[1]}), got "
+            f"{type(vectors).__name__ if given is None else tuple(given)}",
+        )
         done = self.count + len(vectors)
         if done > len(self._vectors):  # items with several pictures
             more = max(done, 2 * len(self._vectors)) - len(self._vectors)
@@ -108,7 +116,7 @@ class Forward:
                 pixels = torch.stack(pictures) if ready else resize_batch(pictures, preprocessing)
                 pixels = normalise(pixels, preprocessing)
             with self._timed("forward"):
-                self._keep(self._encoder.encode(pixels))
+                self._keep(self._encoder.encode(pixels), len(pixels))
         self._waiting, self._used = 0, 0
         # On CUDA new buffers for the next batch: these may still be on their way.
         self._staged = [] if self._cuda else [(buffer, []) for buffer, _ in self._staged[:1]]

@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 
 from mmrec.data.microlens import MICROLENS
 from mmrec.embed.captions import Captions
-from mmrec.errors import InputError
+from mmrec.errors import InputError, require
 from mmrec.io.parquet import INTEGER, TEXT, Column, Kind, is_list, open_parquet, read_columns
-from mmrec.io.pictures import MISSING, NO_IMAGE_SOURCE, find_pictures, listing
+from mmrec.io.pictures import MISSING, NO_IMAGE_SOURCE, PLAIN_NAMES, find_several, listing
 from mmrec.io.sources import Source
 from mmrec.schema import Items
 
@@ -34,6 +34,10 @@ def _is_names(kind: pa.DataType) -> bool:
     return bool(TEXT.accepts(kind) or (is_list(kind) and TEXT.accepts(kind.value_type)))
 
 
+def _is_plain(kind: pa.DataType) -> bool:
+    return _is_plain(kind.value_type) if is_list(kind) else not types.is_nested(kind)
+
+
 TITLE = Kind("strings", lambda t: types.is_null(t) or TEXT.accepts(t))
 TAGS = Kind(
     "lists of integers or strings",
@@ -43,7 +47,7 @@ PICTURE = Kind(
     "picture bytes or file names",
     lambda t: _is_bytes(t) or _is_names(t) or (is_list(t) and _is_bytes(t.value_type)),
 )
-ANYTHING = Kind("anything", lambda _: True)
+VALUES = Kind("numbers, strings, bytes or lists of these", _is_plain)
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class Catalogue:
         files: paths of each item's pictures; none where it has none or they do not come from files.
         image_column: name of the column of picture bytes, or None.
         images: the folder of pictures, or None.
+        image_names: template of the names in it, see `mmrec.io.pictures.find_several`.
         values: column -> N values, of what other encoders read; None = an item has none.
         schema: names of the columns.
     """
@@ -75,6 +80,7 @@ class Catalogue:
     image_column: str | None
     images: Path | None
     schema: Items
+    image_names: str = PLAIN_NAMES
     values: dict[str, list[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -96,12 +102,13 @@ class Catalogue:
             "ids": hashlib.sha256(ids.astype("<i8").tobytes()).hexdigest(),
             "words": _hash(self.titles[:count], self.tags[:count]),
             "pictures": self.pictures,
-            **(
-                {"values": {n: _hash(v[:count]) for n, v in self.values.items()}}
-                if self.values
-                else {}
-            ),
-        }
+        } | self._fingerprint_beside(count)
+
+    def _fingerprint_beside(self, count: int | None) -> dict[str, Any]:
+        """What not every data set has."""
+        named = {} if self.image_names == PLAIN_NAMES else {"image_names": self.image_names}
+        values = {name: _hash(values[:count]) for name, values in self.values.items()}
+        return {**named, **({"values": values} if values else {})}
 
     def sources(
         self, start: int, stop: int, size: int, *, several: bool = True
@@ -136,6 +143,7 @@ def read_items(
     captions: Captions,
     schema: Items = MICROLENS.items,
     image_column: str | None = None,
+    image_names: str = PLAIN_NAMES,
     columns: Sequence[str] = (),
 ) -> Catalogue:
     """Read and check the items file, and find each item's picture.
@@ -146,6 +154,8 @@ def read_items(
             `item_images`; None where there are no pictures or they are in `image_column`.
         image_column: a column of the items file with the pictures' bytes (binary, or a struct
             with a field `bytes`), or with file names relative to `images`; or with lists of them.
+        image_names: template of other names in `images`, such as `{id}_{n}` where an item has
+            several pictures.
         columns: more columns, which encoders read.
 
     Raises:
@@ -153,7 +163,11 @@ def read_items(
             below 1 or there twice; the images folder is not there.
     """
     path, root = Path(path), None if images is None else Path(images)
-    needed = {schema.id: INTEGER} | dict.fromkeys(columns, ANYTHING)
+    require(
+        image_names == PLAIN_NAMES or (root is not None and image_column is None),
+        f"image_names is of a folder of images without an image_column, got {image_names!r}",
+    )
+    needed = {schema.id: INTEGER} | dict.fromkeys(columns, VALUES)
     needed |= {} if image_column is None else {image_column: PICTURE}
     kinds = {schema.title: TITLE, schema.tags: TAGS}
     optional = {name: kind for name, kind in kinds.items() if name is not None}
@@ -172,11 +186,12 @@ def read_items(
     files: list[list[str]] = [[] for _ in ids]
     if image_column is None:
         pictures = "none" if root is None else "folder"
-        found = {} if root is None else find_pictures(root)
-        files = [[found[item_id]] if item_id in found else [] for item_id in ids]
+        found = {} if root is None else find_several(root, image_names)
+        files = [found.get(item_id, []) for item_id in ids]
         if root is not None and not any(files):
             raise InputError(
-                f"pictures are named <id>.jpg, none of the {len(ids):,} items has one in {root}, "
+                f"pictures are named {image_names.replace('{id}', '<id>')}.jpg, none of the "
+                f"{len(ids):,} items has one in {root}, "
                 f"which holds {listing(root)}"
             )
     elif image_column in read:
@@ -196,6 +211,7 @@ def read_items(
         files=files,
         image_column=image_column if pictures == "column" else None,
         images=root,
+        image_names=image_names,
         schema=schema,
         values={name: [_hashable(value) for value in read[name]] for name in columns},
     )

@@ -13,7 +13,7 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +33,7 @@ CONTACT = "_contact.png"
 _LOCK = ".lock"
 _REMEDY = "restart (--restart) or choose another folder"
 
+BESIDE = ("status", "note")  # columns of a shard beside ids, vectors and masks
 ENDS = "ends"  # in the identity: how many items there were after each growth
 Fingerprint = Callable[[int], dict[str, Any]]
 Restart = bool | Literal["changed"]
@@ -57,6 +58,11 @@ def pending(out: Path, count: int) -> list[int]:
     return [i for i in range(count) if not (out / shard_name(i, count)).exists()]
 
 
+def column_names(schema: Items, modalities: Iterable[str]) -> list[str]:
+    """The id, then each modality's vectors: as the schema calls them, else like the modality."""
+    return [schema.id, *(schema.modalities.get(name, name) for name in modalities)]
+
+
 def write_shard(
     path: Path,
     schema: Items,
@@ -75,7 +81,8 @@ def write_shard(
         InputError: a vector holds NaN or infinity (float16 overflow, say).
         OSError: no space, no permission.
     """
-    columns = {schema.modalities.get(name, name): vectors[name] for name in sorted(vectors)}
+    names = sorted(vectors)
+    columns = dict(zip(column_names(schema, names)[1:], (vectors[m] for m in names), strict=True))
     for name, values in columns.items():
         bad = ~np.isfinite(values).all(axis=1)
         if bad.any():

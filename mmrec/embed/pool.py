@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from mmrec.embed.preprocess import ReadOptions, read_picture
+from mmrec.errors import InputError
 from mmrec.io.pictures import CRASHED, Picture
 
 TASK_PICTURES = 16  # at most, in one task
@@ -224,7 +225,13 @@ def _run(task: Task, offset: int) -> Done:
 def _work(task: Task, reading: Reading) -> Done:
     start = time.perf_counter()
     if task.values:
-        prepared = reading.values[task.modality](task.values).numpy()
-        return Done(prepared=prepared, seconds=time.perf_counter() - start)
+        prepared: object = reading.values[task.modality](task.values)
+        if not isinstance(prepared, Tensor) or prepared.shape[:1] != (len(task.values),):
+            raise InputError(
+                f"prepare of the encoder of {task.modality} gives a tensor with a row for each of "
+                f"its {len(task.values)} values, got {type(prepared).__name__}"
+                + (f" of shape {tuple(prepared.shape)}" if isinstance(prepared, Tensor) else "")
+            )
+        return Done(prepared=prepared.numpy(), seconds=time.perf_counter() - start)
     pictures = [read_picture(s, reading.pictures[task.modality]) for s in task.sources]
     return Done(pictures=pictures, seconds=time.perf_counter() - start)

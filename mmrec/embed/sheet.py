@@ -27,7 +27,7 @@ from mmrec.embed.output import read_shard, shard_paths, vector_columns
 from mmrec.errors import InputError
 from mmrec.io.files import replacing
 from mmrec.io.parquet import is_list, open_parquet, read_columns
-from mmrec.io.pictures import MAX_PIXELS, OK, Picture, read_picture
+from mmrec.io.pictures import MAX_PIXELS, OK, PLAIN_NAMES, Picture, read_picture
 from mmrec.schema import Schema
 
 if TYPE_CHECKING:
@@ -210,6 +210,7 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("--schema", type=Path, metavar="FILE", help="names columns (MicroLens's)")
     p.add_argument("--images", metavar="DIR", help="the images folder")
     p.add_argument("--image-column", metavar="NAME", help="column of picture bytes in --items")
+    p.add_argument("--image-names", default=PLAIN_NAMES, metavar="TEMPLATE", help="names in it")
     p.add_argument("--fused", metavar="FILE", help="parquet of item ids and fused vectors")
     p.add_argument("--png", required=True, metavar="FILE", help="the picture to write")
     p.add_argument("--rows", type=int, default=6, metavar="N", help="default %(default)s")
@@ -223,6 +224,7 @@ def main(argv: list[str] | None = None) -> None:
         captions=Captions(),
         schema=(Schema.read(args.schema) if args.schema else MICROLENS).items,
         image_column=args.image_column,
+        image_names=args.image_names,
     )
     draw_sheet(
         args.features, table, args.png,

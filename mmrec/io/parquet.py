@@ -197,6 +197,8 @@ class Column:
         kept.refuse_null("a vector that is not marked absent must be there")
         values, lengths = kept.lists()
         width = int(lengths[0] if len(lengths) else 0) if width is None else width
+        if len(lengths) and not width:
+            kept.refuse(0, "a vector that is not marked absent holds a number or more", "none")
         odd = lengths != width
         if odd.any():
             first = int(np.argmax(odd))

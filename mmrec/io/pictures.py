@@ -12,6 +12,7 @@ import errno
 import hashlib
 import io
 import os
+import re
 import stat
 import time
 import warnings
@@ -20,11 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from mmrec.errors import InputError
+from mmrec.errors import InputError, require
 
 if TYPE_CHECKING:
     from PIL import Image
 
+PLAIN_NAMES = "{id}"  # of the pictures of items that have one
 OK = "ok"
 NO_IMAGE_SOURCE = "no images given"
 MISSING = "missing"
@@ -96,27 +98,40 @@ def picture_name(item_id: int) -> str:
 
 
 def find_pictures(folder: str | os.PathLike[str]) -> dict[int, str]:
-    """Item id -> path, for all `<id>.jpg` in `folder`, or in an `item_images` inside it.
+    """Item id -> path, for all `<id>.jpg` in `folder`; see `find_several`."""
+    return {item_id: paths[0] for item_id, paths in find_several(folder).items()}
 
-    Other suffixes are found too, in the order of `SUFFIXES` where an id has several; ids may begin
-    with zeros. One listing of the folder, not one look-up an item. Where there is no picture in
-    it, its sub-folders are searched.
+
+def find_several(folder: str | os.PathLike[str], names: str = PLAIN_NAMES) -> dict[int, list[str]]:
+    """Item id -> paths of its pictures, of those in `folder`, or in an `item_images` inside it.
+
+    Other suffixes than .jpg are found too, in the order of `SUFFIXES` where a name has several;
+    numbers may begin with zeros. One listing of the folder, not one look-up an item. Where there
+    is no picture in it, its sub-folders are searched.
+
+    Args:
+        names: a template of the names without their suffix: `{id}`, and `{n}` where an item has
+            several, which come in the order of that number.
 
     Raises:
-        InputError: the folder cannot be listed.
+        InputError: the folder cannot be listed, or the template is none.
     """
+    pattern = _pattern(names)
     nested = Path(folder) / "item_images"
     try:
         place = nested if nested.is_dir() else folder
-        found = _named(place, os.listdir(place))
+        found = _named(place, os.listdir(place), pattern)
     except OSError as error:
         raise InputError(
             f"the images folder cannot be listed ({error.strerror}): {folder}"
         ) from None
     if not found:
-        for below, _, names in sorted(os.walk(place)):
-            found = _named(below, names) | found  # of two, the first folder's
-    return {item_id: path for item_id, (_, path) in found.items()}
+        for below, _, files in sorted(os.walk(place)):
+            found = _named(below, files, pattern) | found  # of two, the first folder's
+    several: dict[int, list[str]] = {}
+    for (item_id, _), (_, path) in sorted(found.items()):
+        several.setdefault(item_id, []).append(path)
+    return several
 
 
 def listing(folder: str | os.PathLike[str], most: int = 4) -> str:
@@ -127,14 +142,34 @@ def listing(folder: str | os.PathLike[str], most: int = 4) -> str:
     return ", ".join(names[:most]) + more if names else "nothing"
 
 
-def _named(folder: str | os.PathLike[str], names: Iterable[str]) -> dict[int, tuple[int, str]]:
-    """Item id -> (place of its suffix in `SUFFIXES`, path)."""
-    found: dict[int, tuple[int, str]] = {}
+def _pattern(names: str) -> re.Pattern[str]:
+    """What a name without its suffix must be, with the groups id and, where there is one, n."""
+    parts = re.split(r"(\{id\}|\{n\})", names)
+    numbers, between = parts[1::2], parts[2:-1:2]
+    plain = "".join(parts[::2])
+    require(
+        numbers in (["{id}"], ["{id}", "{n}"], ["{n}", "{id}"])
+        and not any(letter in plain for letter in "{}/\\")
+        and all(text and not text[0].isdigit() and not text[-1].isdigit() for text in between),
+        "a template of picture names holds {id}, and {n} where an item has several, with letters "
+        f"or signs between them and no suffix, such as {{id}}_{{n}}, got {names!r}",
+    )
+    groups = {"{id}": "(?P<id>[0-9]+)", "{n}": "(?P<n>[0-9]+)"}
+    return re.compile("".join(groups.get(part, re.escape(part)) for part in parts))
+
+
+def _named(
+    folder: str | os.PathLike[str], names: Iterable[str], pattern: re.Pattern[str]
+) -> dict[tuple[int, int], tuple[int, str]]:
+    """(item id, n or 0) -> (place of its suffix in `SUFFIXES`, path)."""
+    found: dict[tuple[int, int], tuple[int, str]] = {}
     for name in names:
         stem, suffix = os.path.splitext(name)
-        if suffix.lower() in SUFFIXES and stem.isascii() and stem.isdigit():
+        match = pattern.fullmatch(stem)
+        if suffix.lower() in SUFFIXES and match is not None:
             entry = (SUFFIXES.index(suffix.lower()), os.path.join(folder, name))
-            found[int(stem)] = min(entry, found.get(int(stem), entry))
+            which = int(match["id"]), int(match.groupdict().get("n", 0))
+            found[which] = min(entry, found.get(which, entry))
     return found
 
 

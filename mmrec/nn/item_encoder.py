@@ -9,10 +9,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from mmrec.errors import InputError, not_negative, positive, probability, require
+from mmrec.errors import InputError, modality_names, not_negative, positive, probability, require
 from mmrec.nn.categorical import CategoricalEncoder
 from mmrec.nn.features import FrozenFeatures, TagSets, of_rows
-from mmrec.nn.fusion.base import EstimatedFusion, Fusion, Present, Vectors, check_names
+from mmrec.nn.fusion.base import EstimatedFusion, Fusion, Present, Vectors
 from mmrec.nn.fusion.modality_dropout import drop_modality
 from mmrec.nn.history.tokens import recorded
 from mmrec.nn.numeric import NumericEncoder
@@ -76,7 +76,7 @@ class ItemEncoder(nn.Module):
         super().__init__()
         not_negative(id_dim=id_dim, tag_dim=tag_dim)
         probability(id_dropout=id_dropout, modality_dropout=modality_dropout)
-        check_names(vectors)
+        modality_names(vectors)
         require(
             set(vectors) == set(present),
             f"vectors and presence are of the same modalities, got {', '.join(vectors) or 'none'} "
@@ -87,6 +87,8 @@ class ItemEncoder(nn.Module):
         )
         masks = {f"presence of {name}": mask for name, mask in present.items()}
         _check_tables(1, len(tags), masks | {"known": known})
+        for name, mask in masks.items():
+            require(mask.dtype == torch.bool, f"{name} must be bool, got {mask.dtype}")
         require(
             (unknown and id_dim) or id_dropout == 0,
             "items that lose their id need unknown=True and an id_dim of at least 1",

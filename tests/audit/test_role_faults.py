@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -162,6 +163,31 @@ def test_masks_are_those_of_the_modalities(stored: Callable[..., Report]) -> Non
     assert not report.serious
     facts = report.facts.content.vectors["features.cover_vector"]
     assert facts.absent == sum(number % 4 == 0 for number in range(1, ARTICLES))
+
+
+@pytest.mark.parametrize("fault", [None, "nan", "alike"])
+def test_a_third_modality_is_audited_by_its_name(
+    stored: Callable[..., Report], fault: str | None
+) -> None:
+    """A column of vectors and a line of the schema; a fault in it is told of it alone."""
+
+    def plant(store: Store) -> None:
+        sounds = np.random.default_rng(5).normal(size=(ARTICLES, 7))
+        sounds[6, 0] = np.nan if fault == "nan" else 1
+        if fault == "alike":
+            sounds[:] = sounds[7]
+        store.features |= {"sound_vector": list(sounds), "has_tune": np.arange(ARTICLES) % 5 > 0}
+        lines = {**store.schema.items.modalities, "tune": "sound_vector"}
+        items = replace(store.schema.items, modalities=lines)
+        store.schema = replace(store.schema, items=items)
+
+    report = stored(plant, customers=200)
+    facts = report.facts.content.vectors["features.sound_vector"]
+    assert facts.width == 7
+    assert facts.absent == sum(number % 5 == 0 for number in range(1, ARTICLES))
+    assert facts.broken == (fault == "nan")
+    told = [f for f in report.findings if "sound_vector" in str(f.evidence)]
+    assert {f.severity for f in told} <= {"notice"} if fault is None else told
 
 
 def test_keys_of_items_that_repeat(stored: Callable[..., Report]) -> None:

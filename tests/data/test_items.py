@@ -112,6 +112,15 @@ def test_a_third_modality_is_a_column_and_a_line_of_the_schema(root: Path) -> No
         assert torch.equal(three.vectors[name], two.vectors[name])
 
 
+def test_a_vector_without_numbers_is_no_vector(root: Path) -> None:
+    table = pq.read_table(root / "features.parquet")
+    empty = pa.array([[]] * table.num_rows, pa.list_(pa.float32()))
+    place = table.column_names.index("text_emb")
+    pq.write_table(table.set_column(place, "text_emb", empty), root / "features.parquet")
+    with pytest.raises(InputError, match=r"holds a number or more, got none .*text_emb, row 0"):
+        read(root)
+
+
 def test_other_column_names(root: Path) -> None:
     table = pq.read_table(root / "features.parquet")
     columns = ["item_id", "img_emb_CLIPRN50", "txt_emb_BERT", "has_image", "has_text"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +18,7 @@ from odd_pictures import encoded, photo
 from torch import Tensor
 from toy_encoder import ToyEncoder, read_output
 
+from mmrec.cli import EXIT_BAD_INPUT, run
 from mmrec.data.items import ItemTable
 from mmrec.embed import Encoder, ValueEncoder, embed_items
 from mmrec.embed.__main__ import main
@@ -129,6 +132,44 @@ def test_several_pictures_are_one_vector(tmp_path: Path, several: str, as_files:
             np.testing.assert_allclose(output["image_emb"][row], np.mean(vectors, 0), atol=1e-5)
 
 
+@pytest.mark.parametrize("several", ["mean", "first"])
+def test_names_by_a_template_are_as_a_column_of_them(
+    tmp_path: Path, several: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the command line; `1.jpg` is not of the template."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    folder = tmp_path / "images"
+    folder.mkdir()
+    names: list[list[str]] = []
+    for item in range(1, ITEMS + 1):
+        names.append([f"{item}_{place}.jpg" for place in (2, 10)[: item % 3]])
+        for name in [*names[-1], f"{item}.jpg"]:
+            (folder / name).write_bytes(encoded(photo(30, 30, seed=len(name) * item)))
+    items = make(tmp_path, pa.array(names, pa.list_(pa.string())))
+    given = ["--items", str(items), "--images", str(folder), "--quiet", "--workers", "0"]
+    given += ["--modality", "image=test_modalities:make_pictures", "--several", several]
+    main([*given, "--image-names", "{id}_{n}", "--out", str(tmp_path / "named")])
+    main([*given, "--image-column", "covers", "--out", str(tmp_path / "listed")])
+    found = [read_output(tmp_path / place) for place in ("named", "listed")]
+    assert found[0] == found[1]
+    assert found[0]["has_image"] == [bool(own) for own in names]
+    for wrong in (
+        ["--image-column", "covers", "--image-names", "{id}_{n}"],
+        ["--image-names", "x"],
+    ):
+        with pytest.raises(
+            InputError, match=r"image_names is of a folder|template of picture names"
+        ):
+            main([*given, *wrong, "--out", str(tmp_path / "wrong")])
+    with pytest.raises(InputError, match=r"was made with .*image_names"):
+        main([*given, "--image-names", "{id}", "--out", str(tmp_path / "named")])
+
+
+def make_pictures(device: str) -> Encoder:
+    """What `--modality image=test_modalities:make_pictures` calls."""
+    return ToyEncoder().towers["image"]
+
+
 def alone(tmp_path: Path, data: bytes) -> Any:
     """The vector of a picture by itself."""
     path, out = tmp_path / "one.parquet", tmp_path / "one"
@@ -177,12 +218,101 @@ def test_the_command_takes_an_encoder_of_ones_own(
             main([*given, "--modality", wrong])
 
 
+class Without(Tunes):
+    """A function that wants a package which is not there."""
+
+    def __init__(self, device: str) -> None:
+        import no_such_package_of_encoders  # noqa: F401
+
+
+@pytest.mark.parametrize(
+    ("modality", "sentence"),
+    [
+        ("tune=own:number", "there is no such function"),
+        ("tune=own:", "there is no such function"),
+        ("tune=..:make", "there is no such function"),
+        ("tune=own:no_device", "unexpected keyword argument 'device'"),
+        ("tune=own:Without", "cannot make the encoder of tune: No module named"),
+        ("type=own:make_tunes", "not like a member of nn.Module, got 'type'"),
+        ("my tune=own:make_tunes", "letters, digits and _.*got 'my tune'"),
+        ("note=own:make_tunes", "names of their own, got note 2 times"),
+        ("item_id=own:make_tunes", "names of their own, got item_id 2 times"),
+    ],
+)
+def test_a_wrong_modality_is_one_sentence(
+    modality: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    given = "from test_modalities import Without, make_tunes\nnumber, no_device = 3, lambda: 3\n"
+    (tmp_path / "own.py").write_text(given)
+    monkeypatch.delitem(sys.modules, "own", raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    out = tmp_path / "out"
+    command = ["--items", str(make(tmp_path)), "--out", str(out), "--modality", modality]
+    with pytest.raises(SystemExit) as left:
+        run(lambda: main(command))
+    said = capsys.readouterr().err
+    assert left.value.code == EXIT_BAD_INPUT
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    assert re.search(sentence, said), said
+    assert not out.exists()
+
+
+@dataclass
+class Wrong(Tunes):
+    """Breaks one rule of the protocol."""
+
+    prepared: Any = None
+    encoded: Any = None
+
+    def prepare(self, values: Sequence[Any]) -> Any:
+        return super().prepare(values) if self.prepared is None else self.prepared
+
+    def encode(self, batch: Tensor) -> Any:
+        return super().encode(batch) if self.encoded is None else self.encoded(batch)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("how", "sentence"),
+    [
+        ({"encoded": lambda x: x[:, :1]}, r"shape \(3, 2\) for a batch of 3 .*got \(3, 1\)"),
+        ({"encoded": lambda x: x[1:]}, r"shape \(3, 2\) for a batch of 3 .*got \(2, 2\)"),
+        ({"encoded": lambda x: x.tolist()}, r"shape \(3, 2\) for a batch of 3 .*got list"),
+        ({"encoded": lambda x: x / 0 * 0}, "must be finite, got NaN .* in sound of item"),
+        ({"prepared": [1, 2, 3]}, "a row for each of its 3 values, got list"),
+        ({"prepared": torch.ones(2, 2)}, r"each of its 3 values, got Tensor of shape \(2, 2\)"),
+        ({"out_dim": 0}, "out_dim of the encoder of tune must be a whole number of at least 1"),
+        ({"device": "cpu"}, "device of the encoder of tune must be a torch.device, got 'cpu'"),
+        ({"column": "nested"}, "numbers, strings, bytes or lists of these are needed, got"),
+        ({"column": "lyrics"}, "one column lyrics is needed, got 0"),
+    ],
+)
+def test_an_encoder_that_breaks_a_rule_is_named(
+    how: dict[str, Any], sentence: str, workers: int, tmp_path: Path
+) -> None:
+    items = make(tmp_path)
+    nested = pq.read_table(items).append_column("nested", pa.array([[{"a": 1}]] * ITEMS))
+    pq.write_table(nested, items)
+    given: dict[str, Any] = {"items": items, "images": None, "schema": SCHEMA, "batch_size": 3}
+    with pytest.raises(InputError, match=sentence):
+        embed_items({"tune": Wrong(**how)}, **given, out=tmp_path / "out", workers=workers)
+
+
+def test_two_modalities_have_two_columns(tmp_path: Path) -> None:
+    both: dict[str, Encoder] = {"tune": Tunes(), "sound": Tunes()}  # the schema: tune is in sound
+    with pytest.raises(InputError, match="names of their own, got sound 2 times"):
+        embed_items(both, items=make(tmp_path), images=None, schema=SCHEMA, out=tmp_path / "out")
+
+
 def test_what_is_no_encoder_is_named(tmp_path: Path) -> None:
     items, toy = make(tmp_path), ToyEncoder()
     for encoders, match in (
         ({}, "an encoder of a modality or more"),
         ({"image": toy}, "ToyEncoder of image lacks some"),
-        ({"my image": toy.towers["image"]}, "letters, digits and _, got 'my image'"),
+        ({"my image": toy.towers["image"]}, "letters, digits and _, .*got 'my image'"),
     ):
         with pytest.raises(InputError, match=match):
             embed_items(encoders, items=items, images=None, out=tmp_path / "out", workers=0)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from mmrec import InputError
-from mmrec.io.pictures import find_pictures, picture_name, read_bytes, read_picture
+from mmrec.io.pictures import find_pictures, find_several, picture_name, read_bytes, read_picture
 
 
 def _jpeg(width: int = 30, height: int = 20, turned: int | None = None) -> bytes:
@@ -121,3 +121,37 @@ def test_pictures_in_sub_folders_and_under_other_names_are_found(tmp_path: Path)
     assert found == {7: Path("00/7.jpg"), 8: Path("01/0008.JPG")}
     (tmp_path / "9.jpg").touch()  # pictures beside one another are the layout: no search below
     assert list(find_pictures(tmp_path)) == [9]
+
+
+def test_several_pictures_are_found_by_a_template(tmp_path: Path) -> None:
+    for name in (
+        "7_10.jpg",
+        "7_2.png",
+        "7_2.jpg",
+        "07_1.gif",
+        "12_1.jpg",
+        "7.jpg",
+        "7_x.jpg",
+        "7_",
+    ):
+        (tmp_path / name).touch()
+    for name in ("cover-3-of-8.jpg", "cover-1-of-8.jpg", "cover-1-of-8.txt"):
+        (tmp_path / name).touch()
+
+    def found(template: str) -> dict[int, list[str]]:
+        several = find_several(tmp_path, template)
+        return {item: [Path(path).name for path in paths] for item, paths in several.items()}
+
+    assert found("{id}_{n}") == {7: ["07_1.gif", "7_2.jpg", "7_10.jpg"], 12: ["12_1.jpg"]}
+    assert found("cover-{n}-of-{id}") == {8: ["cover-1-of-8.jpg", "cover-3-of-8.jpg"]}
+    assert found("{id}") == {7: ["7.jpg"]}
+    assert found("{id}_1") == {7: ["07_1.gif"], 12: ["12_1.jpg"]}
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["", "{n}", "{id}{n}", "{id}_{id}", "{id}_{n}_{n}", "{id}/{n}", "{item}", "{id}5{n}"],
+)
+def test_a_template_of_names_is_one(template: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a template of picture names holds"):
+        find_several(tmp_path, template)

@@ -240,10 +240,18 @@ def test_wrong_shapes_and_masks_are_named(name: str) -> None:
     fusion, (vectors, present) = fusion_of(name), content(6)
     with pytest.raises(InputError, match=r"of image must be bool of shape \(6,\), got torch.float"):
         fusion(vectors, {**present, "image": present["image"].double()})
-    with pytest.raises(InputError, match="image must be 7 wide, as the fusion was built, got 4"):
+    with pytest.raises(InputError, match=r"image must be 7 wide, .* built, got shape \(6, 4\)"):
         fusion({**vectors, "image": vectors["image"][:, :4]}, present)
     with pytest.raises(InputError, match=r"built for image(, text)?, got vectors of text and"):
         fusion({"text": vectors["text"]}, present)
+    with pytest.raises(
+        InputError, match=r"built for image(, text)?, got vectors of image, text and"
+    ):
+        fusion(vectors, {**present, "image": None})
+    with pytest.raises(InputError, match="by name of the modality, got Tensor and dict"):
+        fusion(vectors["image"], present)
+    with pytest.raises(InputError, match=r"image must be 7 wide, .* built, got shape \(\)"):
+        fusion({**vectors, "image": torch.tensor(1.0)}, present)
     if name != "precomputed":
         with pytest.raises(InputError, match=r"leading dims, got image \(6, 7\), text \(5, 5\)"):
             fusion({**vectors, "text": vectors["text"][:5]}, present)
@@ -427,11 +435,13 @@ def test_names_and_options_are_checked() -> None:
         build_fusion("pca_each", dims=dims, out_dim=13)
 
 
-@pytest.mark.parametrize("bad", ["", "my vectors", "a.b", "type", "keys", "training"])
+@pytest.mark.parametrize("bad", ["", "my vectors", 3, "a.b", "type", "keys", "training"])
 @every_fusion
-def test_a_modality_has_a_name_that_modules_can_have(name: str, bad: str) -> None:
+def test_a_modality_has_a_name_that_modules_can_have(name: str, bad: Any) -> None:
     options = OPTIONS.get(name, {})
     with pytest.raises(InputError, match=f"a modality is called by letters.*, got {bad!r}"):
         build_fusion(name, dims={"image": 7, bad: 3}, out_dim=7, **options)
     with pytest.raises(InputError, match="a fusion needs the width of a modality or more"):
         build_fusion(name, dims={}, out_dim=7, **options)
+    with pytest.raises(InputError, match="dims maps names of modalities to widths, got None"):
+        build_fusion(name, dims=None, out_dim=7, **options)  # type: ignore[arg-type]

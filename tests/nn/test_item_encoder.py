@@ -143,6 +143,14 @@ def test_tables_that_do_not_match_are_named() -> None:
         encoder(tables(present={**tables()["present"], "text": torch.ones(4, dtype=torch.bool)}))
     with pytest.raises(InputError, match="same modalities, got image, text and text"):
         encoder(tables(present={"text": torch.ones(ITEMS, dtype=torch.bool)}))
+    good = tables()
+    for name, value, sentence in (
+        ("present", torch.ones(ITEMS), r"presence of text must be bool, got torch\.float32"),
+        ("vectors", torch.full((ITEMS, TEXT), torch.nan), "hold finite numbers.*in row 1"),
+        ("vectors", torch.full((ITEMS, TEXT), 1e6), r"65504 \(float16\), got NaN or more in row 1"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            encoder(tables(**{name: {**good[name], "text": value}}))
     with pytest.raises(InputError, match="need unknown=True"):
         encoder(id_dropout=0.1)
     with pytest.raises(InputError, match="got none of them"):

@@ -3,17 +3,15 @@
 … any leading dims, M modalities, D_m width of modality m, X their sum, D out_dim.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from mmrec.errors import InputError, positive, require
+from mmrec.errors import InputError, modality_names, positive, require
 
 ABSENT_STD = 0.02
-
-_TAKEN = {*dir(nn.ModuleDict()), *dir(nn.ParameterDict())}
 
 Vectors = Mapping[str, Tensor]
 """Name of a modality -> (..., D_m)."""
@@ -115,21 +113,12 @@ def checked_dims(dims: Mapping[str, int]) -> dict[str, int]:
     Raises:
         InputError: there are none, one is no positive number, or a name that none can have.
     """
-    check_names(dims)
+    require(isinstance(dims, Mapping), f"dims maps names of modalities to widths, got {dims!r}")
+    modality_names(dims)
     require(dims, "a fusion needs the width of a modality or more, dims has none")
     for name, width in dims.items():
         positive(**{f"dims[{name!r}]": width})
     return dict(sorted(dims.items()))
-
-
-def check_names(names: Iterable[str]) -> None:
-    """Raise unless modules and parameters can be called so."""
-    for name in names:
-        require(
-            name.isidentifier() and name not in _TAKEN,
-            "a modality is called by letters, digits and _, and not like a member of nn.Module, "
-            f"got {name!r}",
-        )
 
 
 def joined(x: Mapping[str, Tensor]) -> Tensor:
@@ -144,17 +133,22 @@ def fill(x: Tensor, present: Tensor, vector: Tensor) -> Tensor:
 
 def check_modalities(dims: Mapping[str, int], vectors: Vectors, present: Present) -> None:
     """Raise unless all are there, as wide as told, share leading dims, and masks are bool."""
+    if not isinstance(vectors, Mapping) or not isinstance(present, Mapping):
+        raise InputError(
+            "a fusion takes vectors and presence by name of the modality, got "
+            f"{type(vectors).__name__} and {type(present).__name__}"
+        )
     lead = None
     for name, width in dims.items():
-        if name not in vectors or name not in present:
+        if vectors.get(name) is None or present.get(name) is None:
             raise InputError(
                 f"the fusion was built for {', '.join(dims)}, got vectors of "
                 f"{', '.join(vectors) or 'none'} and presence of {', '.join(present) or 'none'}"
             )
         shape, mask = vectors[name].shape, present[name]
-        if shape[-1] != width:
+        if shape[-1:] != (width,):
             raise InputError(
-                f"{name} must be {width} wide, as the fusion was built, got {shape[-1]}"
+                f"{name} must be {width} wide, as the fusion was built, got shape {tuple(shape)}"
             )
         lead = shape[:-1] if lead is None else lead
         if shape[:-1] != lead:
