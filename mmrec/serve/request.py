@@ -204,10 +204,10 @@ class Reader:
 
 def _each(request: Request, name: str, count: int) -> Any:
     values = request.each[name]
-    require(
-        isinstance(values, list | tuple | np.ndarray) and len(values) == count,
-        f"the column {name} must hold one value a candidate, {count}, got {shown(values)}",
-    )
+    if not isinstance(values, list | tuple | np.ndarray) or len(values) != count:
+        raise InputError(
+            f"the column {name} must hold one value a candidate, {count}, got {shown(values)}"
+        )
     return values
 
 
@@ -237,7 +237,8 @@ def _integers(values: Any, name: str) -> NDArray[np.int64]:
         good = found.ndim == 1 and (found.dtype.kind in "iu" or not found.size)
     except (ValueError, TypeError, OverflowError):
         good = False
-    require(good, f"the column {name} holds whole numbers, got {shown(values)}")
+    if not good:
+        raise InputError(f"the column {name} holds whole numbers, got {shown(values)}")
     return found.astype(np.int64)
 
 
@@ -249,7 +250,8 @@ def _numbers(values: Any, name: str) -> NDArray[np.float32]:
         good = found.ndim == 1 and not np.isinf(found).any() and not strange
     except (ValueError, TypeError, OverflowError):
         good = False
-    require(good, f"the column {name} holds finite numbers, or none, got {shown(values)}")
+    if not good:
+        raise InputError(f"the column {name} holds finite numbers, or none, got {shown(values)}")
     return found
 
 
@@ -262,6 +264,8 @@ def _whole(user: Any) -> int:
 
 def tensors(arrays: Sequence[NDArray[Any]], length: int, *, left: bool, fill: float = 0) -> Tensor:
     """(U, length, …) of arrays (n, …), filled up on the left or on the right."""
+    if len(arrays) == 1 and len(arrays[0]) == length and arrays[0].flags.writeable:
+        return torch.from_numpy(arrays[0]).unsqueeze(0)
     shape = (len(arrays), length, *arrays[0].shape[1:])
     found = np.full(shape, fill, dtype=arrays[0].dtype)
     for row, array in enumerate(arrays):
