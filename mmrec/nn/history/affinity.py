@@ -106,8 +106,8 @@ class Affinity(nn.Module):
             signs: (U, L, S).
 
         Returns:
-            targets' unit vectors, (U, N, W_m) each, and which are there, (U, M, N) of 1 and 0 -> what
-            `forward` gives, (U, N, M · K · (1 + S)).
+            targets' unit vectors, (U, N, W_m) each, and which are there, (U, M, N) of 1 and 0
+            -> what `forward` gives, (U, N, M · K · (1 + S)).
         """
         counted = torch.cat([signs.new_ones(*signs.shape[:2], 1), signs], dim=-1)
         # What is not there counts for nothing: no mask over all pairs is needed.
