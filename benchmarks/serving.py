@@ -1,8 +1,8 @@
 """How long does a user's request take, by what answers it?
 
-    python benchmarks/serving.py                      # results/serve.json and a plot
+    python benchmarks/serving.py                      # results/serve.json, serve.md and a plot
     python benchmarks/serving.py --recipe light --calls 20 --name serve_light
-    python benchmarks/serving.py --former CHECKOUT    # and rows repeated at that commit
+    python benchmarks/serving.py --former CHECKOUT    # and rows repeated at a6b636c
 
 One user with a history, 1 to 5,000 candidates, one thread. Compared in one run, in turns: the
 ranker on the user's row repeated, `Scorer` from Python lists to scores, the exported program in
@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import write_result
+from machine import provenance, write_result
 from torch import Tensor
 
 from mmrec.batch import Batch
@@ -48,25 +48,26 @@ SCHEMA = Schema(
     Items("item"),
 )
 READY = "interaction and head alone"
-# What another commit is asked: the same table and request, its own ranker.
+# What commit a6b636c is asked, in its own words: the same table and request, its own ranker.
 FORMER = """
 import json, sys, time, torch
 from mmrec.batch import Batch
-from mmrec.models import Inputs, build_ranker, get_recipe
-from mmrec.nn.categorical import Vocabulary
+from mmrec.models import build_ranker, get_recipe
 torch.set_num_threads(1)
 recipe, items, length, candidates, calls = sys.argv[1], *map(int, sys.argv[2:])
 made = torch.load(sys.stdin.buffer, weights_only=True)
 class Table: pass
 table = Table()
-table.__dict__.update(made, num_tags=int(made["tags"].max()) + 1, widths=())
-hours = (Vocabulary(torch.arange(24)), Vocabulary(torch.arange(5)))
-ranker = build_ranker(get_recipe(recipe), table, Inputs(categorical=hours)).eval()
-batch = Batch.of(
+table.__dict__.update(made, num_tags=int(made["tags"].max()) + 1)
+ranker = build_ranker(get_recipe(recipe), table).eval()
+nobody = torch.zeros(candidates, dtype=torch.int64)
+batch = Batch(
+    user=nobody,
     history=torch.randint(1, items, (1, length)).repeat(candidates, 1),
     target=torch.randint(1, items, (candidates,)),
-    categorical=torch.ones(candidates, 2, dtype=torch.int64),
-    history_categorical=torch.ones(candidates, length, 1, dtype=torch.int64),
+    context=torch.ones(candidates, 2, dtype=torch.int64),
+    label=None,
+    row=nobody,
 )
 took, busy = [], []
 with torch.inference_mode():
@@ -224,12 +225,37 @@ def former(checkout: Path, given: argparse.Namespace, items: Table) -> dict[str,
         said = subprocess.run(
             [sys.executable, "-c", FORMER, given.recipe, *map(str, numbers)],
             stdin=file,
+            cwd=checkout,  # where `-c` looks for modules before all other places
             env={**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"},
-            capture_output=True,
+            stdout=subprocess.PIPE,
             check=True,
         )
     took, busy = json.loads(said.stdout)
     return summary(took, 1000, busy)
+
+
+def commit_of(checkout: Path) -> str:
+    words = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def ratios(
+    figures: dict[str, dict[str, dict[str, float]]], former: dict[str, Any] | None
+) -> dict[str, float]:
+    """What is promised of the processor's time, by its median and its least, where measured."""
+    found: dict[str, float] = {}
+    if "1000" not in figures:
+        return found
+    own = figures["1000"]
+    for name in ("cpu_p50", "cpu_least"):
+        scorer = own["Scorer"][name]
+        found[f"Scorer over {READY}, {name}"] = scorer / own[READY][name]
+        found[f"rows repeated over Scorer, {name}"] = own["rows repeated"][name] / scorer
+        if former is not None:
+            found[f"rows repeated at {former['commit']} over Scorer, {name}"] = (
+                former[name] / scorer
+            )
+    return {name: round(float(value), 2) for name, value in found.items()}
 
 
 def table(figures: dict[str, dict[str, dict[str, float]]]) -> str:
@@ -275,7 +301,7 @@ def main() -> None:
     add("--history", type=int, default=50)
     add("--sizes", type=int, nargs="+", default=[1, 100, 1000, 5000])
     add("--calls", type=int, default=200, help="of each contender and size")
-    add("--former", type=Path, help="a checkout whose rows repeated are measured as well")
+    add("--former", type=Path, help="a checkout of a6b636c, to be measured as well")
     add("--name", default="serve")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -292,13 +318,19 @@ def main() -> None:
         found = contenders(ranker, given.history, Path(folder))
         for count in given.sizes:
             figures[str(count)] = measure(found, asked(count), given.calls)
-    print(table(figures))
-    told: dict[str, Any] = {"settings": {k: str(v) for k, v in vars(given).items()}}
+    # A checkout is a place on this machine; which commit it is, is told with its figures.
+    settings = {k: v for k, v in vars(given).items() if k != "former"}
+    told: dict[str, Any] = {"settings": settings}
     told |= {"load": os.getloadavg(), "milliseconds": figures}
     if given.former is not None:
-        told["former"] = former(given.former, given, items)
-        print("rows repeated at the former commit, 1,000 candidates:", told["former"])
-    write_result(given.name, told)
+        command = str(provenance()["command"]).replace(str(given.former), "CHECKOUT")
+        told["provenance"] = provenance() | {"command": command}
+        told["former"] = {"commit": commit_of(given.former), **former(given.former, given, items)}
+    told["ratios"] = ratios(figures, told.get("former"))
+    shown = "\n".join([table(figures), "", *(f"{n}: {v}" for n, v in told["ratios"].items())])
+    print(shown)
+    place = write_result(given.name, told)
+    place.with_suffix(".md").write_text(shown + "\n")
     plot(figures, Path(__file__).parents[1] / "docs" / "img" / f"{given.name}.svg")
 
 

@@ -198,17 +198,14 @@ class Pipeline:
         """Write the submission, the embeddings and an item_info that holds them."""
         how = {"num_rows": self.data.rows["test"], "progress": not self.args.quiet} | self.how
         _, probability = predict_rows(ranker, self.loader("test"), **how)
-        fused = self.vectors
-        if fused is None and self.items.has_content:
-            fused = ranker.items.content_table()
+        ready = self.vectors is not None or not self.items.has_content
+        fused = self.vectors if ready else ranker.items.content_table()
 
         def write() -> dict[str, str]:
             data, out = self.data, self.out
             ids, (key, columns) = data.row_ids(), data.header
             made = write_submission(ids, probability, out, id_column=key, columns=columns)
-            files: dict[str, Path] = {}
-            if fused is not None:
-                files = write_fused(out, data.item_info, fused, data.schema.items)
+            files = write_fused(out, data.item_info, fused, data.schema.items)
             files |= {"prediction": made[0], "submission": made[1], "metrics": out / "metrics.json"}
             return {name: str(path) for name, path in files.items()}
 

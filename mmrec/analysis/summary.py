@@ -10,8 +10,10 @@ from torch import nn
 
 from mmrec.data.clicks import ClickData
 from mmrec.data.counts import ClickCounts, read_pairs
-from mmrec.metrics import auc
+from mmrec.metrics import auc, ranking_at_k
 from mmrec.train.evaluate import Scores
+
+K = 10  # rows of a group that a person sees
 
 
 def summarise(
@@ -29,11 +31,13 @@ def summarise(
         plain: those of the same model without content, where it was trained.
 
     AUC of unseen items is over rows whose target train never shows; None where valid has none.
+    Where the schema names a group, its rows are ranked against each other: NDCG, recall, reciprocal
+    rank and hit rate of the first 10, None where no group has a click.
     """
     pairs = read_pairs(data.valid, data.schema.clicks)
     unseen = ~counts.known_items.numpy()[pairs.item]
     logits = {"ranker": scores.logit, "no_content": None if plain is None else plain.logit}
-    columns = {
+    columns: dict[str, Any] = {
         name: None if logit is None else logit.reshape(len(unseen), -1)
         for name, logit in logits.items()
     } | {"item_mean": counts.item_logit(pairs.item)}
@@ -52,6 +56,10 @@ def summarise(
         "valid": scores.metrics(),
         "unseen_rows": int(unseen.sum()),
         "tasks": tasks,
+        "ranking": {
+            task: _ranking(pairs.group, pairs.labels[:, at], columns["ranker"][:, at])
+            for at, task in enumerate(scores.tasks)
+        },
         "oracle": _oracle(data.root),
     }
     return figures, _lines(figures)
@@ -68,6 +76,16 @@ def _aucs(
         "auc": auc(label[there], logit[there]),
         "auc_unseen_items": auc(label[new], logit[new]) if both else None,
     }
+
+
+def _ranking(
+    group: NDArray[np.int64] | None, label: NDArray[np.float64], logit: NDArray[Any]
+) -> dict[str, float] | None:
+    """Of the groups' rows that have the label; see `RankingAtK`."""
+    if group is None or not (label == 1).any():
+        return None
+    there = ~np.isnan(label)
+    return {"k": K, **vars(ranking_at_k(group[there], label[there], logit[there], k=K))}
 
 
 def _oracle(root: Path) -> dict[str, float] | None:
@@ -92,6 +110,12 @@ def _lines(figures: dict[str, Any]) -> dict[str, str]:
         if of["no_content"] is not None:
             lines[f"{which}, ranker without content"] = _text(of["no_content"])
         lines[f"{which}, ranker"] = f"{_text(of['ranker'])}, logloss {valid[f'{own}logloss']:.4f}"
+        ranked = figures["ranking"][task]
+        if ranked is not None:
+            lines[f"{which}, first {K} of a group"] = (
+                f"NDCG {ranked['ndcg']:.4f}, recall {ranked['recall']:.4f}, "
+                f"MRR {ranked['mrr']:.4f}, hit rate {ranked['hit_rate']:.4f}"
+            )
     if truth is not None:
         (of,) = tasks.values()
         best = max(of[name]["auc"] for name in ("item_mean", "user_item_mean") if name in of)

@@ -16,8 +16,15 @@ from mmrec.io.parquet import INTEGER, as_lists, is_list, open_parquet, write_par
 from mmrec.schema import Items
 
 
-def write_fused(folder: Path, item_info: Path, vectors: Tensor, schema: Items) -> dict[str, Path]:
-    """Both files, in `folder`: `custom_item_embeddings.parquet` and `item_info.parquet`."""
+def write_fused(
+    folder: Path, item_info: Path, vectors: Tensor | None, schema: Items
+) -> dict[str, Path]:
+    """Both files, in `folder`: `custom_item_embeddings.parquet` and `item_info.parquet`.
+
+    None, as where items have no content, writes nothing.
+    """
+    if vectors is None:
+        return {}
     embeddings, info = folder / "custom_item_embeddings.parquet", folder / "item_info.parquet"
     write_item_embeddings(embeddings, vectors, schema)
     write_item_info(item_info, info, vectors, schema)

@@ -237,24 +237,30 @@ class Pairs:
         user: (R,) users; the row's number where the schema has none.
         item: (R,) targets.
         labels: (R, T), NaN where a task has none.
+        group: (R,) rows that are ranked against each other; None = the schema names none.
     """
 
     user: Ints
     item: Ints
     labels: Floats
+    group: Ints | None = None
 
 
 def read_pairs(path: str | Path, clicks: Clicks) -> Pairs:
-    """Users, targets and labels of a labelled file."""
-    names = [clicks.target, *clicks.labels] + ([clicks.user] if clicks.user else [])
+    """Users, targets, labels and groups of a labelled file."""
+    whole = [name for name in (clicks.user, clicks.group) if name is not None]
+    names = list(dict.fromkeys([clicks.target, *clicks.labels, *whole]))
     kinds = kinds_of(clicks, labelled=True)
     source = open_parquet(path, {name: kinds[name] for name in names})
-    users, items, labels = [], [], []
+    items, labels = [], []
+    more: dict[str, list[Ints]] = {name: [] for name in whole}
     for columns in read_columns(source, names):
         items.append(columns[clicks.target].numbers().astype(np.int64))
+        for name, parts in more.items():
+            parts.append(columns[name].numbers().astype(np.int64))
         labels.append(np.stack([columns[name].floats() for name in clicks.labels], axis=1))
-        if clicks.user is not None:
-            users.append(columns[clicks.user].numbers().astype(np.int64))
     item = np.concatenate(items)
-    user = np.concatenate(users) if users else np.arange(len(item))
-    return Pairs(user, item, np.concatenate(labels).astype(np.float64))
+    found = {name: np.concatenate(parts) for name, parts in more.items()}
+    user = np.arange(len(item)) if clicks.user is None else found[clicks.user]
+    group = None if clicks.group is None else found[clicks.group]
+    return Pairs(user, item, np.concatenate(labels).astype(np.float64), group)

@@ -17,6 +17,7 @@ from mmrec.nn.search import place_in
 from mmrec.nn.users import EMBEDDING_STD
 
 ABSENT = -(2**63)  # no value; the same number as in `mmrec.schema`
+_LEAST, _MOST = -(2**63), 2**63 - 1  # of int64
 _DENSE = 4  # a column is looked up directly where its values span at most that times their number
 
 
@@ -62,10 +63,9 @@ class CategoricalEncoder(nn.Module):
     known: Tensor
     _lookup: Tensor
     _low: Tensor
-    _span: Tensor
-    _start: Tensor
+    _high: Tensor
+    _shift: Tensor
     _column: Tensor
-    _offset: Tensor
 
     def __init__(self, *, columns: Sequence[Vocabulary], dim: int, total: bool = False) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class CategoricalEncoder(nn.Module):
         nn.init.normal_(self.table.weight, std=EMBEDDING_STD)
         with torch.no_grad():
             self.table.weight[first] = 0
-        self._keep("_offset", first.repeat_interleave(places))
+        self._first: list[int] = first.tolist()
         self._keep("_column", torch.arange(len(columns)).repeat_interleave(places))
         self._index()
         self.register_load_state_dict_post_hook(_index_again)  # type: ignore[no-untyped-call]
@@ -98,60 +98,58 @@ class CategoricalEncoder(nn.Module):
 
     def _index(self) -> None:
         """Where each known value stands: by direct lookup where values lie close together."""
-        lookups, low, span, start, self.sparse = [], [], [], [], []
+        lookups, low, high, shift, self.sparse = [], [], [], [], []
         begin = 0
         for column, known in enumerate(torch.split(self.known.cpu(), self.sizes)):
             first = int(known[0]) if len(known) else 0
             width = int(known[-1]) - first + 1 if len(known) else 0
             dense = 0 < width <= _DENSE * len(known) + 1024
-            lookup = torch.zeros(width if dense else 0, dtype=torch.int64)
+            # One place on either side, for all that is lower or higher.
+            lookup = torch.zeros(2 + (width if dense else 0), dtype=torch.int64)
             if dense:
-                lookup[known - first] = torch.arange(1, len(known) + 1)
+                lookup[1 + known - first] = torch.arange(1, len(known) + 1)
             elif self.hashes[column] is not None or len(known):
                 self.sparse.append(column)
-            lookups.append(lookup)
-            low.append(first)
-            span.append(len(lookup))
-            start.append(begin)
+            lookups.append(lookup + self._first[column])
+            low.append(max(first - 1, _LEAST))
+            high.append(min(first + len(lookup) - 2, _MOST))
+            # Modulo 2^64, as the sum that it goes into.
+            shift.append((begin + 1 - first - _LEAST) % 2**64 + _LEAST)
             begin += len(lookup)
-        self._keep("_lookup", torch.cat([*lookups, torch.zeros(1, dtype=torch.int64)]))
-        for name, values in (("_low", low), ("_span", span), ("_start", start)):
+        self._keep("_lookup", torch.cat(lookups))
+        for name, values in (("_low", low), ("_high", high), ("_shift", shift)):
             self._keep(name, torch.tensor(values).repeat_interleave(self._repeats()))
 
     def forward(self, values: Tensor) -> Tensor:
         """values (…, P) int64 -> (…, out_dim)."""
-        if values.shape[-1] != len(self._offset):
-            raise InputError(
-                f"categories must hold {len(self._offset)} places, got {values.shape[-1]}"
-            )
+        places = len(self._column)
+        if values.shape[-1] != places:
+            raise InputError(f"categories must hold {places} places, got {values.shape[-1]}")
         vectors = cast(Tensor, self.table(self.rows(values)))  # (…, P, D)
-        if len(self._offset) > len(self.places):
+        if places > len(self.places):
             vectors = self._means(vectors, values != ABSENT)
         return vectors.sum(-2) if self.total else vectors.flatten(-2)
 
     def rows(self, values: Tensor) -> Tensor:
         """(…, P) rows of the table."""
-        place = values - self._low
-        # A difference of numbers far apart wraps around, and is then negative.
-        inside = (values >= self._low) & (place >= 0) & (place < self._span)
-        place = self._lookup[torch.where(inside, self._start + place, len(self._lookup) - 1)]
-        if self.sparse:
-            place = self._search(values, place)
-        return place + self._offset
+        place = torch.minimum(torch.maximum(values, self._low), self._high) + self._shift
+        rows = self._lookup[place]
+        return self._search(values, rows) if self.sparse else rows
 
-    def _search(self, values: Tensor, place: Tensor) -> Tensor:
-        """Places in columns whose values lie far apart, or are hashed."""
-        parts = list(torch.split(place, self.places, dim=-1))
+    def _search(self, values: Tensor, rows: Tensor) -> Tensor:
+        """Rows, with those of columns whose values lie far apart, or are hashed."""
+        parts = list(torch.split(rows, self.places, dim=-1))
         known = torch.split(self.known, self.sizes)
         given = torch.split(values, self.places, dim=-1)
         for column in self.sparse:
             own = given[column]
             size = self.hashes[column]
             if size is not None:
-                parts[column] = 1 + mixed(own) % size
+                parts[column] = self._first[column] + 1 + mixed(own) % size
                 continue
             found = place_in(known[column], own)
-            parts[column] = torch.where(known[column][found] == own, found + 1, 0)
+            place = torch.where(known[column][found] == own, found + 1, 0)
+            parts[column] = self._first[column] + place
         return torch.cat(parts, dim=-1)
 
     def _means(self, vectors: Tensor, there: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mmrec.errors import InputError, modality_names, not_negative, positive, probability, require
 from mmrec.nn.categorical import CategoricalEncoder
 from mmrec.nn.features import FrozenFeatures, TagSets, of_rows
-from mmrec.nn.fusion.base import EstimatedFusion, Fusion, Present, Vectors
+from mmrec.nn.fusion.base import ConditionedFusion, EstimatedFusion, Fusion, Present, Vectors
 from mmrec.nn.fusion.modality_dropout import drop_modality
 from mmrec.nn.history.tokens import recorded
 from mmrec.nn.numeric import NumericEncoder
@@ -40,7 +40,8 @@ class ItemEncoder(nn.Module):
         modality_dropout: in training, the chance that an item loses one of several present
             modalities, so that the model does not break where one is missing.
         standardize, components: see `FrozenFeatures`; a fusion takes what comes out of it.
-        content_width: a trained linear map brings the fused vector to that width; None = no map.
+        content_width: a trained linear map brings the fused vector to that width; None = no map,
+            which is what a conditioned fusion needs.
         similar_tags: whether tags are a space of `similarities`.
         estimate: what is estimated rather than trained (components, and a fusion of components or
             codes) is estimated on the known items. False where a checkpoint brings it.
@@ -98,6 +99,11 @@ class ItemEncoder(nn.Module):
         self.fused_dim = self.content_dim = 0 if fusion is None else fusion.out_dim
         if fusion is not None and content_width is not None:
             positive(content_width=content_width)
+            require(
+                not isinstance(fusion, ConditionedFusion),
+                f"{type(fusion).__name__} changes the fused vector of the target by its row, so no "
+                f"map may come between: content_width must be None, got {content_width}",
+            )
             self.content_dim = content_width
         self.categorical = None if categorical is None else categorical[1]
         self.numeric = None if numeric is None else cast(nn.Module, numeric[1])

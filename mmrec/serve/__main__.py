@@ -5,25 +5,27 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from mmrec.cli import program
 from mmrec.cli import run as run_command
-from mmrec.errors import InputError, positive
+from mmrec.errors import InputError, positive, require
 from mmrec.io.files import replacing
-from mmrec.serve.answer import answer
+from mmrec.serve.answer import answer, named
 from mmrec.serve.scorer import Scorer, ScorerOptions
+from mmrec.train.step.precision import resolve_device
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Answer every line, a bad one by {"error": …}."""
     given = _parse(arguments)
     options = ScorerOptions(dtype=given.dtype, skip_unknown=given.skip_unknown)
-    with given.requests.open(encoding="utf-8-sig") as requests:
-        scorer = Scorer.open(given.run, data=given.data, options=options, device=given.device)
+    device = resolve_device(given.device)
+    with given.requests.open("rb") as requests:
+        scorer = Scorer.open(given.run, data=given.data, options=options, device=device)
         with nullcontext() if given.out is None else replacing(given.out) as temporary:
             if temporary is None:
                 bad = _write(scorer, requests, sys.stdout, given.k)
@@ -34,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"{bad} requests could not be answered; see their error", file=sys.stderr)
 
 
-def _write(scorer: Scorer, requests: TextIO, out: TextIO, k: int) -> int:
+def _write(scorer: Scorer, requests: BinaryIO, out: TextIO, k: int) -> int:
     """Returns how many had an error."""
     bad = 0
     for found in answers(scorer, requests, k=k):
@@ -43,7 +45,7 @@ def _write(scorer: Scorer, requests: TextIO, out: TextIO, k: int) -> int:
     return bad
 
 
-def answers(scorer: Scorer, lines: Iterator[str] | TextIO, *, k: int) -> Iterator[dict[str, Any]]:
+def answers(scorer: Scorer, lines: Iterable[bytes], *, k: int) -> Iterator[dict[str, Any]]:
     """An answer for each line that is not empty, in their order."""
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -53,8 +55,7 @@ def answers(scorer: Scorer, lines: Iterator[str] | TextIO, *, k: int) -> Iterato
             values = parsed(line)
             yield answer(scorer, values, k=k)
         except InputError as error:
-            named = {"id": values["id"]} if isinstance(values, dict) and "id" in values else {}
-            yield {**named, "line": number, "error": " ".join(str(error).split())}
+            yield {**named(values), "line": number, "error": " ".join(str(error).split())}
 
 
 def parsed(text: str | bytes) -> Any:
@@ -81,6 +82,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--device", default="cpu", help="cpu, cuda or cuda:N (cpu)")
     given = parser.parse_args(arguments)
     positive(k=given.k)
+    same = given.out is not None and given.out.resolve() == given.requests.resolve()
+    require(not same, f"answers must not take the place of the requests, got --out {given.out}")
     return given
 
 

@@ -29,9 +29,13 @@ def answer(scorer: Scorer, values: Any, *, k: int = 10, most: int = MOST) -> dic
     """
     require(isinstance(values, Mapping), f"a request is a JSON object, got {shown(values)}")
     own = {name: values[name] for name in OF_ANSWER if name in values}
+    require(
+        "id" not in own or named(values),
+        f"id must be a whole number or a string of Unicode text, got {shown(own.get('id'))}",
+    )
     request = Request.from_plain({n: v for n, v in values.items() if n not in OF_ANSWER})
-    named = request.candidates
-    count = len(named) if isinstance(named, list) else 0
+    asked = request.candidates
+    count = len(asked) if isinstance(asked, list) else 0
     require(count <= most, f"a request names at most {most:,} candidates, got {count:,}")
     task = own.get("task")
     require(task is None or isinstance(task, str), f"task must be a name, got {shown(task)}")
@@ -39,6 +43,15 @@ def answer(scorer: Scorer, values: Any, *, k: int = 10, most: int = MOST) -> dic
     whole = isinstance(best, int) and not isinstance(best, bool) and best > 0
     require(whole, f"k must be a whole number of at least 1, got {shown(best)}")
     top = scorer.top_of(request, k=best, task=task)
-    found: dict[str, Any] = {"id": own["id"]} if "id" in own else {}
     probabilities = np.round(top.probabilities, 9).tolist()
-    return {**found, "items": top.items, "probabilities": probabilities}
+    return {**named(values), "items": top.items, "probabilities": probabilities}
+
+
+def named(values: Any) -> dict[str, Any]:
+    """{"id": …} of a request that has a good one, one that can be written as JSON; else {}."""
+    given = values.get("id") if isinstance(values, Mapping) else None
+    if isinstance(given, str):
+        good = not any("\ud800" <= letter <= "\udfff" for letter in given)
+    else:
+        good = isinstance(given, int) and not isinstance(given, bool)
+    return {"id": given} if good else {}

@@ -98,13 +98,15 @@ class Names:
             good = found.ndim == 1 and (found.dtype.kind in "iu" or not found.size)
         except (ValueError, TypeError, OverflowError):
             good = False
-        require(good, f"{where} must be a list of whole numbers, got {shown(names)}")
+        if not good:
+            raise InputError(f"{where} must be a list of whole numbers, got {shown(names)}")
         return found.astype(np.int64)
 
     def _strings(self, names: Any, where: str) -> NDArray[Any]:
         listed = names.tolist() if isinstance(names, np.ndarray) else names
         good = isinstance(listed, list | tuple) and all(type(name) is str for name in listed)
-        require(good, f"{where} must be a list of strings, got {shown(names)}")
+        if not good:
+            raise InputError(f"{where} must be a list of strings, got {shown(names)}")
         found = np.empty(len(listed), dtype=object)
         found[:] = listed
         return found

@@ -189,7 +189,7 @@ class SharedRanker(nn.Module):
     def _compared(self, users: Users, known: Rows, valid: Tensor) -> Compared | None:
         if self.affinity is None or self.signs is None:
             return None
-        there = known.there.transpose(1, 2) & valid.unsqueeze(1)  # (U, M, L)
+        there = known.there.transpose(1, 2) * valid.unsqueeze(1)  # (U, M, L)
         signs = self.signs(users.history_categorical)
         return self.affinity.share(known.units, there, signs)
 
@@ -214,15 +214,21 @@ class SharedRanker(nn.Module):
         x = torch.cat([part.expand(users, count, part.shape[-1]) for part in parts], dim=-1)
         if self.entry_weight is None or self.entry_bias is None:
             return cast(Tensor, self.interaction(x))
-        widths = [part.shape[-1] for part in parts]
-        weights = torch.split(self.entry_weight, widths, dim=1)
-        shares = [
-            entries if number == 1 and entries.shape[-1] else F.linear(part, weight)
-            for number, (part, weight) in enumerate(zip(parts, weights, strict=True))
-        ]
-        # What is alike for all candidates is added up while it is small. A free size is not 1.
-        shares.sort(key=lambda share: not (type(share.shape[1]) is int and share.shape[1] == 1))
-        first: Tensor = sum(shares, self.entry_bias)
+        weights = torch.split(self.entry_weight, [part.shape[-1] for part in parts], dim=1)
+        pairs = list(zip(parts, weights, strict=True))
+        kept = bool(entries.shape[-1])
+        if kept:
+            del pairs[1]  # the items', which is known
+        alike = [pair for pair in pairs if _is_one(pair[0].shape[1])]
+        own = [pair for pair in pairs if not _is_one(pair[0].shape[1])]
+        constant = self.entry_bias.expand(users, 1, -1)
+        if alike:
+            constant = F.linear(*_beside(alike), self.entry_bias)
+        # What all candidates have alike is one more column of what each has of its own.
+        one = (x.new_ones(users, count, 1), constant.transpose(1, 2))
+        mine, weight = _beside([*((p, w.expand(users, -1, -1)) for p, w in own), one])
+        weight = weight.transpose(1, 2)
+        first = torch.baddbmm(entries, mine, weight) if kept else mine @ weight
         return cast(CrossAndDeep, self.interaction).entered(x, first)
 
     def append(self, items: ItemEncoder) -> None:
@@ -243,6 +249,17 @@ def _places(encoder: Any) -> int:
 def _columns(encoder: Any) -> int:
     """Columns that an encoder of numbers reads."""
     return 0 if encoder is None else len(encoder.standardized.mean)
+
+
+def _is_one(size: Any) -> bool:
+    """Whether a size is 1 and stays so: one that is free in an exported program is not."""
+    return type(size) is int and size == 1
+
+
+def _beside(pairs: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Parts (U, N, ·) and their weights (…, E, ·), so that one product is the sum of all."""
+    parts, weights = zip(*pairs, strict=True)
+    return torch.cat(parts, dim=-1), torch.cat(weights, dim=-1)
 
 
 def _copy(part: P) -> P:

@@ -107,9 +107,11 @@ class Reader:
         self.history_categorical: tuple[str, ...] = ()
         self.history_numeric: tuple[str, ...] = ()
         self.known: set[str] = set()
+        self.of_rows: set[str] = set()
         if clicks is None:
             return
         self.known = {name for name, _ in clicks.roles()}
+        self.of_rows = {name for name, role in clicks.roles() if role in ("categorical", "numeric")}
         if encoder is not None:
             self.categorical = tuple(column.name for column in clicks.categorical)
         if network.numeric is not None:
@@ -128,6 +130,8 @@ class Reader:
         """
         unknown = sorted({*request.columns, *request.each} - self.known)
         require(not unknown, f"columns are those of the schema, got {shown(unknown)}")
+        other = sorted(set(request.each) - self.of_rows)
+        require(not other, f"what differs by candidate is a row's column, got {shown(other)}")
         history = self.names.rows(request.history, "history items", skip_unknown=self.skip_unknown)
         asked = request.candidates
         every = np.arange(1, len(self.names))
@@ -204,10 +208,10 @@ class Reader:
 
 def _each(request: Request, name: str, count: int) -> Any:
     values = request.each[name]
-    require(
-        isinstance(values, list | tuple | np.ndarray) and len(values) == count,
-        f"the column {name} must hold one value a candidate, {count}, got {shown(values)}",
-    )
+    if not isinstance(values, list | tuple | np.ndarray) or len(values) != count:
+        raise InputError(
+            f"the column {name} must hold one value a candidate, {count}, got {shown(values)}"
+        )
     return values
 
 
@@ -237,19 +241,22 @@ def _integers(values: Any, name: str) -> NDArray[np.int64]:
         good = found.ndim == 1 and (found.dtype.kind in "iu" or not found.size)
     except (ValueError, TypeError, OverflowError):
         good = False
-    require(good, f"the column {name} holds whole numbers, got {shown(values)}")
+    if not good:
+        raise InputError(f"the column {name} holds whole numbers, got {shown(values)}")
     return found.astype(np.int64)
 
 
 def _numbers(values: Any, name: str) -> NDArray[np.float32]:
     try:
         listed = [np.nan if v is None else v for v in values]
-        found = np.asarray(listed, dtype=np.float32)
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
+            found = np.asarray(listed, dtype=np.float32)
         strange = any(isinstance(v, str | bool) for v in listed)
         good = found.ndim == 1 and not np.isinf(found).any() and not strange
     except (ValueError, TypeError, OverflowError):
         good = False
-    require(good, f"the column {name} holds finite numbers, or none, got {shown(values)}")
+    if not good:
+        raise InputError(f"the column {name} holds finite numbers, or none, got {shown(values)}")
     return found
 
 
@@ -262,6 +269,8 @@ def _whole(user: Any) -> int:
 
 def tensors(arrays: Sequence[NDArray[Any]], length: int, *, left: bool, fill: float = 0) -> Tensor:
     """(U, length, …) of arrays (n, …), filled up on the left or on the right."""
+    if len(arrays) == 1 and len(arrays[0]) == length and arrays[0].flags.writeable:
+        return torch.from_numpy(arrays[0]).unsqueeze(0)
     shape = (len(arrays), length, *arrays[0].shape[1:])
     found = np.full(shape, fill, dtype=arrays[0].dtype)
     for row, array in enumerate(arrays):

@@ -29,7 +29,7 @@ class Rows:
         vectors: (…, D).
         entries: (…, E), the share of these in the interaction's first map; E = 0: not kept.
         units: of each space (…, W_m); none where the ranker compares nothing.
-        there: (…, M) bool, whether the item has a vector in the space.
+        there: (…, M), 1 where the item has a vector in the space, else 0.
         bias: (…, T), added to the logits; T = 0 where there is none.
     """
 
@@ -99,7 +99,7 @@ class ItemRows(nn.Module):
         found = self.table.index_select(0, ids.reshape(-1)).to(self.dtype)
         found = found.view(*ids.shape, found.shape[-1])
         vectors, entries, there, bias, *units = torch.split(found, self.widths, dim=-1)
-        return Rows(vectors, entries, tuple(units), there > 0, bias)
+        return Rows(vectors, entries, tuple(units), there, bias)
 
     def append(self, items: ItemEncoder) -> None:
         """Take in the items of another encoder, but for its padding."""

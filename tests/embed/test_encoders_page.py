@@ -1,4 +1,4 @@
-"""docs/guides/encoders.md: its file, run on the pretrained weights of two packages, where they are."""
+"""docs/guides/encoders.md: its file, run on pretrained weights of two packages, where they are."""
 
 from __future__ import annotations
 

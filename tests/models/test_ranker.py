@@ -193,6 +193,15 @@ def test_film_changes_the_target_by_its_context(table: Any, batch: Batch) -> Non
     assert not torch.allclose(expected, before)
 
 
+def test_a_conditioned_fusion_takes_no_map_behind_it(table: Any) -> None:
+    """Neither the ranker nor what serves it could tell which of the two vectors is changed."""
+    film = TINY.changed({"items.fusion": "film", "items.content_width": 3})
+    with pytest.raises(
+        InputError, match=r"FiLMFusion changes .* content_width must be None, got 3"
+    ):
+        make(film, table)
+
+
 @pytest.mark.parametrize("backend", ["eager", thorough("inductor")])
 def test_compiles_to_the_same_logits(table: Any, batch: Batch, backend: str) -> None:
     """Traced without a break; the slow run also generates and runs the code."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -80,7 +82,12 @@ def given(batch: Batch, manifest: dict[str, Any]) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize(
     ("format", "form"),
-    [("pt2", "user"), ("onnx", "rows"), thorough("pt2", "rows"), thorough("onnx", "user")],
+    [
+        ("pt2", "user"),
+        thorough("pt2", "rows"),
+        thorough("onnx", "rows"),
+        thorough("onnx", "user"),
+    ],
 )
 def test_a_fresh_process_without_mmrec_gives_the_rankers_logits(
     format: str, form: str, shop: Any, tmp_path: Path
@@ -129,14 +136,12 @@ ENCODERS = {
     "transformer": TRANSFORMER,
 }
 CROSSES = {"full": "full", "low": Part("low_rank", {"rank": 2}), "mix": Part("mix", {"rank": 2})}
+EACH = [*((encoder, "full") for encoder in ENCODERS), *(("mean", cross) for cross in CROSSES)]
 MATRIX = [
-    *(("pt2", *pair) for pair in (("din", "low"), ("relu", "full"), ("transformer", "mix"))),
-    *(
-        thorough(format, encoder, cross)
-        for format in ("pt2", "onnx")
-        for encoder in ENCODERS
-        for cross in CROSSES
-    ),
+    ("onnx", "din", "low"),
+    ("pt2", "relu", "full"),
+    *(thorough(format, *pair) for format in ("pt2", "onnx") for pair in EACH),
+    thorough("pt2", "transformer", "mix"),
 ]
 
 
@@ -172,23 +177,53 @@ def test_encoders_and_interactions_export(
     check(ranker, shop.batch, tmp_path / "program", ExportOptions(format=format, length=6))
 
 
+def fused_by(name: str, shop: Any) -> Ranker:
+    options: dict[str, Any] = {"codes": 5} if name.startswith("semantic") else {}
+    options |= {"modality": "text"} if name == "precomputed" else {}
+    context = {"context.dim": 2} if name == "film" else {}
+    width = {"items.content_dim": 3 if name == "precomputed" else 6, "items.components": 0}
+    changes = PLAIN | context | width | {"items.fusion": Part(name, options)}
+    return shop.ranker(get_recipe("small"), **changes)
+
+
 def test_every_fusion_is_in_the_items_rows(shop: Any) -> None:
     """The program reads their table, whatever made it."""
     for name in sorted(FUSIONS):
-        width = 3 if name == "precomputed" else 6
-        context = {"context.dim": 2} if name == "film" else {}
-        options: dict[str, Any] = {"codes": 5} if name.startswith("semantic") else {}
-        options |= {"modality": "text"} if name == "precomputed" else {}
-        changes = PLAIN | context | {"items.content_dim": width, "items.components": 0}
-        changes |= {"items.fusion": Part(name, options), "items.content_width": None}
-        ranker = shop.ranker(get_recipe("small"), **changes)
-        batch = shop.batch
+        ranker, batch = fused_by(name, shop), shop.batch
         users = Users(batch.history, batch.user, batch.history_categorical, batch.history_numeric)
         columns = batch.categorical.unsqueeze(1), batch.numeric.unsqueeze(1)
         with torch.no_grad():
             want = ranker(batch)
             got = SharedRanker(ranker)(users, Candidates(batch.target.unsqueeze(1), *columns))
         torch.testing.assert_close(got.squeeze(1), want, rtol=1e-6, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("format", [thorough("pt2"), thorough("onnx")])
+@pytest.mark.parametrize("name", sorted(FUSIONS))
+def test_every_fusion_exports(name: str, format: str, shop: Any, tmp_path: Path) -> None:
+    ranker = fused_by(name, shop).float()
+    check(ranker, shop.batch, tmp_path / "program", ExportOptions(format=format, length=6))
+
+
+@pytest.mark.parametrize("form", [thorough("rows"), thorough("user")])
+def test_a_program_compiles_ahead_of_time(form: str, shop: Any, tmp_path: Path) -> None:
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        pytest.skip(f"AOTInductor needs a C++ compiler, there is no {compiler}")
+    ranker, path = shop.ranker().float(), tmp_path / "ranker.pt2"
+    manifest = json.loads(export(ranker, path, options=ExportOptions(form=form)).read_text())
+    with path.open("rb") as file:
+        program = torch.export.load(file)
+    package = str(tmp_path / "compiled.pt2")
+    torch._inductor.aoti_compile_and_package(program, package_path=package)
+    compiled = torch._inductor.aoti_load_package(package)
+    for rows, longer in ((1, 1), (2, 0), (97, 3), (1000, 1)):
+        some = sized(shop.batch, rows, longer)
+        some = of_one_user(some) if form == "user" else some
+        with torch.no_grad():
+            want = ranker(some).numpy()
+            got = compiled(*map(torch.from_numpy, given(some, manifest).values())).numpy()
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("format", [thorough("pt2"), thorough("onnx")])

@@ -160,6 +160,45 @@ def test_a_file_of_requests_becomes_a_file_of_answers(
     assert logits.shape == (1, 2)
 
 
+def test_bytes_that_are_no_text_are_an_error_of_their_line(
+    shop: Any, scorer: Any, trained: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    good = json.dumps(shop.request(shop.rows[5], candidates=[4, 5, 6])).encode()
+    path, out = tmp_path / "requests.jsonl", tmp_path / "answers.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + good + b"\n\xff\xfe\x00{}\n\x80\n" + good)
+    words = ["serve", str(trained), "--requests", str(path)]
+    monkeypatch.setattr(sys, "argv", [*words, "--out", str(out)])
+    run(main)
+    found = [json.loads(line) for line in out.read_text().splitlines()]
+    assert ["error" in one for one in found] == [False, True, True, False]
+    for more, sentence in (
+        (["--out", str(path)], "answers must not take the place of the requests"),
+        (["--device", "gpu"], "device must be auto, cpu"),
+    ):
+        monkeypatch.setattr(sys, "argv", [*words, *more])
+        with pytest.raises(SystemExit):
+            run(main)
+        assert sentence in capsys.readouterr().err
+    assert path.read_bytes().endswith(good)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), "\ud800", [1], {"a": 1}, True, None, 1.5])
+def test_an_id_can_be_written_into_the_answer(bad: Any, shop: Any, scorer: Any) -> None:
+    request = shop.request(shop.rows[5], candidates=[4, 5, 6])
+    for good in (7, -(10**30), "é", ""):
+        assert answer(scorer, {**request, "id": good})["id"] == good
+    with pytest.raises(InputError, match="id must be a whole number or a string"):
+        answer(scorer, {**request, "id": bad})
+
+
+def test_what_differs_by_candidate_is_a_column_of_rows(shop: Any, scorer: Any) -> None:
+    request = shop.request(shop.rows[5], candidates=[4, 5, 6], each={"liked": [1, 0, 1]})
+    with pytest.raises(
+        InputError, match=r"differs by candidate is a row's column, got \['liked'\]"
+    ):
+        answer(scorer, request)
+
+
 @contextmanager
 def served(app: Any) -> Iterator[str]:
     """An app on a free port of the loopback."""

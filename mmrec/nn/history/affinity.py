@@ -102,26 +102,30 @@ class Affinity(nn.Module):
 
         Args:
             vectors: of each space the unit vectors of the history items, (U, L, W_m).
-            there: (U, M, L) bool, a real item that has a vector in that space.
+            there: (U, M, L), 1 where it is a real item that has a vector in that space, else 0.
             signs: (U, L, S).
 
         Returns:
-            targets' unit vectors, (U, N, W_m) each, and which are there, (U, M, N) -> what
-            `forward` gives, (U, N, M · K · (1 + S)).
+            targets' unit vectors, (U, N, W_m) each, and which are there, (U, M, N) of 1 and 0
+            -> what `forward` gives, (U, N, M · K · (1 + S)).
         """
         counted = torch.cat([signs.new_ones(*signs.shape[:2], 1), signs], dim=-1)
         # What is not there counts for nothing: no mask over all pairs is needed.
-        counted = counted.transpose(1, 2).unsqueeze(1).to(vectors[0].dtype)  # (U, 1, 1 + S, L)
+        counted = counted.to(there.dtype).transpose(1, 2).unsqueeze(1)  # (U, 1, 1 + S, L)
         counted = (counted * there.unsqueeze(2)).unsqueeze(2)  # (U, M, 1, 1 + S, L)
         # 2^x is several times as fast as e^x on a CPU.
         sharpness = (-self.log_temperature).exp().mul(_LOG2_E)[:, :, None, None]  # (M, K, 1, 1)
+        spaces = list(zip(vectors, counted.unbind(1), sharpness.unbind(0), strict=True))
 
         def compared(targets: Sequence[Tensor], target_there: Tensor) -> Tensor:
-            pairs = zip(vectors, targets, strict=True)
-            # Targets last: rows of memory are then long, and the product with `counted` wide.
-            cosine = torch.stack([h @ t.transpose(1, 2) for h, t in pairs], dim=1)  # (U, M, L, N)
-            weight = ((cosine - 1).unsqueeze(2) * sharpness).exp2_()  # (U, M, K, L, N)
-            sums = (counted @ weight) * target_there[:, :, None, None]  # (U, M, K, 1 + S, N)
+            found = []
+            # Space by space, so that the weights fit a core's cache. Targets last: rows of memory
+            # are then long, and the product with `counts` is wide.
+            for (history, counts, sharp), target in zip(spaces, targets, strict=True):
+                cosine = history @ target.transpose(1, 2)  # (U, L, N)
+                weight = ((cosine - 1).unsqueeze(1) * sharp).exp2_()  # (U, K, L, N)
+                found.append(counts @ weight)
+            sums = torch.stack(found, dim=1) * target_there[:, :, None, None]  # (U, M, K, 1+S, N)
             mass, signed = sums[..., :1, :], sums[..., 1:, :]
             out = self._leave(mass, signed, prior_shape=(self.spaces, -1, 1, 1), dim=-2)
             return out.flatten(1, 3).transpose(1, 2)
@@ -135,5 +139,6 @@ class Affinity(nn.Module):
         parts = [((mass + _LEAST).log() + 2) / 2]
         if self.log_prior is not None:
             prior = self.log_prior.exp().view(prior_shape)
-            parts.append(4 * ((signed + prior / 2) / (mass + prior) - 0.5))
+            # (Σ w s + a/2) / (Σ w + a) - 1/2, on one fraction
+            parts.append(4 * (signed - mass / 2) / (mass + prior))
         return torch.cat(parts, dim=dim)
