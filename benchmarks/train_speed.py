@@ -36,13 +36,13 @@ from mmrec.config import Speed, TrainConfig
 from mmrec.data.batches import ToBatch
 from mmrec.data.items import ItemTable
 from mmrec.data.microlens import MICROLENS
+from mmrec.devices import resolve_device
 from mmrec.io.files import write_json
 from mmrec.models import Inputs, build_ranker, get_recipe
 from mmrec.nn.categorical import Vocabulary
 from mmrec.stream.loader import make_loader
 from mmrec.stream.stream import ParquetStream
 from mmrec.train.loaders import on_device
-from mmrec.train.step.precision import resolve_device
 from mmrec.train.step.stepper import Stepper, click_loss
 
 LENGTH, EPOCH_ROWS, WARM_UP = 100, 3_600_000, 1

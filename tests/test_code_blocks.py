@@ -36,6 +36,7 @@ DOCS = ROOT / "docs"
 YOUR_DATA = "docs/start/your_data.md"
 ELSEWHERE = {
     YOUR_DATA: "tests/data/prepare/test_your_data_page.py",
+    "docs/guides/encoders.md": "tests/embed/test_encoders_page.py",
     "docs/guides/tracking.md": "tests/train/test_docs_tracking.py",
 }
 SLOW = {"docs/guides/export.md"}  # torch.export takes a quarter of a minute

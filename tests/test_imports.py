@@ -10,11 +10,12 @@ from pathlib import Path
 from mmrec.data.microlens import MICROLENS
 
 ROOT = Path(__file__).parents[1] / "mmrec"
-BASE = {"errors", "io", "batch", "cli", "config", "schema"}
+BASE = {"errors", "io", "batch", "cli", "config", "devices", "schema"}
 # What a room may import besides itself.
 ALLOWED = {
     "errors": set(),
     "batch": set(),
+    "devices": {"errors"},
     "cli": {"errors"},
     "config": {"errors", "io"},
     "schema": {"errors", "io"},

@@ -18,12 +18,12 @@ import torch
 from torch import nn
 
 from mmrec.analysis.spoilings import Spoiling, input_names, spoilings_of
+from mmrec.devices import resolve_device
 from mmrec.errors import InputError, require
 from mmrec.io.progress import Progress
 from mmrec.metrics.intervals import Interval, Replicates, bootstrap
 from mmrec.train.evaluate import Scores, score
 from mmrec.train.loaders import BatchLoader
-from mmrec.train.step.precision import resolve_device
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,10 @@ import torch
 
 from mmrec.cli import named, program, run
 from mmrec.data.microlens import MICROLENS
+from mmrec.devices import resolve_device
 from mmrec.embed.captions import Captions
 from mmrec.embed.clip import PRECISIONS, OpenClipEncoder
-from mmrec.embed.encoder import Encoder, resolve_device
+from mmrec.embed.encoder import Encoder
 from mmrec.embed.extract import DTYPES, RESIZE, SEVERAL, embed_items
 from mmrec.errors import InputError, modality_names, require
 from mmrec.io.pictures import PLAIN_NAMES

@@ -21,7 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmrec.embed.encoder import Encoder, Preprocessing, hash_weights, resolve_device, towers
+from mmrec.devices import resolve_device
+from mmrec.embed.encoder import Encoder, Preprocessing, hash_weights, towers
 from mmrec.errors import InputError
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")

@@ -107,23 +107,6 @@ class ValueEncoder(Encoder, Protocol):
         """B values -> (B, …) on the CPU. It runs in worker processes, away from the device."""
 
 
-def resolve_device(device: str | torch.device) -> torch.device:
-    """The device of that name; "auto" is CUDA where there is one.
-
-    Raises:
-        InputError: there is no such device here.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.empty(1, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        line = str(error).strip().splitlines()[0]
-        raise InputError(f"device {str(device)!r} cannot be used: {line}") from None
-    return chosen
-
-
 def hash_weights(model: nn.Module) -> str:
     """A hash of every tensor, whatever file it came from: what a fingerprint says of weights."""
     state = hashlib.sha256()

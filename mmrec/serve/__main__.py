@@ -12,11 +12,11 @@ from typing import Any, BinaryIO, TextIO
 
 from mmrec.cli import program
 from mmrec.cli import run as run_command
+from mmrec.devices import resolve_device
 from mmrec.errors import InputError, positive, require
 from mmrec.io.files import replacing
 from mmrec.serve.answer import answer, named
 from mmrec.serve.scorer import Scorer, ScorerOptions
-from mmrec.train.step.precision import resolve_device
 
 
 def main(arguments: list[str] | None = None) -> None:

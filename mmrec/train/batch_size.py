@@ -11,11 +11,11 @@ from torch import nn
 
 from mmrec.batch import Batch
 from mmrec.config import TrainConfig
+from mmrec.devices import resolve_device
 from mmrec.errors import require
 from mmrec.io.files import write_json
 from mmrec.train.distributed import alone, current_world
 from mmrec.train.randomness import generators_kept
-from mmrec.train.step.precision import resolve_device
 from mmrec.train.step.stepper import RowLoss, Stepper, click_loss
 
 SMALLEST, STEPS_AN_EPOCH = 128, 100  # what the search stays within

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mmrec.batch import Batch
+from mmrec.devices import resolve_device
 from mmrec.errors import InputError, require
 from mmrec.metrics.auc import auc
 from mmrec.metrics.calibration import logloss_of_logits
 from mmrec.train.distributed import gather_objects
 from mmrec.train.loaders import BatchLoader, on_device, rewound
-from mmrec.train.step.precision import autocast, resolve_device, resolve_precision
+from mmrec.train.step.precision import autocast, resolve_precision
 
 
 @runtime_checkable

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from mmrec.batch import Batch
 from mmrec.config import TrainConfig
+from mmrec.devices import resolve_device
 from mmrec.errors import InputError, require
 from mmrec.io.plain import from_plain, to_plain
 from mmrec.io.progress import Progress as Bar
@@ -30,7 +31,6 @@ from mmrec.train.state.progress import FitResult, Progress, Sums
 from mmrec.train.state.store import Store
 from mmrec.train.step.guard import StepRecord, diverged, is_overflow, out_of_memory
 from mmrec.train.step.optimizer import rate_factor
-from mmrec.train.step.precision import resolve_device
 from mmrec.train.step.stepper import ClickLoss, RowLoss, Stepper, described, task_weights
 
 # Overflows in a row that float16's loss scale may need to come down from its start.

@@ -174,7 +174,7 @@ def test_unknown_names_are_one_sentence(tiny: TinyClip, tmp_path: Path) -> None:
     (tmp_path / "half.json").write_text('{"embed_dim": 3}')
     with pytest.raises(InputError, match="embed_dim, vision_cfg, text_cfg"):
         OpenClipEncoder(model_name=tmp_path / "half.json", pretrained=tiny.weights)
-    with pytest.raises(InputError, match="device 'abacus'"):
+    with pytest.raises(InputError, match="got 'abacus'"):
         OpenClipEncoder(model_name=tiny.config, pretrained=tiny.weights, device="abacus")
     with pytest.raises(InputError, match="precision is one of"):
         OpenClipEncoder(model_name=tiny.config, pretrained=tiny.weights, precision="int3")

@@ -5,28 +5,9 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from mmrec.errors import InputError, require
+from mmrec.errors import require
 
 _TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-def resolve_device(name: str | torch.device) -> torch.device:
-    """ "auto" is the current CUDA device where there is one, else the CPU.
-
-    Raises:
-        InputError: CUDA was asked for and there is none, or the name is not a device's.
-    """
-    if name == "auto":
-        name = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}") from error
-    require(
-        device.type != "cuda" or torch.cuda.is_available(),
-        f"device {name} was asked for, but torch finds no CUDA device here",
-    )
-    return device
 
 
 def resolve_precision(name: str, device: torch.device) -> torch.dtype:
