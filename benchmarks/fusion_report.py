@@ -31,7 +31,7 @@ FEWEST = 100  # rows of a slice that is worth a figure
 def slices_of(data: Data) -> dict[str, NDArray[np.bool_]]:
     """Name -> (R,) bool over the test rows; slices with hardly a row are left out."""
     known = data.counts.known_items.numpy()[data.target]
-    rows = data.counts.item_rows[data.target]
+    rows = data.counts.item_rows[data.target].sum(1)  # over labels: the schema may name several
     found = {
         "unseen items": ~known,
         f"items with 1-{RARE - 1} train rows": (rows > 0) & (rows < RARE),
