@@ -140,20 +140,32 @@ class TagSets(nn.Module):
     def __init__(self, *, tags: Tensor, width: int = 64) -> None:
         super().__init__()
         positive(width=width)
-        tags = tags.cpu()
-        width, hashed = min(width, int(tags.max()) + 1), mixed(tags)
-        exact = tags < width
-        place = torch.where(exact, tags, hashed % width)
-        sign = torch.where(exact, 1.0, 1.0 - 2.0 * (hashed // width % 2)) * (tags > 0)
-        table = torch.zeros(len(tags), width).scatter_add(1, place, sign)
-        self.unit = nn.Buffer(F.normalize(table, dim=1), persistent=False)
-        self.present = nn.Buffer((tags > 0).any(1), persistent=False)
+        unit, present = _tag_vectors(tags.cpu(), min(width, int(tags.max()) + 1))
+        self.unit = nn.Buffer(unit, persistent=False)
+        self.present = nn.Buffer(present, persistent=False)
 
     item_buffers = ("unit", "present")
+
+    def over(self, tags: Tensor) -> TagSets:
+        """The same places over other items, (n, G)."""
+        other = twin(self)
+        unit, present = _tag_vectors(tags.cpu(), self.unit.shape[1])
+        other.unit = nn.Buffer(unit.to(self.unit), persistent=False)
+        other.present = nn.Buffer(present.to(self.present.device), persistent=False)
+        return other
 
     def cosine(self, history: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """See `FrozenFeatures.cosine`."""
         return _cosine(self.unit, self.present, history, target)
+
+
+def _tag_vectors(tags: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """(N, width) unit vectors, and (N,) which items have tags."""
+    hashed, exact = mixed(tags), tags < width
+    place = torch.where(exact, tags, hashed % width)
+    sign = torch.where(exact, 1.0, 1.0 - 2.0 * (hashed // width % 2)) * (tags > 0)
+    table = torch.zeros(len(tags), width).scatter_add(1, place, sign)
+    return F.normalize(table, dim=1), (tags > 0).any(1)
 
 
 def of_rows(table: Tensor, ids: Tensor) -> Tensor:

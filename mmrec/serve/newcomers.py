@@ -1,4 +1,4 @@
-"""Items that no training has seen, by their vectors alone.
+"""Items that no training has seen, by their vectors and tags.
 
 An item encoder without its items comes in; what goes out is one over the new items, for `rows.py`.
 
@@ -8,7 +8,8 @@ n new items, D_m width of a modality.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import cast
 
 import torch
@@ -34,15 +35,18 @@ class Newcomers:
         found = _features(self._encoder)
         return {name: _raw(features).shape[1] for name, features in found.items()}
 
-    def encoder(self, vectors: Mapping[str, Tensor]) -> ItemEncoder:
-        """Over the padding and n items without id, tags, categories and numbers of their own.
+    def encoder(
+        self, vectors: Mapping[str, Tensor], tags: Sequence[Sequence[int]] | None = None
+    ) -> ItemEncoder:
+        """Over the padding and n items without id, categories and numbers of their own.
 
         Args:
             vectors: modality -> (n, D_m); a row of NaN alone is an item without that modality, as
                 are all of a modality that is left out.
+            tags: of each item; None = no item has any.
 
         Raises:
-            InputError: another modality or width, or numbers that are not finite.
+            InputError: another modality, width or tag, or numbers that are not finite.
         """
         widths, sizes = self.widths, {name: len(value) for name, value in vectors.items()}
         unknown = sorted(set(vectors) - set(widths))
@@ -52,6 +56,7 @@ class Newcomers:
             f"new items need vectors, of each modality as many, got {sizes or 'none'}",
         )
         rows = 1 + next(iter(sizes.values()))
+        table = self._tags([()] * (rows - 1) if tags is None else tags, rows)
         found = {}
         for name, width in widths.items():
             given = vectors.get(name, torch.full((rows - 1, width), torch.nan))
@@ -67,17 +72,37 @@ class Newcomers:
             filled = torch.where(nothing.unsqueeze(1), 0, given)
             there = torch.cat([torch.zeros(1, dtype=torch.bool), ~nothing.cpu()])
             found[name] = torch.cat([filled.new_zeros(1, width), filled]), there
-        return _over(self._encoder, found, rows=rows)
+        return _over(self._encoder, found, rows=rows, tags=table)
+
+    def _tags(self, tags: Sequence[Sequence[int]], rows: int) -> Tensor:
+        """(1 + n, G), the padding first."""
+        require(
+            len(tags) == rows - 1,
+            f"tags are a list of each of the {rows - 1} new items, got {len(tags)} of them",
+        )
+        size = 0 if self._encoder.tag is None else self._encoder.tag.num_embeddings
+        for row, some in enumerate(tags):
+            bad = [tag for tag in some if not isinstance(tag, Integral) or not 0 < tag < size]
+            require(not bad, f"tags lie in 1 … {size - 1}, new item {row} has {bad[:1]}")
+        table = torch.zeros(rows, max([1, *map(len, tags)]), dtype=torch.int64)
+        for row, some in enumerate(tags, start=1):
+            table[row, : len(some)] = torch.tensor(list(some), dtype=torch.int64)
+        return table
 
 
 def _over(
-    items: ItemEncoder, vectors: Mapping[str, tuple[Tensor, Tensor | None]], *, rows: int
+    items: ItemEncoder,
+    vectors: Mapping[str, tuple[Tensor, Tensor | None]],
+    *,
+    rows: int,
+    tags: Tensor | None = None,
 ) -> ItemEncoder:
-    """A twin over items of which the vectors are all that is known; None = nobody has one."""
-    other, tags = twin(items), items.tags
+    """A twin over items of which vectors and tags are all that is known; None = nobody has any."""
+    other = twin(items)
     other.num_items = rows
+    tags = items.tags.new_zeros(rows, 1) if tags is None else tags.to(items.tags)
     nobody = torch.zeros(rows, dtype=torch.bool, device=tags.device)
-    _replace(other, tags=tags.new_zeros(rows, tags.shape[1]))
+    _replace(other, tags=tags)
     if items.categorical is not None:
         shape = rows, items.categories.shape[1]
         other.categories = torch.full(shape, ABSENT, device=items.tags.device)
@@ -90,9 +115,7 @@ def _over(
     if items.known is not None:
         _replace(other, known=nobody)
     if items.tag_sets is not None:
-        sets, unit = twin(items.tag_sets), items.tag_sets.unit
-        _replace(sets, unit=unit.new_zeros(rows, unit.shape[1]), present=nobody)
-        other.tag_sets = sets
+        other.tag_sets = items.tag_sets.over(tags)
     modalities = twin(items.modalities)
     for name, features in _features(items).items():
         raw, there = vectors[name]

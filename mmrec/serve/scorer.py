@@ -226,19 +226,27 @@ class Scorer:
         order = _best(logits, k)
         return Top(self.names.of(read.candidates[order]), logits[order].astype(np.float64))
 
-    def add(self, vectors: Mapping[str, Any], *, keys: Sequence[Any] | None = None) -> list[Any]:
-        """Take in items that training has not seen, by their vectors alone; returns their names.
+    def add(
+        self,
+        vectors: Mapping[str, Any],
+        *,
+        tags: Sequence[Sequence[int]] | None = None,
+        keys: Sequence[Any] | None = None,
+    ) -> list[Any]:
+        """Take in items that training has not seen, by vectors and tags; returns their names.
 
         Args:
             vectors: modality -> (n, width), as the features of training were; a row of NaN, or a
                 modality left out, is an item without it.
+            tags: of each item. Where all items of training have some, a new one without any is
+                unlike all that the ranker has seen, and scores so.
             keys: their names, where items are named by keys.
 
         Raises:
-            InputError: other vectors than those of training, or names that are taken.
+            InputError: other vectors or tags than those of training, or names that are taken.
         """
         given = {name: torch.as_tensor(np.asarray(v)).float() for name, v in vectors.items()}
-        encoder = self._newcomers.encoder(given)
+        encoder = self._newcomers.encoder(given, tags)
         names = self.names.append(encoder.num_items - 1, keys)
         self.network.append(encoder)
         return names

@@ -178,17 +178,25 @@ def test_unknown_history_items_may_be_left_out_with_what_stands_beside_them(shop
         )
 
 
+@pytest.mark.parametrize("tags", [None, [[2, 5], [], [1]]], ids=["vectors alone", "with tags"])
 @pytest.mark.parametrize("name", ["default", "relu", "film", thorough("light")])
-def test_new_items_score_by_their_vectors_alone(name: str, shop: Any) -> None:
-    """As a ranker does over a catalogue in which they have no tags, categories and numbers."""
+def test_new_items_score_by_their_vectors_and_tags(name: str, tags: Any, shop: Any) -> None:
+    """As a ranker does over a catalogue in which they have no categories and numbers."""
+    if tags is not None:  # the shop's files have none
+        table = torch.arange(2 * len(shop.items.tags)).view(-1, 2) % 7
+        table[0] = 0
+        shop = replace(shop, items=replace(shop.items, tags=table))
     scorer = Scorer(made(shop, name), schema=shop.data.schema, options=QUICK)
     vectors = {"image": np.random.default_rng(0).normal(size=(3, 3)).astype(np.float16)}
     vectors["text"] = vectors["image"][::-1].copy()
     vectors["text"][1] = np.nan
     with pytest.raises(InputError, match="41 is none of them"):
         scorer.score([41], [1], columns=shop.request(shop.rows[0])["columns"])
-    assert scorer.add(vectors) == [41, 42, 43]
-    grown = over_grown(shop, name, vectors)
+    for bad, words in (([[99], [], []], "tags lie in 1"), ([[1]], "a list of each of the 3")):
+        with pytest.raises(InputError, match=words):
+            scorer.add(vectors, tags=bad)
+    assert scorer.add(vectors, tags=tags) == [41, 42, 43]
+    grown = over_grown(shop, name, vectors, tags or [[], [], []])
     batch: Batch = shop.batch.map(lambda tensor: tensor[:3].clone())
     batch.history[:, -1] = torch.tensor([43, 42, 41])
     batch = replace(batch, target=torch.tensor([41, 42, 43]))
@@ -205,12 +213,18 @@ def test_new_items_score_by_their_vectors_alone(name: str, shop: Any) -> None:
     np.testing.assert_allclose(np.stack(got), want, rtol=1e-6, atol=1e-6)
 
 
-def over_grown(shop: Any, name: str, vectors: dict[str, np.ndarray]) -> Ranker:
+def over_grown(
+    shop: Any, name: str, vectors: dict[str, np.ndarray], tags: list[list[int]]
+) -> Ranker:
     """The same weights, every table written out with three more rows."""
     ranker = made(shop, name)
     items = ranker.items
     items.num_items += 3
-    items.tags = torch.cat([items.tags, items.tags.new_zeros(3, items.tags.shape[1])])
+    padded = torch.tensor([[*some, 0, 0][:2] for some in tags])
+    width = max(2, items.tags.shape[1])
+    items.tags = torch.cat(
+        [torch.nn.functional.pad(x, (width - x.shape[1], 0)) for x in (items.tags, padded)]
+    )
     absent = torch.full((3, items.categories.shape[1]), -(2**63))
     items.categories = torch.cat([items.categories, absent])
     nothing = torch.full((3, items.numbers.shape[1]), torch.nan, dtype=items.numbers.dtype)
@@ -219,8 +233,11 @@ def over_grown(shop: Any, name: str, vectors: dict[str, np.ndarray]) -> Ranker:
     table = torch.cat([items.ids.weight.detach(), torch.randn(3, items.ids.embedding_dim)])
     items.ids = torch.nn.Embedding.from_pretrained(table.double())
     sets = items.tag_sets
-    sets.unit = torch.cat([sets.unit, sets.unit.new_zeros(3, sets.unit.shape[1])])
-    sets.present = torch.cat([sets.present, torch.zeros(3, dtype=torch.bool)])
+    unit = sets.unit.new_zeros(3, sets.unit.shape[1])
+    for row, some in enumerate(tags):
+        unit[row, some] = 1 / max(1, len(some)) ** 0.5  # few tags: each has a place of its own
+    sets.unit = torch.cat([sets.unit, unit])
+    sets.present = torch.cat([sets.present, torch.tensor([bool(some) for some in tags])])
     for modality, features in items.modalities.items():
         given = torch.from_numpy(vectors[modality])
         there = ~given.isnan().all(1)

@@ -106,25 +106,25 @@ axis.legend()
 # %% [markdown]
 # ## New items
 #
-# They came after the training; their vectors are enough to rank them. Here 300 of them get the
-# vectors of old items, to show what is lost: tags, and what an old item's own id has learned.
+# They came after the training; their vectors and tags are enough to rank them. Here 300 of them
+# get those of old items, to show what is lost: what an old item's own id has learned.
 
 # %%
 like = (items.present["image"] & items.present["text"]).nonzero().flatten()[:300].tolist()
 vectors = {name: items.vectors[name][like].float().numpy() for name in ("image", "text")}
-new = scorer.add(vectors)
+tags = [[tag for tag in some if tag] for some in items.tags[like].tolist()]
+new = scorer.add(vectors, tags=tags)
 old_logit = scorer.score(past, like, columns=columns)
 new_logit = scorer.score(past, new, columns=columns)
 figure, axis = plt.subplots(figsize=(3.6, 3.4), layout="constrained")
 axis.plot(old_logit, new_logit, ".", ms=4)
 axis.axline((0, 0), slope=1, color="gray", lw=0.8)
-axis.set(xlabel="logit of the old item", ylabel="of a new one with its vectors")
+axis.set(xlabel="logit of the old item", ylabel="of a new one with its content")
 assert np.corrcoef(old_logit, new_logit)[0, 1] > 0.5
 
 # %% [markdown]
-# Their order is much the same; their level need not be. In this data every item of train has tags,
-# so the ranker never saw one without. Compare new items by `add` with one another, and let those
-# that have tags come in by a new table of items: `Scorer.open(run, data=...)`.
+# Their order is much the same. In this data every item of train has tags: left out, a new item
+# would be unlike all that the ranker has seen, and score so.
 
 # %% [markdown]
 # ## Requests as JSON
