@@ -31,7 +31,7 @@ def summary() -> dict[str, Any]:
         user=np.repeat(np.arange(USERS), EACH),
         target=rng.integers(1, 40, rows),
         counts=SimpleNamespace(
-            known_items=torch.arange(40) < 30, item_rows=np.arange(40)[::-1].copy()
+            known_items=torch.arange(40) < 30, item_rows=np.arange(40)[::-1, None].copy()
         ),
         items=SimpleNamespace(present={"image": torch.arange(40) % 3 > 0}),
     )

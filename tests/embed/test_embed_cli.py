@@ -60,12 +60,11 @@ def test_two_ranks_of_torchrun_give_one_result(
     assert (tmp_path / "two" / "_report.json").exists()
 
 
-def test_ctrl_c_is_one_sentence(tiny: TinyClip, shop: Shop, tmp_path: Path) -> None:
-    items, images = shop(400, size=(300, 400))
-    out = tmp_path / "out"
-    arguments = _command(items, images, out, tiny, "--shard-size", "5", "--batch-size", "1")
+def interrupted(arguments: list[str], out: Path) -> tuple[int, str]:
+    """Exit code and what was said of a run that gets SIGINT when its first shard is there."""
+    quick = "--shard-size", "5", "--batch-size", "1"
     process = subprocess.Popen(
-        [sys.executable, "-m", "mmrec.embed", *arguments],
+        [sys.executable, "-m", "mmrec.embed", *arguments, *quick],
         stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     deadline = time.monotonic() + 100
@@ -73,7 +72,18 @@ def test_ctrl_c_is_one_sentence(tiny: TinyClip, shop: Shop, tmp_path: Path) -> N
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    return process.returncode, errors
+
+
+def test_ctrl_c_is_one_sentence(tiny: TinyClip, shop: Shop, tmp_path: Path) -> None:
+    items, images = shop(400, size=(300, 400))
+    # Python drops an interrupt that comes inside a destructor or a callback: seldom, but it does.
+    for attempt in range(3):
+        out = tmp_path / f"out{attempt}"
+        code, errors = interrupted(_command(items, images, out, tiny), out)
+        if code:
+            break
+    assert code == 130, errors
     assert errors.strip() == "error: interrupted; the same command resumes from here"
     kept = shard_bytes(out)
     assert 0 < len(kept) < 80
