@@ -34,6 +34,7 @@ __all__ = [
     "Plan",
     "Prepared",
     "prepare",
+    "prepare_grown",
     "prepare_like",
 ]
 
@@ -93,13 +94,38 @@ def prepare_like(
         dest: as for `prepare`.
         items: more items, or what is now known of old ones, in the same columns.
     """
+    former, options = _former(data)
+    return _Task(events, items, Path(dest).resolve(), options, former).run()
+
+
+def prepare_grown(
+    data: str | Path, events: str | Path, dest: str | Path, items: str | Path | None = None
+) -> Prepared:
+    """Make a data set of a log that has grown since `data` was made of it, by the same options.
+
+    Numbers of users, items, tags and values are those of `data`, new ones come behind: so a ranker
+    of `data` knows them again, and can be trained on. (By `prepare` they would be numbered anew.)
+
+    Args:
+        data: an output of `prepare` or of this.
+        events: the whole log, old and new events.
+        dest: as for `prepare`, not `data` itself.
+        items: the table of items as it is now; what it lacks, `data` knows.
+            None = as `data` has it.
+    """
+    former, options = _former(data)
+    require(Path(dest).resolve() != former, f"the grown data set needs another folder than {data}")
+    return _Task(events, items, Path(dest).resolve(), options, grown_from=former).run()
+
+
+def _former(data: str | Path) -> tuple[Path, Options]:
+    """An earlier output, and what it was made by."""
     former = Path(data).resolve()
     mark = _read_mark(former)
     require(
         mark and (former / _TABLES[0]).exists(), f"an output of prepare is needed, {data} is none"
     )
-    options = from_plain(Options, mark["made_from"]["options"])
-    return _Task(events, items, Path(dest).resolve(), options, former).run()
+    return former, from_plain(Options, mark["made_from"]["options"])
 
 
 @dataclass(frozen=True)
@@ -112,6 +138,7 @@ class _Task:
     options: Options
     former: Path | None = None
     finish: Callable[[Path], None] | None = None
+    grown_from: Path | None = None
 
     def run(self) -> Prepared:
         pipeline = self._pipeline()
@@ -145,7 +172,7 @@ class _Task:
         except ImportError:
             raise InputError("preparing data needs polars: pip install 'mmrec[prepare]'") from None
         work = self.dest.with_name(f".{self.dest.name}.preparing")
-        return Pipeline(self.events, self.items, self.options, work, self.former)
+        return Pipeline(self.events, self.items, self.options, work, self.former, self.grown_from)
 
     def _identity(self) -> dict[str, Any]:
         """What the output is made from: bytes of tables, and options."""
@@ -153,7 +180,9 @@ class _Task:
 
         files = {"events": find_files(self.events)}
         files["items"] = [] if self.items is None else find_files(self.items)
-        files["former"] = [] if self.former is None else [str(self.former / MARK)]
+        for role in ("former", "grown_from"):
+            before = getattr(self, role)
+            files[role] = [] if before is None else [str(before / MARK)]
         told = {role: [sha256_of(file) for file in some] for role, some in files.items()}
         return {"files": told, "options": as_json(to_plain(self.options))}
 

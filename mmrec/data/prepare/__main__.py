@@ -1,4 +1,4 @@
-"""`python -m mmrec.data.prepare EVENTS ITEMS DEST`, or `--like DATA EVENTS [ITEMS] DEST`."""
+"""`mmrec prepare EVENTS ITEMS DEST`; with `--like DATA` or `--grow DATA`: EVENTS [ITEMS] DEST."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ import argparse
 from typing import Any
 
 from mmrec.cli import program, run
-from mmrec.data.prepare import Catalogue, Log, Options, Plan, prepare, prepare_like
+from mmrec.data.prepare import (
+    Catalogue,
+    Log,
+    Options,
+    Plan,
+    prepare,
+    prepare_grown,
+    prepare_like,
+)
 from mmrec.data.prepare.options import IMAGES, NEGATIVES, UNITS, UNKNOWN_ITEMS
 from mmrec.errors import require
 
@@ -16,10 +24,13 @@ _LOG = ("user", "item", "time", "label", "categorical", "numeric", "group", "wei
 def main(arguments: list[str] | None = None) -> None:
     """Prepare, and print the report."""
     given = _parser().parse_args(arguments)
-    if given.like is not None:
-        require(len(given.paths) in (2, 3), "with --like give EVENTS [ITEMS] DEST")
+    require(given.like is None or given.grow is None, "give --like or --grow, not both")
+    data = given.like or given.grow
+    if data is not None:
+        require(len(given.paths) in (2, 3), "with --like and --grow give EVENTS [ITEMS] DEST")
         events, *items, dest = given.paths
-        made = prepare_like(given.like, events, dest, *items)
+        again = prepare_like if given.grow is None else prepare_grown
+        made = again(data, events, dest, *(path for path in items if path != "-"))
     else:
         require(len(given.paths) == 3, "give EVENTS ITEMS DEST; - stands for no items")
         for name in ("user", "item", "time"):
@@ -59,6 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("paths", nargs="+", metavar="PATH", help="EVENTS ITEMS DEST")
     parser.add_argument(
         "--like", metavar="DATA", help="rows to score, as an earlier output has them"
+    )
+    parser.add_argument(
+        "--grow", metavar="DATA", help="the whole log again, grown, with the numbers of DATA"
     )
     _add_log(parser.add_argument_group("columns of the events").add_argument)
     _add_items(parser.add_argument_group("columns of the items").add_argument)

@@ -41,6 +41,8 @@ class Pipeline:
         work: folder of finished steps.
         former: an earlier preparation, whose maps are continued and whose log is the past; rows
             are then the new events alone.
+        grown_from: an earlier preparation of a log that has grown since: its maps are continued,
+            and what it knew of items stays known.
     """
 
     events: str | Path
@@ -48,6 +50,7 @@ class Pipeline:
     options: Options
     work: Path
     former: Path | None = None
+    grown_from: Path | None = None
 
     def run(self) -> dict[str, Any]:
         """Every step, to `work/rows` and `work/items`; returns facts for the report."""
@@ -69,6 +72,11 @@ class Pipeline:
         return self.work / "log" / LOG
 
     @property
+    def _before(self) -> Path | None:
+        """Whose maps are continued."""
+        return self.former or self.grown_from
+
+    @property
     def _counts(self) -> bool:
         return bool(asked(self.options))
 
@@ -88,7 +96,8 @@ class Pipeline:
         ).collect(engine="streaming")
         events = events.filter(there)
         catalogue, odd = read_catalogue(self.items, options)
-        known = {} if former is None else read_maps(former / MAPS)
+        before = self._before
+        known = {} if before is None else read_maps(before / MAPS)
         maps, unknown = self._grown_maps(known, catalogue, events)
         if unknown and options.plan.unknown_items == "drop":
             events = events.join(
@@ -96,8 +105,8 @@ class Pipeline:
             )
         sink(_numbered_log(events, maps, options), folder / "new.parquet")
         (folder / "typed.parquet").unlink()
-        if former is not None:
-            catalogue = _merged(pl.read_parquet(former / CATALOGUE), catalogue)
+        if before is not None:
+            catalogue = _merged(pl.read_parquet(before / CATALOGUE), catalogue)
         _with_past(folder, former)
         write_maps(maps, folder / MAPS)
         catalogue.write_parquet(folder / CATALOGUE)
@@ -223,7 +232,7 @@ class Pipeline:
         log = self.work / "log"
         catalogue, maps = pl.read_parquet(log / CATALOGUE), read_maps(log / MAPS)
         write_items(folder, catalogue, maps, self.options)
-        found = place_pictures(self.items, folder, catalogue, maps, self.options, self.former)
+        found = place_pictures(self.items, folder, catalogue, maps, self.options, self._before)
         return {"pictures": found}
 
 

@@ -20,7 +20,7 @@ from slow_variants import thoroughly
 
 from mmrec import ClickData, ParquetStream
 from mmrec.audit import audit
-from mmrec.data.prepare import Catalogue, Log, Plan, prepare_like
+from mmrec.data.prepare import Catalogue, Log, Plan, prepare_grown, prepare_like
 from mmrec.data.prepare.negatives import Pool, draw
 from mmrec.data.prepare.past import uniform
 from mmrec.errors import InputError
@@ -256,6 +256,41 @@ def test_candidates_of_new_users_and_items(tmp_path: Path) -> None:
         prepare_like(tmp_path, tmp_path / "new.csv", tmp_path / "none")
     again = prepare_like(like.root, tmp_path / "new.csv", tmp_path / "again")
     assert names(again, "user")[-1] == "new"
+
+
+def test_a_grown_log_keeps_the_numbers_and_has_the_rows_of_the_whole(tmp_path: Path) -> None:
+    """New users, values and tags whose names come first, and an item that left the table."""
+    plan: dict[str, Any] = {"history": "all", "history_features": ("device",)}
+    plan |= {"asked": replace(LOG, categorical=("device",)), "catalogue": Catalogue(tags="kind")}
+    log = events(60).with_columns(device=pl.format("d{}", pl.int_range(60) % 3))
+    newest = pl.Series([n >= 50 for n in range(60)])
+    log = log.with_columns(
+        user=pl.when(newest).then(pl.lit("a new one")).otherwise("user"),
+        device=pl.when(newest).then(pl.lit("abacus")).otherwise("device"),
+    )
+    items = pl.DataFrame({"item": [f"i{n}" for n in range(5)], "kind": ["b", "c", "b", "c", "b"]})
+    grown_items = items[1:].vstack(pl.DataFrame({"item": ["a"], "kind": ["a"]}))
+    former = run(tmp_path, log[:50], items, name="former", **plan)
+    whole = run(tmp_path, log, items, name="whole", **plan)
+    log.write_parquet(tmp_path / "all.parquet")
+    grown_items.write_parquet(tmp_path / "now.parquet")
+    grown = prepare_grown(
+        former.root, tmp_path / "all.parquet", tmp_path / "grown", tmp_path / "now.parquet"
+    )
+    for name in ("user", "item", "tag", "log_device"):
+        known = names(former, name)
+        assert names(grown, name)[: len(known)] == known
+        assert len(names(grown, name)) == len(known) + 1
+    for part in ("train", "valid", "test"):
+        found, wanted = rows(grown, part), rows(whole, part)
+        devices = [names(made, "log_device") for made in (grown, whole)]
+        for some, known in ((found, devices[0]), (wanted, devices[1])):
+            for row in some:
+                row["device"] = known[row["device"]]
+                row["history_device"] = [known[value] for value in row["history_device"]]
+        assert found == wanted
+    with pytest.raises(InputError, match="needs another folder"):
+        prepare_grown(former.root, tmp_path / "all.parquet", former.root)
 
 
 def test_new_events_that_the_log_has_already_count_once(tmp_path: Path) -> None:
