@@ -138,6 +138,25 @@ def test_rows_and_an_item_table_are_enough(
     assert not (tmp_path / "d").exists()
 
 
+def test_items_without_content_are_counted(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As new items are whose vectors nobody gave: they score, but not without a word."""
+    info = pq.read_table(shop / "data" / "item_info.parquet")
+    more = pa.concat_tables([info, info.slice(info.num_rows - 2)])
+    columns = {"sku": [*range(SKUS + 2)], "code": codes(range(SKUS + 2))}
+    pq.write_table(more, tmp_path / "more.parquet")
+    edited(tmp_path / "more.parquet", tmp_path / "grown.parquet", **columns)
+    command(monkeypatch, tmp_path / "a", shop / "run", "--data", shop / "data")
+    before = capsys.readouterr().err
+    words = "--rows", shop / "data" / "test.parquet", "--items", tmp_path / "grown.parquet"
+    command(monkeypatch, tmp_path / "b", shop / "run", *words)
+    said = capsys.readouterr().err
+    bare = [int(err.split(" of ")[0].split()[-1]) if err.strip() else 0 for err in (before, said)]
+    assert bare[1] == bare[0] + 2
+    assert f"of {SKUS + 1} items have no vector of any modality" in said
+
+
 @pytest.mark.parametrize("words", [[], ["--rows", "a"], ["--data", "a", "--rows", "b"]])
 def test_what_is_scored_is_said_in_one_way(
     shop: Path, tmp_path: Path, words: list[str], monkeypatch: pytest.MonkeyPatch,

@@ -1,8 +1,11 @@
 """`python -m mmrec.predict`: a trained ranker's prediction file, from its checkpoint alone."""
 
 import argparse
+import sys
 from dataclasses import replace
 from pathlib import Path
+
+import torch
 
 from mmrec.cli import named, program
 from mmrec.cli import run as run_command
@@ -20,6 +23,8 @@ def main(arguments: list[str] | None = None) -> None:
     with process_group(given.device) as world:
         run = TrainedRun.open(given.run)
         rows, items = (_of_a_file if given.data is None else _of_a_data_set)(run, given)
+        if world.is_first:
+            _tell_bare(items)
         numbers, probability = predict(
             run.ranker(items, rows),
             rows.loader(
@@ -60,6 +65,16 @@ def _of_a_file(run: TrainedRun, given: argparse.Namespace) -> tuple[ClickRows, I
     schema = replace(run.schema, items=items)
     table = ItemTable.read(given.items, items, given.features or run.features_of(None))
     return ClickRows.open(given.rows, schema, num_items=table.num_items), table
+
+
+def _tell_bare(items: ItemTable) -> None:
+    """Say how many items are scored without content, where others have some."""
+    if items.has_content:
+        present = torch.stack(list(items.present.values())).any(0)
+        bare = int((~present[1:]).sum())
+        if bare:
+            told = f"{bare:,} of {items.num_items - 1:,} items have no vector of any modality"
+            print(f"{told} and are scored without content", file=sys.stderr)
 
 
 def _columns(run: TrainedRun, given: argparse.Namespace) -> dict[str, str]:
