@@ -122,11 +122,16 @@ def read_data(root: Path) -> Data:
     """Clicks, items with ready features, and labels of the test rows.
 
     Raises:
-        InputError: there are no features or no test labels.
+        InputError: there are no users, no features, no test labels, or several labels.
     """
     files = ClickData.open(root, check=False)
     clicks = files.schema.clicks
     require(clicks.user is not None, f"the benchmark needs users, the schema of {root} has none")
+    require(
+        len(clicks.labels) == 1,
+        f"the benchmark is for one label, the schema of {root} names {', '.join(clicks.labels)}: "
+        "leave one of them in its labels",
+    )
     labels = root / "test_labels.parquet"
     if files.features is None or not labels.exists():
         raise InputError(f"the benchmark needs features.parquet and test_labels.parquet in {root}")

@@ -54,9 +54,10 @@ def cell(
         device=given.device,
         seed=seed,
     )
-    settings = {"training": training, "batch_size": given.batch_size} | change
-    history, pretrain = settings.pop("history", "own"), settings.pop("pretrain", False)
-    return Cell(name=name, recipe=base.changed(settings), history=history, pretrain=pretrain)
+    shared = base.changed({"training": training, "batch_size": given.batch_size})
+    own = dict(change)
+    history, pretrain = own.pop("history", "own"), own.pop("pretrain", False)
+    return Cell(name=name, recipe=shared.changed(own), history=history, pretrain=pretrain)
 
 
 def train_all(
@@ -142,7 +143,7 @@ def arguments(description: str, *, name: str, epochs: int = 2) -> argparse.Argum
     parser.add_argument("--results", type=Path, default=RESULTS, help="of tables")
     parser.add_argument("--images", type=Path, default=IMAGES, help="of plots")
     how = parser.add_argument_group("how all are trained")
-    how.add_argument("--seeds", type=int, default=5, help="trainings of each (5)")
+    how.add_argument("--seeds", type=int, default=5, help="trainings of each (5, at least 2)")
     how.add_argument("--epochs", type=int, default=epochs, help=f"the best counts ({epochs})")
     how.add_argument("--rates", nargs="+", type=float, default=[2e-3, 6e-3], help="tried")
     how.add_argument("--batch-size", type=int, default=1024)

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import cells
+import fusion
+import pyarrow.parquet as pq
 import pytest
+import sweep
+
+from mmrec.data.clicks import ClickData
+from mmrec.datasets.synthetic import SyntheticConfig, make_synthetic
+from mmrec.errors import InputError
+from mmrec.models import build_ranker
 
 ROOT = Path(__file__).parents[2]
 
@@ -98,3 +108,44 @@ def test_bad_input_is_one_sentence(tmp_path: Path, options: list[str], sentence:
     _, errors = given.communicate(timeout=120)
     assert given.returncode == 2
     assert errors.strip().splitlines()[-1] == f"error: {sentence}"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("fusion") / "data"
+    make_synthetic(root, SyntheticConfig(num_items=60, rows=(120, 60, 60), content="features"))
+    return root
+
+
+def test_every_fusion_option_and_control_gives_a_ranker(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["fusion.py", str(data)])
+    given = fusion.parse()
+    base, read = fusion.base_recipe(given), cells.read_data(data)
+    rows = fusion.plan(given)
+    assert {"concat, by logloss", "gmu", *fusion.CONTROLS} <= set(rows)
+    found = {
+        name: sweep.cell(name, change, base, given, rate=0.01, seed=0)
+        for name, change in rows.items()
+    }
+    # Each differs from the baseline in what it says, not in its name alone.
+    assert len({cell.key.rpartition("-")[2] for cell in found.values()}) == len(rows)
+    assert found["concat, by logloss"].recipe.training.monitor == "logloss"
+    assert {cell.recipe.training.learning_rate for cell in found.values()} == {0.01}
+    for cell in found.values():
+        build_ranker(cell.recipe, read.items, read.inputs)
+
+
+def test_several_labels_are_refused_before_any_training(data: Path, tmp_path: Path) -> None:
+    root = tmp_path / "two"
+    shutil.copytree(data, root)
+    schema = ClickData.open(root).schema.to_dict()
+    (name,) = schema["clicks"]["labels"]
+    schema["clicks"]["labels"] = [name, "bought"]
+    (root / "schema.json").write_text(json.dumps(schema))
+    for split in [*root.rglob("train.parquet"), *root.rglob("valid.parquet")]:
+        table = pq.read_table(split)
+        pq.write_table(table.append_column("bought", table[name]), split)
+    with pytest.raises(InputError, match=f"is for one label, .* names {name}, bought: leave one"):
+        cells.read_data(root)
