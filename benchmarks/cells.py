@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import importlib
 import io
 import json
 import multiprocessing
@@ -33,6 +32,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mmrec.batch import Batch
+from mmrec.cli import import_modules
 from mmrec.data.clicks import ClickData
 from mmrec.data.counts import ClickCounts, count_clicks
 from mmrec.data.items import ItemTable
@@ -266,8 +266,7 @@ def another_history(batch: Batch) -> Batch:
 def alone(parent: int, modules: Sequence[str] = ()) -> None:
     """One thread a process; and no process outlives the run that it works for."""
     torch.set_num_threads(1)
-    for module in modules:
-        importlib.import_module(module)
+    import_modules(modules)
 
     def watch() -> None:
         while os.getppid() == parent:

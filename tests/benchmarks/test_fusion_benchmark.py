@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,24 +25,8 @@ from mmrec.models import build_ranker
 
 ROOT = Path(__file__).parents[2]
 
-OWN = """
-import torch
-from mmrec.nn.fusion import FUSIONS, ModalFusion
-
-
-class MaximumFusion(ModalFusion):
-    def __init__(self, *, dims, out_dim=128):
-        super().__init__(dims=dims, out_dim=out_dim)
-        self.project = torch.nn.ModuleDict(
-            {name: torch.nn.Linear(dim, out_dim) for name, dim in self.dims.items()}
-        )
-
-    def fuse(self, x):
-        return torch.stack([self.project[m](x[m]) for m in self.dims]).max(0).values
-
-
-FUSIONS["maximum"] = MaximumFusion
-"""
+GUIDE = (ROOT / "docs" / "guides" / "fusion.md").read_text()
+(OWN,) = [code for code in re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL) if "class " in code]
 
 
 def start(folder: Path, *more: str) -> subprocess.Popen[str]:
@@ -54,15 +39,16 @@ def start(folder: Path, *more: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])},
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
 
 
 @pytest.mark.timeout(400)
 def test_killed_and_run_again_it_repeats_no_finished_cell(tmp_path: Path) -> None:
-    (tmp_path / "own_fusion.py").write_text(OWN)
+    (tmp_path / "my_fusions.py").write_text(OWN)
     what = ["--synthetic", "pairs", "--items", "200", "--train-rows", "2400"]
-    what += ["--variants", "concat", "maximum", "--import", "own_fusion"]
+    what += ["--variants", "concat", "maximum", "--import", "my_fusions"]
     what += ["--options", "plain", "--controls", "no content"]
     cells = tmp_path / "out" / "cells"
     first = start(tmp_path, *what)
@@ -101,13 +87,18 @@ def test_killed_and_run_again_it_repeats_no_finished_cell(tmp_path: Path) -> Non
             ["nowhere", "--variants", "concat"],
             "a data directory is needed, there is none at nowhere",
         ),
+        (
+            ["here", "--import", "no_such_module"],
+            "--import no_such_module failed: No module named 'no_such_module'; modules are looked "
+            "for in {here} and on PYTHONPATH",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence(tmp_path: Path, options: list[str], sentence: str) -> None:
     given = start(tmp_path, *options)
     _, errors = given.communicate(timeout=120)
     assert given.returncode == 2
-    assert errors.strip().splitlines()[-1] == f"error: {sentence}"
+    assert errors.strip().splitlines()[-1] == f"error: {sentence.format(here=tmp_path)}"
 
 
 @pytest.fixture(scope="module")
