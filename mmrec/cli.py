@@ -86,7 +86,8 @@ got 'my/fusions.py'
             import_module(name)
         except ImportError as error:
             raise InputError(
-                f"--import {name} failed: {error}; modules are looked for in {here} and on PYTHONPATH"
+                f"--import {name} failed: {error}; modules are looked for in {here} and on "
+                "PYTHONPATH"
             ) from error
 
 
