@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import importlib
 import io
 import json
 import multiprocessing
@@ -33,6 +32,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mmrec.batch import Batch
+from mmrec.cli import import_modules
 from mmrec.data.clicks import ClickData
 from mmrec.data.counts import ClickCounts, count_clicks
 from mmrec.data.items import ItemTable
@@ -122,11 +122,16 @@ def read_data(root: Path) -> Data:
     """Clicks, items with ready features, and labels of the test rows.
 
     Raises:
-        InputError: there are no features or no test labels.
+        InputError: there are no users, no features, no test labels, or several labels.
     """
     files = ClickData.open(root, check=False)
     clicks = files.schema.clicks
     require(clicks.user is not None, f"the benchmark needs users, the schema of {root} has none")
+    require(
+        len(clicks.labels) == 1,
+        f"the benchmark is for one label, the schema of {root} names {', '.join(clicks.labels)}: "
+        "leave one of them in its labels",
+    )
     labels = root / "test_labels.parquet"
     if files.features is None or not labels.exists():
         raise InputError(f"the benchmark needs features.parquet and test_labels.parquet in {root}")
@@ -261,8 +266,7 @@ def another_history(batch: Batch) -> Batch:
 def alone(parent: int, modules: Sequence[str] = ()) -> None:
     """One thread a process; and no process outlives the run that it works for."""
     torch.set_num_threads(1)
-    for module in modules:
-        importlib.import_module(module)
+    import_modules(modules)
 
     def watch() -> None:
         while os.getppid() == parent:

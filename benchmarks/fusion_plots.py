@@ -14,19 +14,18 @@ INK, SOFT, GOOD, BAD = "#1f4e79", "#9aa7b5", "#2e7d32", "#b23b3b"
 
 
 def plot_all(summary: dict[str, Any], folder: Path, name: str) -> None:
-    """`<name>_auc.png`, `<name>_difference.png`, `<name>_cost.png`, `<name>_slices.png`."""
+    """`<name>_auc.png`, `_cost.png`; where there is more than the baseline `_difference.png`, too,
+    and `_slices.png`."""
     rows = sorted(summary["rows"], key=lambda row: row["auc"]["all"]["value"])
     drawn = {
         "auc": plot_intervals(rows, "auc", "test AUC, 95 % interval", None),
-        "difference": plot_intervals(
-            [row for row in rows if row["name"] != summary["baseline"]],
-            "difference",
-            f"test AUC less {summary['baseline']}'s, 95 % interval",
-            0.0,
-        ),
         "cost": plot_cost(rows),
-        "slices": plot_slices(rows, summary),
     }
+    others = [row for row in rows if row["name"] != summary["baseline"]]
+    if others:
+        title = f"test AUC less {summary['baseline']}'s, 95 % interval"
+        drawn["difference"] = plot_intervals(others, "difference", title, 0.0)
+        drawn["slices"] = plot_slices(others, summary["baseline"])
     for kind, figure in drawn.items():
         save(figure, folder / f"{name}_{kind}.png")
 
@@ -85,9 +84,8 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(temporary, dpi=110, format="png")
 
 
-def plot_slices(rows: list[dict[str, Any]], summary: dict[str, Any]) -> Figure:
-    """Difference to the baseline on every slice; a filled dot has an interval without zero."""
-    others = [row for row in rows if row["name"] != summary["baseline"]]
+def plot_slices(others: list[dict[str, Any]], baseline: str) -> Figure:
+    """Difference to the baseline on every slice; coloured where the interval is without zero."""
     keys = [key for key in others[0]["difference"] if key != "all"]
     figure = Figure(figsize=(2.3 * len(keys) + 1.6, 0.24 * len(others) + 1.2), layout="constrained")
     panels = figure.subplots(1, len(keys), sharey=True, squeeze=False)[0]
@@ -103,5 +101,5 @@ def plot_slices(rows: list[dict[str, Any]], summary: dict[str, Any]) -> Figure:
         axes.tick_params(labelsize=7)
         axes.grid(axis="x", lw=0.3)
     panels[0].set_yticks(range(len(others)), [row["name"] for row in others], fontsize=7)
-    figure.supxlabel(f"AUC less {summary['baseline']}'s, 95 % interval", fontsize=8)
+    figure.supxlabel(f"AUC less {baseline}'s, 95 % interval", fontsize=8)
     return figure

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import shutil
 from collections import defaultdict
@@ -15,6 +14,7 @@ import torch
 from cells import Cell, Result, run_cells
 from machine import RESULTS
 
+from mmrec.cli import import_modules
 from mmrec.data.clicks import SPLITS, ClickData
 from mmrec.datasets.click_model import ClickModel
 from mmrec.datasets.synthetic import SyntheticConfig, make_synthetic
@@ -54,9 +54,10 @@ def cell(
         device=given.device,
         seed=seed,
     )
-    settings = {"training": training, "batch_size": given.batch_size} | change
-    history, pretrain = settings.pop("history", "own"), settings.pop("pretrain", False)
-    return Cell(name=name, recipe=base.changed(settings), history=history, pretrain=pretrain)
+    shared = base.changed({"training": training, "batch_size": given.batch_size})
+    own = dict(change)
+    history, pretrain = own.pop("history", "own"), own.pop("pretrain", False)
+    return Cell(name=name, recipe=shared.changed(own), history=history, pretrain=pretrain)
 
 
 def train_all(
@@ -142,14 +143,18 @@ def arguments(description: str, *, name: str, epochs: int = 2) -> argparse.Argum
     parser.add_argument("--results", type=Path, default=RESULTS, help="of tables")
     parser.add_argument("--images", type=Path, default=IMAGES, help="of plots")
     how = parser.add_argument_group("how all are trained")
-    how.add_argument("--seeds", type=int, default=5, help="trainings of each (5)")
+    how.add_argument("--seeds", type=int, default=5, help="trainings of each (5, at least 2)")
     how.add_argument("--epochs", type=int, default=epochs, help=f"the best counts ({epochs})")
     how.add_argument("--rates", nargs="+", type=float, default=[2e-3, 6e-3], help="tried")
     how.add_argument("--batch-size", type=int, default=1024)
     how.add_argument("--jobs", type=int, default=2, help="cells at a time, a thread each (2)")
     how.add_argument("--device", default="cpu")
     how.add_argument(
-        "--import", nargs="*", default=[], dest="import_", help="modules that register fusions"
+        "--import",
+        nargs="*",
+        default=[],
+        dest="import_",
+        help="modules that register fusions, of the current folder or PYTHONPATH",
     )
     return parser
 
@@ -158,8 +163,7 @@ def begin(given: argparse.Namespace) -> Path:
     """Check, import, draw synthetic data, and bind the cells to the data; its directory."""
     if given.seeds < 2:
         raise InputError(f"--seeds must be at least 2, got {given.seeds}")
-    for module in given.import_:
-        importlib.import_module(module)  # it puts fusions of its own into FUSIONS
+    import_modules(given.import_)  # they put fusions of their own into FUSIONS
     torch.set_num_threads(1)
     given.out.mkdir(parents=True, exist_ok=True)
     root = prepare(given)

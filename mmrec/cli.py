@@ -1,10 +1,12 @@
 """What every command line shares: one sentence and exit code 2 for a user's mistake."""
 
+import os
 import resource
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
 from mmrec.errors import FailedElsewhere, InputError, require
@@ -58,6 +60,35 @@ def named(texts: Iterable[str]) -> dict[str, str]:
         require(name not in found, f"each name is given once, got {name} twice")
         found[name] = value
     return found
+
+
+def import_modules(names: Iterable[str]) -> None:
+    """Import what registers parts of a user's own, also from the folder one stands in.
+
+    Raises:
+        InputError: there is no such module, or one that it imports is not there. Any other mistake
+            inside it keeps its traceback.
+
+    >>> import_modules(["my/fusions.py"])
+    Traceback (most recent call last):
+    mmrec.errors.InputError: --import takes the name of a module (my_fusions, or package.module), \
+got 'my/fusions.py'
+    """
+    for name in names:
+        require(
+            all(part.isidentifier() for part in name.split(".")),
+            f"--import takes the name of a module (my_fusions, or package.module), got {name!r}",
+        )
+        here = os.getcwd()
+        if here not in sys.path:
+            sys.path.append(here)  # last: a file here hides no module of another place
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise InputError(
+                f"--import {name} failed: {error}; modules are looked for in {here} and on "
+                "PYTHONPATH"
+            ) from error
 
 
 def _leave(sentence: str, code: int) -> None:

@@ -17,6 +17,7 @@ from shop import make_shop
 import mmrec
 from mmrec.__main__ import COMMANDS, main
 from mmrec.cli import run
+from mmrec.nn import FUSIONS
 from mmrec.train import load_checkpoint
 
 EXPECTED = ["prepare", "audit", "embed", "train", "predict", "serve", "export", "repack"]
@@ -76,6 +77,29 @@ def test_a_mistake_is_one_sentence(
     assert "NAME.pt2 or NAME.onnx" in refused(capsys, "export", tmp_path, tmp_path / "a.txt")
     monkeypatch.setitem(COMMANDS, "prepare", ("mmrec_no_such_package", ""))
     assert "needs the package mmrec_no_such_package" in refused(capsys, "prepare")
+
+
+def test_train_knows_parts_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a module in the folder that one stands in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    before = dict(FUSIONS)
+    Path("my_concat.py").write_text(
+        "from mmrec.nn.fusion import FUSIONS, ConcatFusion\n\nFUSIONS['mine'] = ConcatFusion\n"
+    )
+    train = ["train", "--data", make_shop(tmp_path / "shop", (300, 100, 100)), "--out", "run"]
+    train += ["--device", "cpu", "--quiet", "--set", "training.epochs=1"]
+    train += ["--set", "items.fusion=mine", "--import"]
+    assert "No module named 'not_mine'; modules are" in refused(capsys, *train, "not_mine")
+    assert not Path("run").exists()
+    try:
+        assert "next: mmrec predict" in said(capsys, *train, "my_concat")
+    finally:
+        FUSIONS.clear()
+        FUSIONS.update(before)
+        sys.modules.pop("my_concat", None)
 
 
 def test_the_help_calls_a_command_as_it_was_started() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from mmrec.analysis import plot_run, summarise
-from mmrec.cli import named, program, two_columns
+from mmrec.cli import import_modules, named, program, two_columns
 from mmrec.data.clicks import ClickData
 from mmrec.data.counts import ClickCounts, count_clicks, read_pairs
 from mmrec.data.items import ItemTable, check_features
@@ -143,6 +143,8 @@ def _parse(arguments: list[str] | None) -> Namespace:
     add("--vectors", **many, metavar="MODALITY=COLUMN", help="its vectors (as the schema says)")
     add("--recipe", default="small", help="a recipe's name or .toml file (small)")
     add("--set", **many, metavar="NAME=VALUE", help="a recipe's setting")
+    own = "with parts of your own, which a recipe may name; looked for in the current folder, too"
+    add("--import", **many, dest="modules", metavar="MODULE", help=own)
     add("--continue-from", type=Path, metavar="RUN", help="another --out, to train its ranker on")
     add("--restart", action="store_true", help="from scratch instead of resuming")
     add("--seed", type=int, default=0, help="of everything (0)")
@@ -150,6 +152,7 @@ def _parse(arguments: list[str] | None) -> Namespace:
     add("--tensorboard", action="store_true", help="also write RUN/tensorboard")
     add("--quiet", action="store_true", help="no progress bars")
     given = parser.parse_args(arguments)
+    import_modules(given.modules)
     if given.continue_from is not None:
         TrainedRun.open(given.continue_from)
     given.vectors = named(given.vectors)

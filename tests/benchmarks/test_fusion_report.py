@@ -124,3 +124,11 @@ def test_table_and_plots_are_written(summary: dict[str, Any], tmp_path: Path) ->
     plot_all(summary, tmp_path, "x")
     for kind in ("auc", "difference", "cost", "slices"):
         assert (tmp_path / f"x_{kind}.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_of_the_baseline_alone_no_difference_is_drawn(
+    summary: dict[str, Any], tmp_path: Path
+) -> None:
+    alone = summary | {"rows": [row(summary, "concat")]}
+    plot_all(alone, tmp_path, "x")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x_auc.png", "x_cost.png"]
