@@ -1,5 +1,6 @@
 """What every command line shares: one sentence and exit code 2 for a user's mistake."""
 
+import argparse
 import os
 import resource
 import sys
@@ -60,6 +61,18 @@ def named(texts: Iterable[str]) -> dict[str, str]:
         require(name not in found, f"each name is given once, got {name} twice")
         found[name] = value
     return found
+
+
+def offer_modules(parser: argparse.ArgumentParser) -> None:
+    """The option `--import MODULE` of every command that makes a ranker; see `import_modules`."""
+    parser.add_argument(
+        "--import",
+        action="append",
+        default=[],
+        dest="modules",
+        metavar="MODULE",
+        help="that registers fusions, encoders or other parts of your own (any number of times)",
+    )
 
 
 def import_modules(names: Iterable[str]) -> None:

@@ -95,7 +95,11 @@ def test_train_knows_parts_of_ones_own(
     assert "No module named 'not_mine'; modules are" in refused(capsys, *train, "not_mine")
     assert not Path("run").exists()
     try:
-        assert "next: mmrec predict" in said(capsys, *train, "my_concat")
+        assert "--out SCORED --import my_concat" in said(capsys, *train, "my_concat")
+        FUSIONS.pop("mine"), sys.modules.pop("my_concat")
+        score = ["predict", "run", "--data", train[2], "--out", "scored", "--device", "cpu"]
+        assert "fusion must be one of" in refused(capsys, *score)
+        assert "prediction.csv" in said(capsys, *score, "--import", "my_concat")
     finally:
         FUSIONS.clear()
         FUSIONS.update(before)

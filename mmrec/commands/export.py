@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from mmrec.cli import program
+from mmrec.cli import import_modules, offer_modules, program
 from mmrec.errors import require
 from mmrec.serve.export import FORMATS, FORMS, ExportOptions, export
 from mmrec.serve.load import open_run
@@ -21,7 +21,9 @@ def main(arguments: list[str] | None = None) -> None:
     add("--data", type=Path, help="the data set's folder, for its items (that of the training)")
     add("--form", default="rows", choices=FORMS, help="user: one history and its candidates (rows)")
     add("--length", type=int, metavar="N", help="history items that are read (as trained)")
+    offer_modules(parser)
     given = parser.parse_args(arguments)
+    import_modules(given.modules)
     kind = given.path.suffix.removeprefix(".")
     require(kind in FORMATS, f"a program is called NAME.pt2 or NAME.onnx, got {given.path}")
     options = ExportOptions(format=kind, form=given.form, length=given.length)

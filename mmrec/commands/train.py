@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from mmrec.analysis import plot_run, summarise
-from mmrec.cli import import_modules, named, program, two_columns
+from mmrec.cli import import_modules, named, offer_modules, program, two_columns
 from mmrec.data.clicks import ClickData
 from mmrec.data.counts import ClickCounts, count_clicks, read_pairs
 from mmrec.data.items import ItemTable, check_features
@@ -128,7 +128,8 @@ class _Training:
         write_json(self.out / "metrics.json", figures | provenance())
         plot_run(self.out, scores)
         print(two_columns(lines))
-        print(f"next: mmrec predict {self.out} --data {self.given.data} --out SCORED")
+        own = "".join(f" --import {name}" for name in self.given.modules)
+        print(f"next: mmrec predict {self.out} --data {self.given.data} --out SCORED{own}")
 
 
 def _parse(arguments: list[str] | None) -> Namespace:
@@ -143,8 +144,7 @@ def _parse(arguments: list[str] | None) -> Namespace:
     add("--vectors", **many, metavar="MODALITY=COLUMN", help="its vectors (as the schema says)")
     add("--recipe", default="small", help="a recipe's name or .toml file (small)")
     add("--set", **many, metavar="NAME=VALUE", help="a recipe's setting")
-    own = "with parts of your own, which a recipe may name; looked for in the current folder, too"
-    add("--import", **many, dest="modules", metavar="MODULE", help=own)
+    offer_modules(parser)
     add("--continue-from", type=Path, metavar="RUN", help="another --out, to train its ranker on")
     add("--restart", action="store_true", help="from scratch instead of resuming")
     add("--seed", type=int, default=0, help="of everything (0)")

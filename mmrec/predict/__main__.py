@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from mmrec.cli import named, program
+from mmrec.cli import import_modules, named, offer_modules, program
 from mmrec.cli import run as run_command
 from mmrec.data.clicks import ClickData
 from mmrec.data.items import ItemTable
@@ -20,6 +20,7 @@ from mmrec.train.distributed import process_group
 def main(arguments: list[str] | None = None) -> None:
     """Predict one split of a data set and write the submission."""
     given = _parse(arguments)
+    import_modules(given.modules)
     with process_group(given.device) as world:
         run = TrainedRun.open(given.run)
         rows, items = (_of_a_file if given.data is None else _of_a_data_set)(run, given)
@@ -91,6 +92,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "run", type=Path, help="`out` of the training or of the example, or one checkpoint's JSON"
     )
+    offer_modules(parser)
     parser.add_argument("--data", type=Path, help="a data set's folder")
     parser.add_argument("--rows", type=Path, help="instead: parquet of the rows to score")
     parser.add_argument("--items", type=Path, help="with --rows: parquet of the items")

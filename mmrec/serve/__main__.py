@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
-from mmrec.cli import program
+from mmrec.cli import import_modules, offer_modules, program
 from mmrec.cli import run as run_command
 from mmrec.devices import resolve_device
 from mmrec.errors import InputError, positive, require
@@ -22,6 +22,7 @@ from mmrec.serve.scorer import Scorer, ScorerOptions
 def main(arguments: list[str] | None = None) -> None:
     """Answer every line, a bad one by {"error": …}."""
     given = _parse(arguments)
+    import_modules(given.modules)
     options = ScorerOptions(dtype=given.dtype, skip_unknown=given.skip_unknown)
     device = resolve_device(given.device)
     with given.requests.open("rb") as requests:
@@ -71,6 +72,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         prog=program("mmrec.serve"),
         description="Rank each request's candidates with a trained ranker.",
     )
+    offer_modules(parser)
     add = parser.add_argument
     add("run", type=Path, help="`out` of the training or of the example, or one checkpoint's JSON")
     add("--requests", type=Path, required=True, help="a JSON object a line: docs/guides/serving.md")
