@@ -26,6 +26,7 @@ tutorials: $(STAMP)
 	$(BIN)/python docs/tutorials/notebooks.py --run --out build/tutorials
 
 # The site, into build/site; a broken link or a public name that is not in the reference ends it.
+# Tutorials have their pictures where `make tutorials` was called before.
 docs: $(VENV)/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 

@@ -1,6 +1,6 @@
-"""After the build: every name in an `__all__` of the package stands in the reference.
+"""Tutorials with their pictures, and after the build: every public name stands in the reference.
 
-Read without importing the package: the site is built where torch need not be.
+The names are read without importing the package: the site is built where torch need not be.
 """
 
 import ast
@@ -10,6 +10,18 @@ from typing import Any
 from mkdocs.exceptions import PluginError
 
 PACKAGE = Path(__file__).parents[1] / "mmrec"
+EXECUTED = PACKAGE.parent / "build" / "tutorials"  # by `make tutorials`
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """A tutorial that was executed since it changed stands in the place of that without outputs."""
+    for file in files:
+        executed = EXECUTED / Path(file.src_uri).name
+        if file.src_uri.endswith(".ipynb") and executed.exists():
+            own = Path(file.abs_src_path)
+            if executed.stat().st_mtime >= own.stat().st_mtime:
+                file.abs_src_path = str(executed)
+    return files
 
 
 def public_names() -> list[str]:
