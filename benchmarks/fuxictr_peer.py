@@ -9,7 +9,7 @@ B rows, L history, D = 256 item width.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,14 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from mmrec.errors import InputError
 
 USER_FEATURES = ("likes_level", "views_level")
+Fed = tuple[dict[str, Tensor], dict[str, Tensor], Tensor, Tensor]
+"""User features, item features of history and target, padding (B, L), labels (B,)."""
 
 
 def import_fuxictr() -> None:
@@ -98,6 +101,23 @@ class PeerModel(nn.Module):
         crossed = torch.cat([self.cross(wide), self.deep(wide)], dim=-1)
         probability: Tensor = self.head(crossed).squeeze(-1)
         return probability
+
+
+def make_step(model: nn.Module, device: torch.device) -> Callable[[Fed], None]:
+    """Adam, clipping at 10, float32, cross-entropy of probabilities: as fuxictr trains."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-4)
+
+    def step(fed: Fed) -> None:
+        user, item, padding, label = fed
+        user, item = ({k: v.to(device) for k, v in part.items()} for part in (user, item))
+        optimizer.zero_grad()
+        loss = F.binary_cross_entropy(model(user, item, padding.to(device)), label.to(device))
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+        optimizer.step()
+        loss.item()  # fuxictr adds up the loss on the host in every step
+
+    return step
 
 
 class PeerLoader:

@@ -17,16 +17,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from fuxictr_peer import USER_FEATURES, PeerLoader, PeerModel, import_fuxictr
+from fuxictr_peer import USER_FEATURES, Fed, PeerLoader, PeerModel, import_fuxictr, make_step
 from gpu_job import Job, as_lists, draw_batch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mmrec.data.items import ItemTable
 from mmrec.data.microlens import MICROLENS
 
-Fed = tuple[dict[str, Tensor], dict[str, Tensor], Tensor, Tensor]
-"""User features, item features of history and target, padding (B, L), labels (B,)."""
 CONTENT = 128
 
 
@@ -110,23 +107,6 @@ def peer(job: Job) -> None:
     rows = min(size.batches)
     with job.attempt(layers=layers, batch=rows, data="its loader") as row:
         row |= timed(job, step, iter(load(job, rows, length, content)), rows)
-
-
-def make_step(model: nn.Module, device: torch.device) -> Callable[[Fed], None]:
-    """Adam, clipping at 10, float32, cross-entropy of probabilities: as fuxictr trains."""
-    optimizer = torch.optim.Adam(model.parameters(), lr=5e-4)
-
-    def step(fed: Fed) -> None:
-        user, item, padding, label = fed
-        user, item = ({k: v.to(device) for k, v in part.items()} for part in (user, item))
-        optimizer.zero_grad()
-        loss = F.binary_cross_entropy(model(user, item, padding.to(device)), label.to(device))
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
-        optimizer.step()
-        loss.item()  # fuxictr adds up the loss on the host in every step
-
-    return step
 
 
 def timed(

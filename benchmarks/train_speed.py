@@ -26,9 +26,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from fuxictr_peer import PeerLoader, PeerModel, import_fuxictr
+from fuxictr_peer import PeerLoader, PeerModel, import_fuxictr, make_step
 from machine import provenance
-from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmrec.cli import run
@@ -150,19 +149,8 @@ def measure_peer(
     import_fuxictr()
     torch.manual_seed(0)
     model = PeerModel(items=given.items, tags=given.tags, length=LENGTH).to(device).train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=5e-4)
-
-    def step(batch: Any) -> None:
-        user, item, padding, label = batch
-        user, item = ({k: v.to(device) for k, v in part.items()} for part in (user, item))
-        optimizer.zero_grad()
-        loss = F.binary_cross_entropy(model(user, item, padding.to(device)), label.to(device))
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
-        optimizer.step()
-        loss.item()  # fuxictr adds up the loss on the host in every step
-
     loader = PeerLoader(data / "train.parquet", data / "item_info.parquet", batch_size=size)
+    step = make_step(model, device)
     found = timed(iter(loader), step, size=size, steps=given.steps, device=device)
     return found | {"parameters": sum(p.numel() for p in model.parameters())}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ SOURCES = sorted((TUTORIALS / "sources").glob("*.py"))
 
 
 @pytest.fixture
-def notebooks(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+def notebooks(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(TUTORIALS))
     import notebooks
 
@@ -21,7 +22,7 @@ def notebooks(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     del sys.modules["notebooks"]
 
 
-def test_every_notebook_is_made_of_its_source(notebooks) -> None:  # type: ignore[no-untyped-def]
+def test_every_notebook_is_made_of_its_source(notebooks: Any) -> None:
     assert len(SOURCES) == 5
     assert sorted(TUTORIALS.glob("*.ipynb")) == [notebooks.place(source) for source in SOURCES]
     for source in SOURCES:
@@ -31,7 +32,7 @@ def test_every_notebook_is_made_of_its_source(notebooks) -> None:  # type: ignor
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
-def test_a_tutorial_has_words_code_and_pictures(notebooks, source: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_tutorial_has_words_code_and_pictures(notebooks: Any, source: Path) -> None:
     cells = json.loads(notebooks.place(source).read_text())["cells"]
     kinds = [cell["cell_type"] for cell in cells]
     assert kinds[:2] == ["markdown", "code"]
@@ -44,7 +45,7 @@ def test_a_tutorial_has_words_code_and_pictures(notebooks, source: Path) -> None
     assert "".join(code).count("\n") < 200
 
 
-def test_a_notebook_that_fails_fails_the_run(notebooks, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_notebook_that_fails_fails_the_run(notebooks: Any, tmp_path: Path) -> None:
     errors = pytest.importorskip("nbclient.exceptions")
     pytest.importorskip("ipykernel")
     path = tmp_path / "broken.ipynb"

@@ -93,14 +93,10 @@ class Names:
         return given
 
     def _numbers(self, names: Any, where: str) -> NDArray[Any]:
-        try:
-            found = np.asarray(names)
-            good = found.ndim == 1 and (found.dtype.kind in "iu" or not found.size)
-        except (ValueError, TypeError, OverflowError):
-            good = False
-        if not good:
+        found = whole_numbers(names)
+        if found is None:
             raise InputError(f"{where} must be a list of whole numbers, got {shown(names)}")
-        return found.astype(np.int64)
+        return found
 
     def _strings(self, names: Any, where: str) -> NDArray[Any]:
         listed = names.tolist() if isinstance(names, np.ndarray) else names
@@ -110,6 +106,16 @@ class Names:
         found = np.empty(len(listed), dtype=object)
         found[:] = listed
         return found
+
+
+def whole_numbers(values: Any) -> NDArray[np.int64] | None:
+    """(n,) of a list of integers; None of anything else."""
+    try:
+        found = np.asarray(values)
+        good = found.ndim == 1 and (found.dtype.kind in "iu" or not found.size)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return found.astype(np.int64) if good else None
 
 
 def shown(value: Any) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mmrec.errors import InputError, require
 from mmrec.schema import ABSENT, Clicks
-from mmrec.serve.names import Ids, Names, shown
+from mmrec.serve.names import Ids, Names, shown, whole_numbers
 from mmrec.serve.network import SharedRanker
 
 NOBODY = ABSENT  # the user of a request that names none
@@ -236,14 +236,10 @@ def _lists(values: Any, places: int, name: str) -> NDArray[np.int64]:
 
 
 def _integers(values: Any, name: str) -> NDArray[np.int64]:
-    try:
-        found = np.asarray(values)
-        good = found.ndim == 1 and (found.dtype.kind in "iu" or not found.size)
-    except (ValueError, TypeError, OverflowError):
-        good = False
-    if not good:
+    found = whole_numbers(values)
+    if found is None:
         raise InputError(f"the column {name} holds whole numbers, got {shown(values)}")
-    return found.astype(np.int64)
+    return found
 
 
 def _numbers(values: Any, name: str) -> NDArray[np.float32]:
