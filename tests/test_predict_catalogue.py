@@ -141,7 +141,7 @@ def test_rows_and_an_item_table_are_enough(
 def test_items_without_content_are_counted(
     shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As new items are whose vectors nobody gave: they score, but not without a word."""
+    """As new items are whose vectors nobody gave: they score, but the user is told."""
     info = pq.read_table(shop / "data" / "item_info.parquet")
     more = pa.concat_tables([info, info.slice(info.num_rows - 2)])
     columns = {"sku": [*range(SKUS + 2)], "code": codes(range(SKUS + 2))}

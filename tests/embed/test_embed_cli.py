@@ -77,7 +77,7 @@ def interrupted(arguments: list[str], out: Path) -> tuple[int, str]:
 
 def test_ctrl_c_is_one_sentence(tiny: TinyClip, shop: Shop, tmp_path: Path) -> None:
     items, images = shop(400, size=(300, 400))
-    # Python drops an interrupt that comes inside a destructor or a callback: seldom, but it does.
+    # Python drops an interrupt that comes inside a destructor or a callback, which is rare.
     for attempt in range(3):
         out = tmp_path / f"out{attempt}"
         code, errors = interrupted(_command(items, images, out, tiny), out)
