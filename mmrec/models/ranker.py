@@ -26,7 +26,7 @@ from mmrec.nn.users import UserEncoder, UserIndex
 
 
 class Ranker(nn.Module):
-    """logit_k = head_k(interaction([sequence(h, t); t; user; categorical; numeric; tiers;
+    """logit_k = head_k(interaction([user; categorical; numeric; sequence(h, t); t; tiers;
     affinity])) + wide.
 
     One head for each task k on what all of them share.
@@ -164,14 +164,14 @@ class Ranker(nn.Module):
         if context is not None and self.conditioned:
             target = self._conditioned(target, context)
         same = target if self.history_content else target[:, : items.shape[-1]]
-        parts = [self.sequence(items, same, read != 0), target]
         place = None if self.user_index is None else cast(Tensor, self.user_index(batch.user))
-        if self.users is not None:
-            parts.append(self.users(place))
+        # What may be alike for many targets comes first; `mmrec.serve` counts on it.
+        parts = [] if self.users is None else [self.users(place)]
         if context is not None:
             parts.append(context)
         if self.numeric is not None:
             parts.append(self.numeric(batch.numeric))
+        parts += [self.sequence(items, same, read != 0), target]
         if self.tiers is not None:
             parts.extend(self._tiers(self.tiers, history, batch.target, valid))
         if self.affinity is not None and self.signs is not None:

@@ -37,9 +37,16 @@ class CrossNetV2(nn.Module):
 
     def entered(self, x: Tensor, first: Tensor) -> Tensor:
         """`forward(x)`, given first = entry(x)."""
-        crossed = x + x * first
-        for layer in self.layers[1:]:
-            crossed = crossed + x * layer(crossed)
+        if len(self.layers) == 1:
+            return torch.addcmul(x, x, first)
+        crossed = self.before_last(x, first)
+        return torch.addcmul(crossed, x, self.layers[-1](crossed))
+
+    def before_last(self, x: Tensor, first: Tensor) -> Tensor:
+        """x_{depth-1}, what the last of several layers is given."""
+        crossed = torch.addcmul(x, x, first)
+        for layer in self.layers[1:-1]:
+            crossed = torch.addcmul(crossed, x, layer(crossed))
         return crossed
 
 
@@ -63,7 +70,7 @@ class CrossNetLowRank(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         crossed = x
         for down, up in zip(self.down, self.up, strict=True):
-            crossed = crossed + x * up(down(crossed))
+            crossed = torch.addcmul(crossed, x, up(down(crossed)))
         return crossed
 
 

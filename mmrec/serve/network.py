@@ -14,15 +14,14 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmrec.models.ranker import Ranker
 from mmrec.nn.fusion.base import ConditionedFusion
 from mmrec.nn.history.affinity import Compared
 from mmrec.nn.history.shared import Apart, share_history
-from mmrec.nn.interaction import CrossAndDeep
 from mmrec.nn.item_encoder import ItemEncoder
+from mmrec.serve.crossing import Crossing
 from mmrec.serve.rows import ItemRows, Rows
 
 P = TypeVar("P", bound="nn.Module | None")
@@ -89,9 +88,6 @@ class SharedRanker(nn.Module):
         dtype: in which the items' rows are kept; None = that of the ranker.
     """
 
-    entry_weight: Tensor | None
-    entry_bias: Tensor | None
-
     def __init__(self, ranker: Ranker, *, dtype: torch.dtype | None = None) -> None:
         super().__init__()
         items = ranker.items
@@ -99,8 +95,7 @@ class SharedRanker(nn.Module):
         self.encoded = slice(None if ranker.encoded is None else -ranker.encoded, None)
         width = items.out_dim if ranker.history_content else items.out_dim - items.content_dim
         self.history_width, self.content_dim = width, items.content_dim
-        self.sequence, self.interaction = _copy(ranker.sequence), _copy(ranker.interaction)
-        self.heads, self.user_index = _copy(ranker.heads), _copy(ranker.user_index)
+        self.sequence, self.user_index = _copy(ranker.sequence), _copy(ranker.user_index)
         self.categorical, self.numeric = _copy(ranker.categorical), _copy(ranker.numeric)
         self.history_features, self.users = _copy(ranker.history_features), _copy(ranker.users)
         self.tiers, self.affinity = _copy(ranker.tiers), _copy(ranker.affinity)
@@ -108,7 +103,11 @@ class SharedRanker(nn.Module):
         self.user_bias = None if ranker.wide is None else _copy(ranker.wide.user)
         self.fusion = _copy(items.fusion) if ranker.conditioned else None
         self.features = _copy(items.modalities) if ranker.tiers is not None else None
-        self._enter(ranker, dtype)
+        self.crossing = Crossing(ranker)
+        before = (ranker.users, ranker.categorical, ranker.numeric, ranker.sequence)
+        begin = sum(cast(Any, part).out_dim for part in before if part is not None)
+        entry = None if ranker.conditioned else self.crossing.entry_of(begin, items.out_dim)
+        self.items = ItemRows(ranker, entry=entry, dtype=dtype)
         self.eval().requires_grad_(False)
 
     @property
@@ -126,18 +125,6 @@ class SharedRanker(nn.Module):
         if features is None:
             return signed, 0
         return max(signed, _places(features.categorical)), _columns(features.numeric)
-
-    def _enter(self, ranker: Ranker, dtype: torch.dtype | None) -> None:
-        """The interaction's first map, and the items' rows with their share of it."""
-        crossed, begin = ranker.interaction, cast(int, ranker.sequence.out_dim)
-        entry = crossed.entry() if isinstance(crossed, CrossAndDeep) else None
-        weight, bias = (None, None) if entry is None else entry
-        self.register_buffer("entry_weight", weight, persistent=False)
-        self.register_buffer("entry_bias", bias, persistent=False)
-        of_items = None
-        if weight is not None and not ranker.conditioned:
-            of_items = weight[:, begin : begin + ranker.items.out_dim].clone()
-        self.items = ItemRows(ranker, entry=of_items, dtype=dtype)
 
     def forward(self, users: Users, candidates: Candidates) -> Tensor:
         """Logits (U, N, T)."""
@@ -171,17 +158,19 @@ class SharedRanker(nn.Module):
         target = rows.vectors
         if self.fusion is not None and context is not None:
             target = self._conditioned(target, context)
-        parts = [shared.sequence(target[..., : self.history_width]), target]
-        parts += [part for part in (shared.vectors, context) if part is not None]
+        parts = [part for part in (shared.vectors, context) if part is not None]
         if self.numeric is not None:
             parts.append(self.numeric(candidates.numeric))
+        parts.append(shared.sequence(target[..., : self.history_width]))
+        item = len(parts)
+        parts.append(target)
         if self.features is not None:
             found = [features(candidates.ids) for features in self.features.values()]
             parts += [of(*one) for of, one in zip(shared.tiers, found, strict=True)]
         if shared.compared is not None:
             parts.append(shared.compared(rows.units, rows.there.transpose(1, 2)))
-        crossed = self._cross([part.to(target.dtype) for part in parts], rows.entries)
-        logits = torch.cat([head(crossed) for head in self.heads], dim=-1)
+        parts = [part.to(target.dtype) for part in parts]
+        logits: Tensor = self.crossing(parts, item, self.items.entered(candidates.ids))
         if rows.bias.shape[-1]:
             logits = logits + rows.bias
         return logits if shared.bias is None else logits + shared.bias
@@ -208,29 +197,6 @@ class SharedRanker(nn.Module):
         content = cast(ConditionedFusion, self.fusion).condition(target[..., start:], context)
         return torch.cat([target[..., :start], content], dim=-1)
 
-    def _cross(self, parts: list[Tensor], entries: Tensor) -> Tensor:
-        """The interaction of [parts], of which those alike for all candidates are (U, 1, ·)."""
-        users, count = parts[1].shape[:2]
-        x = torch.cat([part.expand(users, count, part.shape[-1]) for part in parts], dim=-1)
-        if self.entry_weight is None or self.entry_bias is None:
-            return cast(Tensor, self.interaction(x))
-        weights = torch.split(self.entry_weight, [part.shape[-1] for part in parts], dim=1)
-        pairs = list(zip(parts, weights, strict=True))
-        kept = bool(entries.shape[-1])
-        if kept:
-            del pairs[1]  # the items', which is known
-        alike = [pair for pair in pairs if _is_one(pair[0].shape[1])]
-        own = [pair for pair in pairs if not _is_one(pair[0].shape[1])]
-        constant = self.entry_bias.expand(users, 1, -1)
-        if alike:
-            constant = F.linear(*_beside(alike), self.entry_bias)
-        # What all candidates have alike is one more column of what each has of its own.
-        one = (x.new_ones(users, count, 1), constant.transpose(1, 2))
-        mine, weight = _beside([*((p, w.expand(users, -1, -1)) for p, w in own), one])
-        weight = weight.transpose(1, 2)
-        first = torch.baddbmm(entries, mine, weight) if kept else mine @ weight
-        return cast(CrossAndDeep, self.interaction).entered(x, first)
-
     def append(self, items: ItemEncoder) -> None:
         """Take in the items of another encoder, but for its padding; see `newcomers.py`."""
         self.items.append(items)
@@ -249,17 +215,6 @@ def _places(encoder: Any) -> int:
 def _columns(encoder: Any) -> int:
     """Columns that an encoder of numbers reads."""
     return 0 if encoder is None else len(encoder.standardized.mean)
-
-
-def _is_one(size: Any) -> bool:
-    """Whether a size is 1 and stays so: one that is free in an exported program is not."""
-    return type(size) is int and size == 1
-
-
-def _beside(pairs: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Parts (U, N, ·) and their weights (…, E, ·), so that one product is the sum of all."""
-    parts, weights = zip(*pairs, strict=True)
-    return torch.cat(parts, dim=-1), torch.cat(weights, dim=-1)
 
 
 def _copy(part: P) -> P:

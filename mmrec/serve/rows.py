@@ -1,6 +1,7 @@
-"""Everything that serving needs of an item, computed once and kept as one row of one table.
+"""Everything that serving needs of an item, computed once and kept as one row of a table.
 
-A ranker's item encoder comes in; what goes out is read by `network.py`.
+A ranker's item encoder comes in; what goes out is read by `network.py`. What only candidates need
+stands in a second table.
 
 N items, D item width, E width of the interaction's first map, M spaces, W their widths together,
 T tasks.
@@ -27,14 +28,12 @@ class Rows:
 
     Attributes:
         vectors: (…, D).
-        entries: (…, E), the share of these in the interaction's first map; E = 0: not kept.
         units: of each space (…, W_m); none where the ranker compares nothing.
         there: (…, M), 1 where the item has a vector in the space, else 0.
         bias: (…, T), added to the logits; T = 0 where there is none.
     """
 
     vectors: Tensor
-    entries: Tensor
     units: tuple[Tensor, ...]
     there: Tensor
     bias: Tensor
@@ -50,6 +49,7 @@ class ItemRows(nn.Module):
     """
 
     table: Tensor
+    entries: Tensor | None
     entry: Tensor | None
 
     def __init__(
@@ -64,12 +64,14 @@ class ItemRows(nn.Module):
         keeps = entry is not None and len(entry) * size <= _ROOM
         self.register_buffer("entry", entry if keeps else None, persistent=False)
         bias = 0 if ranker.wide is None else len(ranker.tasks)
-        width, kept = ranker.items.out_dim, 0 if self.entry is None else len(self.entry)
-        self.widths = [width, kept, self.num_spaces, bias, *units]
+        self.widths = [ranker.items.out_dim, self.num_spaces, bias, *units]
         self.item_bias = None if ranker.wide is None else ranker.wide.item
         found = self.encoded(ranker.items, bias=self.item_bias)
-        found = found if dtype is None else found.to(dtype)
-        self.register_buffer("table", found, persistent=False)
+        entries = self._entries(found)
+        kept = self.dtype if dtype is None else dtype
+        self.register_buffer("table", found.to(kept), persistent=False)
+        entries = None if entries is None else entries.to(kept)
+        self.register_buffer("entries", entries, persistent=False)
 
     @torch.no_grad()
     def encoded(self, items: ItemEncoder, *, bias: nn.Embedding | None) -> Tensor:
@@ -85,8 +87,6 @@ class ItemRows(nn.Module):
     def _rows(self, items: ItemEncoder, ids: Tensor, bias: nn.Embedding | None) -> Tensor:
         vectors = items(ids).to(self.dtype)
         parts = [vectors]
-        if self.entry is not None:
-            parts.append(vectors @ self.entry.to(self.dtype).T)
         spaces = items.spaces if self.num_spaces else []
         parts += [space.present[ids].unsqueeze(1) for space in spaces]
         if self.item_bias is not None:
@@ -95,16 +95,32 @@ class ItemRows(nn.Module):
         parts += [_unit(space)[ids] for space in spaces]
         return torch.cat([part.to(self.dtype) for part in parts], dim=1)
 
+    def _entries(self, rows: Tensor) -> Tensor | None:
+        """(N, E) of (N, width) rows; None = not kept."""
+        if self.entry is None:
+            return None
+        return rows[:, : self.widths[0]] @ self.entry.to(self.dtype).T
+
     def forward(self, ids: Tensor) -> Rows:
-        found = self.table.index_select(0, ids.reshape(-1)).to(self.dtype)
-        found = found.view(*ids.shape, found.shape[-1])
-        vectors, entries, there, bias, *units = torch.split(found, self.widths, dim=-1)
-        return Rows(vectors, entries, tuple(units), there, bias)
+        found = self._chosen(self.table, ids)
+        vectors, there, bias, *units = torch.split(found, self.widths, dim=-1)
+        return Rows(vectors, tuple(units), there, bias)
+
+    def entered(self, ids: Tensor) -> Tensor | None:
+        """(…, E) the share of these items in the interaction's first map; None = not kept."""
+        return None if self.entries is None else self._chosen(self.entries, ids)
+
+    def _chosen(self, table: Tensor, ids: Tensor) -> Tensor:
+        found = table.index_select(0, ids.reshape(-1)).to(self.dtype)
+        return found.view(*ids.shape, found.shape[-1])
 
     def append(self, items: ItemEncoder) -> None:
         """Take in the items of another encoder, but for its padding."""
         more = self.encoded(items, bias=None)[1:]
+        entries = self._entries(more)
         self.table = torch.cat([self.table, more.to(self.table)])
+        if self.entries is not None and entries is not None:
+            self.entries = torch.cat([self.entries, entries.to(self.entries)])
 
     def __len__(self) -> int:
         return len(self.table)

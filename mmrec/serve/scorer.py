@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +29,8 @@ from mmrec.serve.names import Names, shown
 from mmrec.serve.network import Candidates, Shared, SharedRanker, Users
 from mmrec.serve.newcomers import Newcomers
 from mmrec.serve.request import Read, Reader, Request, tensors
+
+Given = TypeVar("Given", Users, Candidates)
 
 _DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _CHUNKS = (128, 512, 2048, 8192)  # candidates; what is tried
@@ -260,8 +262,7 @@ class Scorer:
     @torch.inference_mode()
     def _logits(self, users: Users, candidates: Candidates) -> NDArray[Any]:
         """(U, N) or (U, N, T), a chunk of candidates at a time."""
-        users = Users(*(part.to(self.device) for part in vars(users).values()))
-        shared = self.network.share(users)
+        shared = self.network.share(self._moved(users))
         step = candidates.ids.shape[1]
         if candidates.ids.numel() > _CHUNKS[0]:
             step = max(1, self.chunk // len(candidates.ids))
@@ -270,8 +271,13 @@ class Scorer:
         return logits[..., 0] if len(self.tasks) == 1 else logits
 
     def _apart(self, shared: Shared, candidates: Candidates) -> Tensor:
-        moved = (part.to(self.device) for part in vars(candidates).values())
-        return self.network.apart(shared, Candidates(*moved))
+        return self.network.apart(shared, self._moved(candidates))
+
+    def _moved(self, given: Given) -> Given:
+        """To the device; requests are read on the CPU."""
+        if self.device.type == "cpu":
+            return given
+        return type(given)(*(part.to(self.device) for part in vars(given).values()))
 
     @torch.inference_mode()
     def _measured_chunk(self) -> int:
@@ -314,7 +320,7 @@ class Scorer:
         nothing = torch.zeros((1, 0), dtype=torch.int64)
         zeros = torch.zeros((1, 1, categorical), dtype=torch.int64)
         candidates = Candidates(nothing, zeros, torch.zeros((1, 1, numeric)))
-        return Users(*(part.to(self.device) for part in vars(users).values())), candidates
+        return self._moved(users), candidates
 
 
 def _groups(read: Sequence[Read], room: int) -> Iterator[list[Read]]:

@@ -188,8 +188,8 @@ def test_film_changes_the_target_by_its_context(table: Any, batch: Batch) -> Non
     assert ranker.categorical is not None
     context = ranker.categorical(batch.categorical)
     expected = ranker.items.fusion.condition(before, context)
-    start = ranker.items.out_dim - ranker.items.content_dim
-    torch.testing.assert_close(seen[0][:, start : ranker.items.out_dim], expected)
+    # The item stands last here, and its content at its end.
+    torch.testing.assert_close(seen[0][:, -ranker.items.content_dim :], expected)
     assert not torch.allclose(expected, before)
 
 

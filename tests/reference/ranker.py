@@ -32,7 +32,7 @@ def _row(ranker: Any, batch: Batch, row: int) -> Tensor:
             item = item + sum(_categories(about.categorical, batch.history_categorical[row, place]))
             item = item + sum(_numbers(about.numeric, batch.history_numeric[row, place]))
         tokens.append(torch.cat([item, same]))
-    parts = [_sequence(ranker.sequence, tokens, target), target]
+    parts = []
     place = 0
     if ranker.user_index is not None:
         known = ranker.user_index.known.tolist()
@@ -44,6 +44,7 @@ def _row(ranker: Any, batch: Batch, row: int) -> Tensor:
         parts += _categories(ranker.categorical, batch.categorical[row])
     if ranker.numeric is not None:
         parts += _numbers(ranker.numeric, batch.numeric[row])
+    parts += [_sequence(ranker.sequence, tokens, target), target]
     if ranker.affinity is not None:
         parts += _affinity(ranker, batch, row, places)
     x = torch.cat(parts)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmrec.errors import InputError, not_negative, positive
@@ -93,8 +94,8 @@ class Affinity(nn.Module):
         near = (cosine - 1).masked_fill(~there, 0).unsqueeze(2)  # (B, M, 1, L)
         sharpness = (-self.log_temperature).exp().unsqueeze(-1)  # (M, K, 1)
         weight = (near * sharpness).exp() * there.unsqueeze(2)  # (B, M, K, L)
-        counted = torch.cat([signs.new_ones(rows, length, 1), signs], dim=-1)
-        sums = weight.flatten(1, 2) @ counted.to(weight.dtype)  # (B, M · K, 1 + S)
+        counted = self._counted(signs).to(weight.dtype)
+        sums = weight.flatten(1, 2) @ counted  # (B, M · K, 1 + S)
         return self._leave(sums[..., :1], sums[..., 1:], prior_shape=(-1, 1), dim=-1).flatten(1)
 
     def share(self, vectors: Sequence[Tensor], there: Tensor, signs: Tensor) -> Compared:
@@ -109,36 +110,42 @@ class Affinity(nn.Module):
             targets' unit vectors, (U, N, W_m) each, and which are there, (U, M, N) of 1 and 0
             -> what `forward` gives, (U, N, M · K · (1 + S)).
         """
-        counted = torch.cat([signs.new_ones(*signs.shape[:2], 1), signs], dim=-1)
         # What is not there counts for nothing: no mask over all pairs is needed.
-        counted = counted.to(there.dtype).transpose(1, 2).unsqueeze(1)  # (U, 1, 1 + S, L)
-        counted = (counted * there.unsqueeze(2)).unsqueeze(2)  # (U, M, 1, 1 + S, L)
+        counted = self._counted(signs).to(there.dtype).mT.unsqueeze(1) * there.unsqueeze(2)
         # 2^x is several times as fast as e^x on a CPU.
-        sharpness = (-self.log_temperature).exp().mul(_LOG2_E)[:, :, None, None]  # (M, K, 1, 1)
+        sharpness = (-self.log_temperature).exp().mul(_LOG2_E).unsqueeze(-1)  # (M, K, 1)
+        # counted: (U, M, 1 + S, L)
         spaces = list(zip(vectors, counted.unbind(1), sharpness.unbind(0), strict=True))
+        minus, heads = there.new_full((1, 1, 1), -1), sharpness.shape[1]
 
         def compared(targets: Sequence[Tensor], target_there: Tensor) -> Tensor:
             found = []
             # Space by space, so that the weights fit a core's cache. Targets last: rows of memory
             # are then long, and the product with `counts` is wide.
             for (history, counts, sharp), target in zip(spaces, targets, strict=True):
-                cosine = history @ target.transpose(1, 2)  # (U, L, N)
-                weight = ((cosine - 1).unsqueeze(1) * sharp).exp2_()  # (U, K, L, N)
-                found.append(counts @ weight)
-            sums = torch.stack(found, dim=1) * target_there[:, :, None, None]  # (U, M, K, 1+S, N)
+                near = torch.baddbmm(minus, history, target.mT)  # (U, L, N), c - 1
+                weight = (near.unsqueeze(2) * sharp).exp2_()  # (U, L, K, N)
+                found.append(counts @ weight.flatten(2))  # (U, 1 + S, K · N)
+            sums = torch.stack(found, dim=1)
+            sums = sums.view(*sums.shape[:-1], heads, target_there.shape[-1])  # (U, M, 1 + S, K, N)
+            sums = (sums * target_there[:, :, None, None]).transpose(2, 3)
             mass, signed = sums[..., :1, :], sums[..., 1:, :]
             out = self._leave(mass, signed, prior_shape=(self.spaces, -1, 1, 1), dim=-2)
-            return out.flatten(1, 3).transpose(1, 2)
+            return out.flatten(1, 3).mT
 
         return compared
+
+    @staticmethod
+    def _counted(signs: Tensor) -> Tensor:
+        """What the weights sum: (…, S) -> [1; 4 s - 2] (…, 1 + S)."""
+        return F.pad(4 * signs - 2, (1, 0), value=1.0)
 
     def _leave(
         self, mass: Tensor, signed: Tensor, *, prior_shape: tuple[int, ...], dim: int
     ) -> Tensor:
-        """Σ w and Σ w s side by side along `dim` -> what goes out."""
-        parts = [((mass + _LEAST).log() + 2) / 2]
+        """Σ w and Σ w (4 s - 2) -> what goes out, side by side along `dim`."""
+        parts = [(mass + _LEAST).log() * 0.5 + 1]
         if self.log_prior is not None:
-            prior = self.log_prior.exp().view(prior_shape)
-            # (Σ w s + a/2) / (Σ w + a) - 1/2, on one fraction
-            parts.append(4 * (signed - mass / 2) / (mass + prior))
+            # 4 · ((Σ w s + a/2) / (Σ w + a) - 1/2), on one fraction
+            parts.append(signed / (mass + self.log_prior.exp().view(prior_shape)))
         return torch.cat(parts, dim=dim)
