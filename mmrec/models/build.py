@@ -17,7 +17,8 @@ from mmrec.models.recipe import HistoryRecipe, InteractionRecipe, Recipe
 from mmrec.nn.categorical import CategoricalEncoder, Vocabulary
 from mmrec.nn.cross import CrossNetLowRank, CrossNetMix, CrossNetV2
 from mmrec.nn.fusion import FUSIONS
-from mmrec.nn.history.affinity import Affinity, Signs
+from mmrec.nn.history.affinity import Affinity
+from mmrec.nn.history.recency import Recency
 from mmrec.nn.history.sequence import (
     DINAttention,
     MeanPool,
@@ -26,6 +27,7 @@ from mmrec.nn.history.sequence import (
     ReluAttention,
     SequenceEncoder,
 )
+from mmrec.nn.history.signs import Signs
 from mmrec.nn.history.simtier import SimTier
 from mmrec.nn.history.transformer import TargetTransformer
 from mmrec.nn.interaction import CrossAndDeep, Interaction
@@ -121,6 +123,7 @@ def build_ranker(
         wide = Wide(num_items=encoder.num_items, num_users=num_users, tasks=len(inputs.tasks))
     if recipe.items.alignment:
         alignment = ContentAlignment(items=encoder, weight=recipe.items.alignment)
+    signs = _signs(history, inputs)
     return Ranker(
         items=encoder,
         sequence=SEQUENCES.build(history.encoder, offered={"compact": speed.compact}, dim=width),
@@ -134,7 +137,9 @@ def build_ranker(
         users=users,
         wide=wide,
         tiers=SimTier(tiers=history.tiers) if history.tiers else None,
-        affinity=_affinity(history, inputs, spaces=len(encoder.spaces)),
+        signs=signs,
+        affinity=_affinity(history, signs, spaces=len(encoder.spaces)),
+        recency=_recency(history, signs),
         alignment=alignment,
         history_content=history.content,
         newest=history.newest,
@@ -191,16 +196,25 @@ def _width(vectors: Tensor, components: int) -> int:
     return min(width, components) if components else width
 
 
-def _affinity(
-    recipe: HistoryRecipe, inputs: Inputs, *, spaces: int
-) -> tuple[Affinity, Signs] | None:
-    if not (recipe.affinity and spaces):
+def _signs(recipe: HistoryRecipe, inputs: Inputs) -> Signs | None:
+    if not (recipe.affinity or recipe.recency):
         return None
     columns = () if inputs.schema is None else inputs.schema.clicks.history_categorical
     limits = [column.limit or 0 for column in columns]
     pairs = [(c, v) for c, limit in enumerate(limits) if limit <= _SIGNS for v in range(1, limit)]
-    signs = Signs(pairs=pairs)
-    return Affinity(spaces=spaces, signs=signs.out_dim, heads=recipe.affinity), signs
+    return Signs(pairs=pairs)
+
+
+def _affinity(recipe: HistoryRecipe, signs: Signs | None, *, spaces: int) -> Affinity | None:
+    if not (recipe.affinity and spaces and signs is not None):
+        return None
+    return Affinity(spaces=spaces, signs=signs.out_dim, heads=recipe.affinity)
+
+
+def _recency(recipe: HistoryRecipe, signs: Signs | None) -> Recency | None:
+    if not (recipe.recency and signs is not None and signs.out_dim):
+        return None
+    return Recency(signs=signs.out_dim, heads=recipe.recency)
 
 
 def _categorical(columns: Sequence[Vocabulary], dim: int) -> CategoricalEncoder | None:

@@ -14,8 +14,10 @@ from mmrec.errors import InputError, positive, require
 from mmrec.models.parts import ContentAlignment, HistoryFeatures, Wide
 from mmrec.nn.categorical import CategoricalEncoder
 from mmrec.nn.fusion.base import ConditionedFusion
-from mmrec.nn.history.affinity import Affinity, Signs
+from mmrec.nn.history.affinity import Affinity
+from mmrec.nn.history.recency import Recency
 from mmrec.nn.history.sequence import SequenceEncoder
+from mmrec.nn.history.signs import Signs
 from mmrec.nn.history.simtier import SimTier
 from mmrec.nn.history.tokens import compact_here, distinct, exported, first_filled, recorded
 from mmrec.nn.interaction import Interaction
@@ -26,7 +28,7 @@ from mmrec.nn.users import UserEncoder, UserIndex
 
 
 class Ranker(nn.Module):
-    """logit_k = head_k(interaction([user; categorical; numeric; sequence(h, t); t; tiers;
+    """logit_k = head_k(interaction([user; recency; sequence(h, t); categorical; numeric; t; tiers;
     affinity])) + wide.
 
     One head for each task k on what all of them share.
@@ -45,8 +47,9 @@ class Ranker(nn.Module):
         users: place of a user -> vector; None = users are told apart by their histories alone.
         wide: biases of item and user, added to the logit; None = none.
         tiers: similarity tiers of each frozen modality; None = none.
-        affinity: signed target attention over frozen similarities, and the signs that it reads of
-            the history's categories; None = none.
+        signs: read of the history's categories, for `affinity` and `recency`.
+        affinity: signed target attention over frozen similarities; None = none.
+        recency: shares of the signs of late; None = none.
         alignment: pulls id and content vectors of the targets together; see `auxiliary`.
         history_content: whether the vectors of history items, and of the target that is compared
             with them, hold their content.
@@ -88,7 +91,9 @@ class Ranker(nn.Module):
         users: UserEncoder | None = None,
         wide: Wide | None = None,
         tiers: SimTier | None = None,
-        affinity: tuple[Affinity, Signs] | None = None,
+        signs: Signs | None = None,
+        affinity: Affinity | None = None,
+        recency: Recency | None = None,
         alignment: ContentAlignment | None = None,
         history_content: bool = True,
         newest: int | None = None,
@@ -109,8 +114,11 @@ class Ranker(nn.Module):
         self.deduplicate, self.tasks = deduplicate, tuple(tasks)
         self.items, self.user_index, self.users = items, user_index, users
         self.wide, self.tiers, self.alignment = wide, tiers, alignment
-        self.affinity = None if affinity is None else affinity[0]
-        self.signs = None if affinity is None else affinity[1]
+        require(
+            signs is not None or (affinity is None and recency is None),
+            "an affinity and a recency take shares of signs, got none",
+        )
+        self.signs, self.affinity, self.recency = signs, affinity, recency
         self.history_content = history_content
         self.auxiliary = None
         self.reads_history = sequence.out_dim > 0
@@ -118,7 +126,7 @@ class Ranker(nn.Module):
         self.categorical, self.history_features = categorical, history_features
         self.numeric = cast("nn.Module | None", numeric)
         of_each = (tiers,) * len(items.modalities)
-        optional = (users, categorical, numeric, self.affinity, *of_each)
+        optional = (users, categorical, numeric, affinity, recency, *of_each)
         width = sequence.out_dim + items.out_dim
         width += sum(part.out_dim for part in optional if part is not None)
         crossed = interaction(width)
@@ -167,16 +175,19 @@ class Ranker(nn.Module):
         place = None if self.user_index is None else cast(Tensor, self.user_index(batch.user))
         # What may be alike for many targets comes first; `mmrec.serve` counts on it.
         parts = [] if self.users is None else [self.users(place)]
+        signs = None if self.signs is None else self.signs(batch.history_categorical[:, begin:])
+        if self.recency is not None:
+            parts.append(self.recency(valid, signs))
+        parts.append(self.sequence(items, same, read != 0))
         if context is not None:
             parts.append(context)
         if self.numeric is not None:
             parts.append(self.numeric(batch.numeric))
-        parts += [self.sequence(items, same, read != 0), target]
+        parts.append(target)
         if self.tiers is not None:
             parts.extend(self._tiers(self.tiers, history, batch.target, valid))
-        if self.affinity is not None and self.signs is not None:
+        if self.affinity is not None:
             cosine, there = self.items.similarities(history, batch.target)
-            signs = self.signs(batch.history_categorical[:, begin:])
             parts.append(self.affinity(cosine, there & valid.unsqueeze(1), signs))
         crossed = self.interaction(torch.cat([part.to(target.dtype) for part in parts], dim=-1))
         self.auxiliary = None

@@ -70,6 +70,8 @@ class HistoryRecipe:
             (`Affinity`); 0 = none. Signs are the values of the history's categories whose schema
             gives a `limit` of at most 8, all but the first.
         similar_tags: whether tags are one of these spaces.
+        recency: horizons over which the shares of the same signs are taken, the newest items first
+            in weight (`Recency`); 0 = none.
     """
 
     encoder: Part = field(default_factory=partial(Part, "mean"))
@@ -80,9 +82,10 @@ class HistoryRecipe:
     tiers: int = 0
     affinity: int = 0
     similar_tags: bool = True
+    recency: int = 0
 
     def __post_init__(self) -> None:
-        not_negative(tiers=self.tiers, affinity=self.affinity)
+        not_negative(tiers=self.tiers, affinity=self.affinity, recency=self.recency)
 
 
 @dataclass(frozen=True)

@@ -86,13 +86,13 @@ def light() -> Recipe:
 def small() -> Recipe:
     """Trains in half a minute on one core; the default, chosen in docs/measurements/index.md.
 
-    Of the newest items it averages the vectors, and by `affinity` it sees what of the target's kind
-    was there and liked; content is compressed before it is fused. All of the user's side can be
-    computed once for many candidates.
+    Of the newest items it averages the vectors, by `affinity` it sees what of the target's kind was
+    there and liked, by `recency` how much was liked of late; content is compressed before it is
+    fused. All of the user's side can be computed once for many candidates.
     """
     return Recipe(
         items=ItemsRecipe(fusion=Part("concat"), content_dim=32, components=32),
-        history=HistoryRecipe(encoder=Part("mean"), newest=100, encoded=30, affinity=4),
+        history=HistoryRecipe(encoder=Part("mean"), newest=100, encoded=30, affinity=4, recency=4),
         interaction=InteractionRecipe(
             cross=Part("full", {"depth": 2}), mlp=(128, 64), dropout=0.4, head=()
         ),

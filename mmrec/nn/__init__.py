@@ -11,7 +11,8 @@ from mmrec.nn.categorical import CategoricalEncoder, Vocabulary
 from mmrec.nn.cross import CrossNetLowRank, CrossNetMix, CrossNetV2
 from mmrec.nn.features import FrozenFeatures, TagSets
 from mmrec.nn.fusion import FUSIONS, Fusion, ModalFusion, build_fusion
-from mmrec.nn.history.affinity import Affinity, Signs
+from mmrec.nn.history.affinity import Affinity
+from mmrec.nn.history.recency import Recency
 from mmrec.nn.history.sequence import (
     DINAttention,
     MeanPool,
@@ -20,6 +21,7 @@ from mmrec.nn.history.sequence import (
     ReluAttention,
     SequenceEncoder,
 )
+from mmrec.nn.history.signs import Signs
 from mmrec.nn.history.simtier import SimTier
 from mmrec.nn.history.transformer import TargetTransformer, TransformerLayer
 from mmrec.nn.interaction import CrossAndDeep, Interaction
@@ -52,6 +54,7 @@ __all__ = [
     "ParallelSequences",
     "Part",
     "PeriodicNumbers",
+    "Recency",
     "Registry",
     "ReluAttention",
     "SequenceEncoder",

@@ -65,6 +65,7 @@ class Shared:
 
     Attributes:
         sequence: targets (U, N, D') -> (U, N or 1, out_dim).
+        recency: (U, 1, ·); None = none.
         compared: of `Affinity.share`.
         tiers: of each modality what `SimTier.share` gives.
         vectors: (U, 1, ·) of the user; None = there are none.
@@ -72,6 +73,7 @@ class Shared:
     """
 
     sequence: Apart
+    recency: Tensor | None
     compared: Compared | None
     tiers: tuple[Callable[[Tensor, Tensor], Tensor], ...]
     vectors: Tensor | None
@@ -99,12 +101,12 @@ class SharedRanker(nn.Module):
         self.categorical, self.numeric = _copy(ranker.categorical), _copy(ranker.numeric)
         self.history_features, self.users = _copy(ranker.history_features), _copy(ranker.users)
         self.tiers, self.affinity = _copy(ranker.tiers), _copy(ranker.affinity)
-        self.signs = _copy(ranker.signs)
+        self.signs, self.recency = _copy(ranker.signs), _copy(ranker.recency)
         self.user_bias = None if ranker.wide is None else _copy(ranker.wide.user)
         self.fusion = _copy(items.fusion) if ranker.conditioned else None
         self.features = _copy(items.modalities) if ranker.tiers is not None else None
         self.crossing = Crossing(ranker)
-        before = (ranker.users, ranker.categorical, ranker.numeric, ranker.sequence)
+        before = (ranker.users, ranker.recency, ranker.sequence, ranker.categorical, ranker.numeric)
         begin = sum(cast(Any, part).out_dim for part in before if part is not None)
         entry = None if ranker.conditioned else self.crossing.entry_of(begin, items.out_dim)
         self.items = ItemRows(ranker, entry=entry, dtype=dtype)
@@ -143,9 +145,11 @@ class SharedRanker(nn.Module):
         if not self.reads_history:
             read = read[:, :0]
         place = None if self.user_index is None else self.user_index(users.user).unsqueeze(1)
+        signs = None if self.signs is None else self.signs(users.history_categorical)
         return Shared(
             sequence=share_history(self.sequence, read, valid[:, near][:, : read.shape[1]]),
-            compared=self._compared(users, known, valid),
+            recency=None if self.recency is None else self.recency(valid, signs).unsqueeze(1),
+            compared=self._compared(known, valid, signs),
             tiers=self._tiers(users.history, valid),
             vectors=None if self.users is None else self.users(place),
             bias=None if self.user_bias is None else self.user_bias(place),
@@ -158,28 +162,27 @@ class SharedRanker(nn.Module):
         target = rows.vectors
         if self.fusion is not None and context is not None:
             target = self._conditioned(target, context)
-        parts = [part for part in (shared.vectors, context) if part is not None]
+        interest = shared.sequence(target[..., : self.history_width])
+        parts = [shared.vectors, shared.recency, interest, context]
         if self.numeric is not None:
             parts.append(self.numeric(candidates.numeric))
-        parts.append(shared.sequence(target[..., : self.history_width]))
-        item = len(parts)
+        item = sum(part is not None for part in parts)
         parts.append(target)
         if self.features is not None:
             found = [features(candidates.ids) for features in self.features.values()]
             parts += [of(*one) for of, one in zip(shared.tiers, found, strict=True)]
         if shared.compared is not None:
             parts.append(shared.compared(rows.units, rows.there.transpose(1, 2)))
-        parts = [part.to(target.dtype) for part in parts]
-        logits: Tensor = self.crossing(parts, item, self.items.entered(candidates.ids))
+        given = [part.to(target.dtype) for part in parts if part is not None]
+        logits: Tensor = self.crossing(given, item, self.items.entered(candidates.ids))
         if rows.bias.shape[-1]:
             logits = logits + rows.bias
         return logits if shared.bias is None else logits + shared.bias
 
-    def _compared(self, users: Users, known: Rows, valid: Tensor) -> Compared | None:
-        if self.affinity is None or self.signs is None:
+    def _compared(self, known: Rows, valid: Tensor, signs: Tensor | None) -> Compared | None:
+        if self.affinity is None or signs is None:
             return None
         there = known.there.transpose(1, 2) * valid.unsqueeze(1)  # (U, M, L)
-        signs = self.signs(users.history_categorical)
         return self.affinity.share(known.units, there, signs)
 
     def _tiers(

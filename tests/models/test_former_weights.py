@@ -79,6 +79,7 @@ FORMER_SMALL: dict[str, Any] = {
     "items.components": 0,
     "history.encoded": None,
     "history.affinity": 0,
+    "history.recency": 0,
     "interaction.cross": {"name": "full", "depth": 2},
     "context.wide": True,
 }
@@ -117,10 +118,10 @@ class InFormerOrder(nn.Module):
     def __init__(self, ranker: Ranker) -> None:
         super().__init__()
         self.interaction = ranker.interaction
-        parts: list[Any] = [ranker.users, ranker.categorical, ranker.sequence, ranker.items]
+        parts: list[Any] = [ranker.users, ranker.sequence, ranker.categorical, ranker.items]
         widths = [0 if part is None else part.out_dim for part in parts]
         widths.append(int(ranker.interaction.in_dim) - sum(widths))
-        users, categorical, sequence, items, rest = torch.arange(sum(widths)).split(widths)
+        users, sequence, categorical, items, rest = torch.arange(sum(widths)).split(widths)
         self.order = torch.cat([sequence, items, users, categorical, rest])
 
     def forward(self, x: Tensor) -> Any:

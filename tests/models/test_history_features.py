@@ -19,12 +19,17 @@ CLICKS = ClickModel(
 
 
 DIN = {"name": "din", "hidden": (64,)}
-ADDED = {"history.encoder": DIN, "history.content": True, "history.affinity": 0}
+ADDED = {
+    "history.encoder": DIN,
+    "history.content": True,
+    "history.affinity": 0,
+    "history.recency": 0,
+}
 WAYS = {
     "added to the vectors": (ADDED, ADDED | {"history.features": False}),
     "signs of the affinity": (
         {"history.features": False},
-        {"history.features": False, "history.affinity": 0},
+        {"history.features": False, "history.affinity": 0, "history.recency": 0},
     ),
 }
 

@@ -50,6 +50,7 @@ VARIANTS = {
             "items.content_width": 4,
             "history.content": False,
             "history.affinity": 2,
+            "history.recency": 3,
         }
     ),
     "narrow tokens": TINY.changed({"history.encoder.width": 10, "history.encoder.last": 0}),

@@ -40,11 +40,14 @@ def _row(ranker: Any, batch: Batch, row: int) -> Tensor:
         place = known.index(user) + 1 if user in known else 0
     if ranker.users is not None:
         parts.append(ranker.users.table.weight[place])
+    if ranker.recency is not None:
+        parts.append(_recency(ranker, batch, row, places))
+    parts.append(_sequence(ranker.sequence, tokens, target))
     if ranker.categorical is not None:
         parts += _categories(ranker.categorical, batch.categorical[row])
     if ranker.numeric is not None:
         parts += _numbers(ranker.numeric, batch.numeric[row])
-    parts += [_sequence(ranker.sequence, tokens, target), target]
+    parts.append(target)
     if ranker.affinity is not None:
         parts += _affinity(ranker, batch, row, places)
     x = torch.cat(parts)
@@ -87,6 +90,22 @@ def _numbers(encoder: Any, values: Tensor) -> list[Tensor]:
         z = (value - encoder.standardized.mean[column]) * encoder.standardized.scale[column]
         vectors.append(z * encoder.weight[column] + encoder.bias[column])
     return vectors
+
+
+def _recency(ranker: Any, batch: Batch, row: int, places: list[int]) -> Tensor:
+    """Shares of each sign, the newest in weight."""
+    recency, signs, found = ranker.recency, ranker.signs, []
+    for column, value in zip(signs.column.tolist(), signs.value.tolist(), strict=True):
+        for head in range(len(recency.log_horizon)):
+            mass, signed = torch.zeros(()).double(), torch.zeros(()).double()
+            for age, place in enumerate(reversed(places)):
+                weight = (-age / recency.log_horizon[head].exp()).exp()
+                mass = mass + weight
+                if int(batch.history_categorical[row, place, column]) == value:
+                    signed = signed + weight
+            prior = recency.log_prior[head].exp()
+            found.append(4 * ((signed + prior / 2) / (mass + prior) - 0.5))
+    return torch.stack(found)
 
 
 def _affinity(ranker: Any, batch: Batch, row: int, places: list[int]) -> list[Tensor]:

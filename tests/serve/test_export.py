@@ -172,7 +172,11 @@ def test_encoders_and_interactions_export(
     format: str, encoder: str, cross: str, shop: Any, tmp_path: Path
 ) -> None:
     changes = {"history.encoder": ENCODERS[encoder], "interaction.cross": CROSSES[cross]}
-    changes |= {"history.affinity": 0, "interaction.bottleneck": 7 if cross == "mix" else None}
+    changes |= {
+        "history.affinity": 0,
+        "history.recency": 0,
+        "interaction.bottleneck": 7 if cross == "mix" else None,
+    }
     ranker = shop.ranker(get_recipe("small"), **PLAIN, **changes).float()
     check(ranker, shop.batch, tmp_path / "program", ExportOptions(format=format, length=6))
 
@@ -250,7 +254,9 @@ class Strange(torch.nn.Module):
 
 
 def test_what_cannot_be_written_says_so_in_a_sentence(shop: Any, tmp_path: Path) -> None:
-    ranker = shop.ranker(get_recipe("small"), **PLAIN, **{"history.affinity": 0})
+    ranker = shop.ranker(
+        get_recipe("small"), **PLAIN, **{"history.affinity": 0, "history.recency": 0}
+    )
     ranker.sequence = Strange()
     with pytest.raises(InputError, match=r"history: Strange\) cannot be written as pt2"):
         export(ranker, tmp_path / "x")
@@ -261,7 +267,9 @@ def test_what_cannot_be_written_says_so_in_a_sentence(shop: Any, tmp_path: Path)
 
 def test_the_ranker_itself_exports_for_batches_on_both_sides_of_the_table(shop: Any) -> None:
     """The choice between encoding a batch's ids and the whole table is no part of the program."""
-    ranker = shop.ranker(get_recipe("small"), **PLAIN, **{"history.affinity": 0})
+    ranker = shop.ranker(
+        get_recipe("small"), **PLAIN, **{"history.affinity": 0, "history.recency": 0}
+    )
 
     class Bare(torch.nn.Module):
         def __init__(self) -> None:
@@ -295,7 +303,9 @@ def test_keys_stand_in_the_manifest(shop: Any, tmp_path: Path) -> None:
 
     items = replace(shop.items, keys=pa.array(["", *(f"sku-{i}" for i in range(1, 41))]))
     inputs = replace(shop.inputs, catalogue=type(shop.inputs.catalogue).of(items))
-    recipe = get_recipe("small").changed(PLAIN | {"history.affinity": 0, "history.encoder": "none"})
+    recipe = get_recipe("small").changed(
+        PLAIN | {"history.affinity": 0, "history.recency": 0, "history.encoder": "none"}
+    )
     ranker = build_ranker(recipe, items, inputs)
     told = json.loads(export(ranker, tmp_path / "x").read_text())
     assert told["keys"][:3] == ["", "sku-1", "sku-2"]

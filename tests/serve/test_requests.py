@@ -84,7 +84,12 @@ def test_two_thousand_random_requests_end_in_scores_or_a_sentence(shop: Any, sco
 
 def test_a_million_candidates_are_scored_and_more_are_refused(shop: Any, scorer: Any) -> None:
     ids = np.random.default_rng(0).integers(1, 41, 1_000_000).tolist()
-    recipe = {"history.affinity": 0, "history.encoder": "none", "history.features": False}
+    recipe = {
+        "history.affinity": 0,
+        "history.recency": 0,
+        "history.encoder": "none",
+        "history.features": False,
+    }
     quick = Scorer(shop.ranker(**recipe).float(), schema=shop.data.schema)
     request = shop.request(shop.rows[0], candidates=ids, k=3)
     found = answer(quick, request)

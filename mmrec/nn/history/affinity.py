@@ -10,40 +10,16 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmrec.errors import InputError, not_negative, positive
+from mmrec.nn.history.signs import counted
 
 _LEAST = 1e-3  # mass of a history in which nothing is like the target
 _LOG2_E = math.log2(math.e)
 
 Compared = Callable[[Sequence[Tensor], Tensor], Tensor]
 """See `Affinity.share`."""
-
-
-class Signs(nn.Module):
-    """s = [c_p = v] for S pairs of a category p and its value v: (B, L, P) int64 -> (B, L, S).
-
-    Args:
-        pairs: (column, value) each.
-
-    >>> Signs(pairs=[(0, 1)])(torch.tensor([[[0], [1]]])).tolist()
-    [[[0.0], [1.0]]]
-    """
-
-    def __init__(self, *, pairs: Sequence[tuple[int, int]]) -> None:
-        super().__init__()
-        self.out_dim = len(pairs)
-        self.column = nn.Buffer(
-            torch.tensor([p[0] for p in pairs], dtype=torch.int64), persistent=False
-        )
-        self.value = nn.Buffer(
-            torch.tensor([p[1] for p in pairs], dtype=torch.int64), persistent=False
-        )
-
-    def forward(self, categories: Tensor) -> Tensor:
-        return (categories.index_select(-1, self.column) == self.value).float()
 
 
 class Affinity(nn.Module):
@@ -94,8 +70,8 @@ class Affinity(nn.Module):
         near = (cosine - 1).masked_fill(~there, 0).unsqueeze(2)  # (B, M, 1, L)
         sharpness = (-self.log_temperature).exp().unsqueeze(-1)  # (M, K, 1)
         weight = (near * sharpness).exp() * there.unsqueeze(2)  # (B, M, K, L)
-        counted = self._counted(signs).to(weight.dtype)
-        sums = weight.flatten(1, 2) @ counted  # (B, M · K, 1 + S)
+        summed = counted(signs).to(weight.dtype)
+        sums = weight.flatten(1, 2) @ summed  # (B, M · K, 1 + S)
         return self._leave(sums[..., :1], sums[..., 1:], prior_shape=(-1, 1), dim=-1).flatten(1)
 
     def share(self, vectors: Sequence[Tensor], there: Tensor, signs: Tensor) -> Compared:
@@ -111,11 +87,11 @@ class Affinity(nn.Module):
             -> what `forward` gives, (U, N, M · K · (1 + S)).
         """
         # What is not there counts for nothing: no mask over all pairs is needed.
-        counted = self._counted(signs).to(there.dtype).mT.unsqueeze(1) * there.unsqueeze(2)
+        summed = counted(signs).to(there.dtype).mT.unsqueeze(1) * there.unsqueeze(2)
         # 2^x is several times as fast as e^x on a CPU.
         sharpness = (-self.log_temperature).exp().mul(_LOG2_E).unsqueeze(-1)  # (M, K, 1)
-        # counted: (U, M, 1 + S, L)
-        spaces = list(zip(vectors, counted.unbind(1), sharpness.unbind(0), strict=True))
+        # summed: (U, M, 1 + S, L)
+        spaces = list(zip(vectors, summed.unbind(1), sharpness.unbind(0), strict=True))
         minus, heads = there.new_full((1, 1, 1), -1), sharpness.shape[1]
 
         def compared(targets: Sequence[Tensor], target_there: Tensor) -> Tensor:
@@ -134,11 +110,6 @@ class Affinity(nn.Module):
             return out.flatten(1, 3).mT
 
         return compared
-
-    @staticmethod
-    def _counted(signs: Tensor) -> Tensor:
-        """What the weights sum: (…, S) -> [1; 4 s - 2] (…, 1 + S)."""
-        return F.pad(4 * signs - 2, (1, 0), value=1.0)
 
     def _leave(
         self, mass: Tensor, signed: Tensor, *, prior_shape: tuple[int, ...], dim: int
