@@ -92,7 +92,7 @@ def small() -> Recipe:
     """
     return Recipe(
         items=ItemsRecipe(fusion=Part("concat"), content_dim=32, components=32),
-        history=HistoryRecipe(encoder=Part("mean"), newest=100, encoded=30, affinity=4, recency=4),
+        history=HistoryRecipe(encoder=Part("mean"), newest=100, encoded=30, affinity=2, recency=4),
         interaction=InteractionRecipe(
             cross=Part("full", {"depth": 2}), mlp=(128, 64), dropout=0.4, head=()
         ),

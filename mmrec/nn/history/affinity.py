@@ -69,10 +69,13 @@ class Affinity(nn.Module):
             )
         near = (cosine - 1).masked_fill(~there, 0).unsqueeze(2)  # (B, M, 1, L)
         sharpness = (-self.log_temperature).exp().unsqueeze(-1)  # (M, K, 1)
-        weight = (near * sharpness).exp() * there.unsqueeze(2)  # (B, M, K, L)
-        summed = counted(signs).to(weight.dtype)
-        sums = weight.flatten(1, 2) @ summed  # (B, M · K, 1 + S)
-        return self._leave(sums[..., :1], sums[..., 1:], prior_shape=(-1, 1), dim=-1).flatten(1)
+        weight = (near * sharpness).exp()  # (B, M, K, L)
+        # What is not there counts for nothing: no mask over all heads is needed.
+        summed = counted(signs).to(weight.dtype).unsqueeze(1) * there.unsqueeze(-1)
+        sums = weight @ summed  # (B, M, K, 1 + S)
+        prior_shape = (self.spaces, -1, 1)
+        out = self._leave(sums[..., :1], sums[..., 1:], prior_shape=prior_shape, dim=-1)
+        return out.flatten(1)
 
     def share(self, vectors: Sequence[Tensor], there: Tensor, signs: Tensor) -> Compared:
         """The history's part, computed once for many targets.
