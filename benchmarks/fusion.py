@@ -69,7 +69,7 @@ CONTROLS: dict[str, Change] = {
         "context.wide": False,
         "context.user_dim": 0,
     },
-    "target only": {"history.encoder": "none"},
+    "target only": {"history.encoder": "none", "history.affinity": 0, "history.recency": 0},
     "another's history": {"history": "another"},
     "DIN attention": {"history.encoder": {"name": "din", "hidden": (64,)}},
     "ReLU attention": {"history.encoder": {"name": "relu", "heads": 2, "width": 64}},
@@ -79,7 +79,7 @@ CONTROLS: dict[str, Change] = {
 
 
 def base_recipe(given: argparse.Namespace) -> Recipe:
-    """What all cells share: the small recipe, which compares content by its affinity, too."""
+    """What all cells share: the small recipe, with its affinity and its recency."""
     return small().changed(
         {
             "items.fusion": BASELINE,

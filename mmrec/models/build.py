@@ -123,7 +123,9 @@ def build_ranker(
         wide = Wide(num_items=encoder.num_items, num_users=num_users, tasks=len(inputs.tasks))
     if recipe.items.alignment:
         alignment = ContentAlignment(items=encoder, weight=recipe.items.alignment)
-    signs = _signs(history, inputs)
+    signs = _signs(inputs)
+    affinity = _affinity(history, signs, spaces=len(encoder.spaces))
+    recency = _recency(history, signs)
     return Ranker(
         items=encoder,
         sequence=SEQUENCES.build(history.encoder, offered={"compact": speed.compact}, dim=width),
@@ -137,9 +139,9 @@ def build_ranker(
         users=users,
         wide=wide,
         tiers=SimTier(tiers=history.tiers) if history.tiers else None,
-        signs=signs,
-        affinity=_affinity(history, signs, spaces=len(encoder.spaces)),
-        recency=_recency(history, signs),
+        signs=None if affinity is None and recency is None else signs,
+        affinity=affinity,
+        recency=recency,
         alignment=alignment,
         history_content=history.content,
         newest=history.newest,
@@ -196,23 +198,21 @@ def _width(vectors: Tensor, components: int) -> int:
     return min(width, components) if components else width
 
 
-def _signs(recipe: HistoryRecipe, inputs: Inputs) -> Signs | None:
-    if not (recipe.affinity or recipe.recency):
-        return None
+def _signs(inputs: Inputs) -> Signs:
     columns = () if inputs.schema is None else inputs.schema.clicks.history_categorical
     limits = [column.limit or 0 for column in columns]
     pairs = [(c, v) for c, limit in enumerate(limits) if limit <= _SIGNS for v in range(1, limit)]
     return Signs(pairs=pairs)
 
 
-def _affinity(recipe: HistoryRecipe, signs: Signs | None, *, spaces: int) -> Affinity | None:
-    if not (recipe.affinity and spaces and signs is not None):
+def _affinity(recipe: HistoryRecipe, signs: Signs, *, spaces: int) -> Affinity | None:
+    if not (recipe.affinity and spaces):
         return None
     return Affinity(spaces=spaces, signs=signs.out_dim, heads=recipe.affinity)
 
 
-def _recency(recipe: HistoryRecipe, signs: Signs | None) -> Recency | None:
-    if not (recipe.recency and signs is not None and signs.out_dim):
+def _recency(recipe: HistoryRecipe, signs: Signs) -> Recency | None:
+    if not (recipe.recency and signs.out_dim):
         return None
     return Recency(signs=signs.out_dim, heads=recipe.recency)
 

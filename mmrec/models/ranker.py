@@ -114,10 +114,12 @@ class Ranker(nn.Module):
         self.deduplicate, self.tasks = deduplicate, tuple(tasks)
         self.items, self.user_index, self.users = items, user_index, users
         self.wide, self.tiers, self.alignment = wide, tiers, alignment
-        require(
-            signs is not None or (affinity is None and recency is None),
-            "an affinity and a recency take shares of signs, got none",
-        )
+        for part in (affinity, recency):
+            require(
+                part is None or (signs is not None and signs.out_dim == part.signs),
+                f"{type(part).__name__} must be given beside the Signs that it takes shares of, "
+                f"got signs={'none' if signs is None else signs.out_dim}",
+            )
         self.signs, self.affinity, self.recency = signs, affinity, recency
         self.history_content = history_content
         self.auxiliary = None

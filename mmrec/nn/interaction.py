@@ -92,7 +92,11 @@ class CrossAndDeep(nn.Module):
         if self.squeeze is not None:
             layers = [cast(nn.Linear, self.squeeze[0])]
         else:
-            layers = [part.entry for part in self.parts if isinstance(part, Enterable)]
+            layers = [
+                part.entry
+                for part in self.parts
+                if isinstance(part, Enterable) and one_class(type(part), "forward", "entered")
+            ]
             if len(layers) < len(self.parts):
                 return None
         weight = torch.cat([layer.weight.detach() for layer in layers])
@@ -106,3 +110,8 @@ class CrossAndDeep(nn.Module):
         parts = [cast(Enterable, part) for part in self.parts]
         each = torch.split(first, [part.entry.out_features for part in parts], dim=-1)
         return torch.cat([part.entered(x, one) for part, one in zip(parts, each, strict=True)], -1)
+
+
+def one_class(kind: type, *names: str) -> bool:
+    """Whether one class has defined these: who overrides `forward` alone enters as no one knows."""
+    return len({next(k for k in kind.__mro__ if name in vars(k)) for name in names}) == 1

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mmrec.models.ranker import Ranker
 from mmrec.nn.cross import CrossNetV2
-from mmrec.nn.interaction import CrossAndDeep
+from mmrec.nn.interaction import CrossAndDeep, one_class
 from mmrec.nn.mlp import MLP
 
 
@@ -40,46 +40,63 @@ class Crossing(nn.Module):
         super().__init__()
         self.interaction = copy.deepcopy(ranker.interaction)
         self.heads = copy.deepcopy(ranker.heads)
-        crossed = self.interaction
-        entry = crossed.entry() if isinstance(crossed, CrossAndDeep) else None
+        entry = _entry(self.interaction)
         weight, bias = (None, None) if entry is None else entry
         self.register_buffer("weight", weight, persistent=False)
         self.register_buffer("bias", bias, persistent=False)
-        self.folds = _ends_in_a_cross(crossed) and all(_is_linear(head) for head in self.heads)
+        ends = entry is not None and _ends_in_a_cross(self.interaction)
+        self.folds = ends and all(_is_linear(head) for head in self.heads)
 
     def entry_of(self, begin: int, width: int) -> Tensor | None:
         """(E, width) the share of those columns in the first maps; None = there are no such."""
         return None if self.weight is None else self.weight[:, begin : begin + width].clone()
 
-    def forward(self, parts: Sequence[Tensor], item: int, entries: Tensor | None) -> Tensor:
+    def forward(self, parts: Sequence[Tensor], place: int, entries: Tensor | None) -> Tensor:
         """Logits.
 
         Args:
-            item: the place of the item's vector among the parts.
+            place: of the item's vector among the parts.
             entries: (U, N, E) what the first maps give of it, which is written over; None = not
                 known.
         """
-        users, count = parts[item].shape[:2]
+        users, count = parts[place].shape[:2]
         x = torch.cat([part.expand(users, count, part.shape[-1]) for part in parts], dim=-1)
-        if self.weight is None or self.bias is None:
+        if self.weight is None:
             return self._read(cast(Tensor, self.interaction(x)))
-        first_own = next((at for at, p in enumerate(parts) if not _is_one(p.shape[1])), item)
-        alike = torch.cat([x.new_empty(users, 1, 0), *parts[:first_own]], dim=-1)  # (U, 1, A)
-        # What all candidates have alike is one more column of what each has of its own.
-        constant = F.linear(alike, self.weight[:, : alike.shape[-1]], self.bias)  # (U, 1, E)
-        own, by, begin = [], [], alike.shape[-1]
-        for place, part in enumerate(parts[first_own:], first_own):
-            end = begin + part.shape[-1]
-            if place != item or entries is None:
-                own.append(part.expand(users, count, -1))
-                by.append(self.weight[:, begin:end].mT.expand(users, -1, -1))
-            begin = end
-        mine = torch.cat([*own, x.new_ones(users, count, 1)], dim=-1)
-        weight = torch.cat([*by, constant], dim=1)  # (U, ·, E)
-        first = mine @ weight if entries is None else entries.baddbmm_(mine, weight)
-        if self.folds and first_own:
+        alone = next((at for at, p in enumerate(parts) if not _is_one(p.shape[1])), place)
+        alike = torch.cat([x.new_empty(users, 1, 0), *parts[:alone]], dim=-1)  # (U, 1, A)
+        first = self._entered(parts, place, entries, alike=alike, alone=alone)
+        if self.folds and alone:
             return self._folded(x, first, alike)
         return self._read(cast(CrossAndDeep, self.interaction).entered(x, first))
+
+    def _entered(
+        self,
+        parts: Sequence[Tensor],
+        place: int,
+        entries: Tensor | None,
+        *,
+        alike: Tensor,
+        alone: int,
+    ) -> Tensor:
+        """(U, N, E) of the first maps; the parts from `alone` on are of each candidate."""
+        weight = cast(Tensor, self.weight)
+        users, count = parts[place].shape[:2]
+        constant = F.linear(alike, weight[:, : alike.shape[-1]], self.bias)  # (U, 1, E)
+        own, by, begin = [], [], alike.shape[-1]
+        for at, part in enumerate(parts[alone:], alone):
+            end = begin + part.shape[-1]
+            if at != place or entries is None:
+                own.append(part.expand(users, count, -1))
+                by.append(weight[:, begin:end])
+            begin = end
+        if _is_one(users):
+            # What all candidates have alike is one more column of what each has of its own.
+            mine = torch.cat([*own, constant.new_ones(1, count, 1)], dim=-1)
+            rows = torch.cat([*(columns.mT.unsqueeze(0) for columns in by), constant], dim=1)
+            return mine @ rows if entries is None else entries.baddbmm_(mine, rows)
+        first = constant if entries is None else entries.add_(constant)
+        return first + F.linear(torch.cat(own, dim=-1), torch.cat(by, dim=1)) if own else first
 
     def _read(self, crossed: Tensor) -> Tensor:
         return torch.cat([head(crossed) for head in self.heads], dim=-1)
@@ -91,31 +108,43 @@ class Crossing(nn.Module):
         hidden, layer = crosses.before_last(x, entered[0]), crosses.layers[-1]
         linear = [head.layers[0] for head in cast(Any, self.heads)]
         reads = torch.cat([one.weight for one in linear])  # (T, ·)
-        constant = torch.cat([one.bias for one in linear])
+        bias = torch.cat([one.bias for one in linear])
         read, *of_deeps = torch.split(reads, [part.out_dim for part in (crosses, *deeps)], 1)
         a = alike.shape[-1]
         row = alike * read[:, :a]  # (U, T, A)
         by = (row @ layer.weight[:a] + read).mT  # (U, X, T): x_{depth-1} itself is read as well
-        logits = torch.baddbmm((row @ layer.bias[:a] + constant).unsqueeze(1), hidden, by)
-        own = x[..., a:] * F.linear(hidden, layer.weight[a:], layer.bias[a:])
-        logits = logits + F.linear(own, read[:, a:])
+        logits = torch.baddbmm((row @ layer.bias[:a] + bias).unsqueeze(1), hidden, by)
+        last = x[..., a:] * F.linear(hidden, layer.weight[a:], layer.bias[a:])
+        logits = logits + F.linear(last, read[:, a:])
         for deep, one, of_deep in zip(deeps, entered[1:], of_deeps, strict=True):
             logits = logits + F.linear(deep.entered(x, one), of_deep)
         return logits
 
 
+def _entry(interaction: nn.Module) -> tuple[Tensor, Tensor] | None:
+    """See `CrossAndDeep.entry`."""
+    if not isinstance(interaction, CrossAndDeep):
+        return None
+    same = one_class(type(interaction), "forward", "entry", "entered")
+    return interaction.entry() if same else None
+
+
 def _ends_in_a_cross(interaction: nn.Module) -> bool:
-    """Whether its first part is a CrossNetV2 of some depth, and nothing stands before it."""
-    if not isinstance(interaction, CrossAndDeep) or interaction.squeeze is not None:
+    """Whether its first part is a CrossNetV2 of some depth, and nothing stands before it.
+
+    No subclass, and no layer but a Linear: what they compute is their own.
+    """
+    if type(interaction) is not CrossAndDeep or interaction.squeeze is not None:
         return False
     first = interaction.parts[0]
-    return (
-        isinstance(first, CrossNetV2) and len(first.layers) > 1 and interaction.entry() is not None
-    )
+    deep = type(first) is CrossNetV2 and len(first.layers) > 1
+    return deep and type(cast(Any, first).layers[-1]) is nn.Linear
 
 
 def _is_linear(head: nn.Module) -> bool:
-    return isinstance(head, MLP) and len(head.layers) == 1
+    if type(head) is not MLP or len(head.layers) > 1:
+        return False
+    return type(head.layers[0]) is nn.Linear and head.layers[0].bias is not None
 
 
 def _is_one(size: Any) -> bool:

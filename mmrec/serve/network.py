@@ -166,7 +166,7 @@ class SharedRanker(nn.Module):
         parts = [shared.vectors, shared.recency, interest, context]
         if self.numeric is not None:
             parts.append(self.numeric(candidates.numeric))
-        item = sum(part is not None for part in parts)
+        place = sum(part is not None for part in parts)
         parts.append(target)
         if self.features is not None:
             found = [features(candidates.ids) for features in self.features.values()]
@@ -174,7 +174,7 @@ class SharedRanker(nn.Module):
         if shared.compared is not None:
             parts.append(shared.compared(rows.units, rows.there.transpose(1, 2)))
         given = [part.to(target.dtype) for part in parts if part is not None]
-        logits: Tensor = self.crossing(given, item, self.items.entered(candidates.ids))
+        logits: Tensor = self.crossing(given, place, self.items.entered(candidates.ids))
         if rows.bias.shape[-1]:
             logits = logits + rows.bias
         return logits if shared.bias is None else logits + shared.bias

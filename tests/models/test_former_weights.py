@@ -1,7 +1,8 @@
-"""Weights of an earlier version give the same logits, whatever was renamed since.
+"""Weights of an earlier version give the same logits, whatever was renamed or reordered since.
 
-The fixture holds five small rankers of commit a6b636c in float64, with their items, one batch and
-its logits.
+The interaction is given its columns as they stood then; checkpoints of then are refused by their
+format. The fixture holds five small rankers of commit a6b636c in float64, with their items, one
+batch and its logits.
 """
 
 from __future__ import annotations

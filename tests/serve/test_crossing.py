@@ -35,6 +35,47 @@ INTERACTIONS: dict[str, Any] = {
 ALIKE = ((True, True, False, False), (True, False, False, False), (False, True, False, False))
 
 
+class Bent(CrossNetV2):
+    """A subclass that means something else, and says so in `forward` alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).tanh()
+
+
+class BentWithin(CrossNetV2):
+    def entered(self, x: Tensor, first: Tensor) -> Tensor:
+        return super().entered(x, first).tanh()
+
+
+class BentWhole(CrossAndDeep):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).tanh()
+
+
+class Louder(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * 1.1
+
+
+class BentHead(MLP):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).tanh()
+
+
+def bent_layer() -> CrossAndDeep:
+    crosses = CrossNetV2(dim=X)
+    crosses.layers[-1] = Louder(X, X)
+    return CrossAndDeep(in_dim=X, cross=crosses, deep=None)
+
+
+BENT: dict[str, Any] = {
+    "forward": lambda: CrossAndDeep(in_dim=X, cross=Bent(dim=X), deep=None),
+    "entered": lambda: CrossAndDeep(in_dim=X, cross=BentWithin(dim=X), deep=None),
+    "whole": lambda: BentWhole(in_dim=X, cross=CrossNetV2(dim=X), deep=None),
+    "layer": bent_layer,
+}
+
+
 def of_parts(crossing: Crossing, parts: list[Tensor], entries: Tensor | None) -> Tensor:
     found: Tensor = crossing(parts, ITEM, entries)
     return found
@@ -43,19 +84,42 @@ def of_parts(crossing: Crossing, parts: list[Tensor], entries: Tensor | None) ->
 @pytest.mark.parametrize("count", [0, 1, 6])
 @pytest.mark.parametrize("alike", [*ALIKE, (False,) * 4])
 @pytest.mark.parametrize("hidden", [(), (5,)])
+@pytest.mark.parametrize("users", [1, 2])
 @pytest.mark.parametrize("name", INTERACTIONS)
 def test_it_is_the_heads_of_the_interaction(
-    name: str, hidden: tuple[int, ...], alike: tuple[bool, ...], count: int
+    name: str, users: int, hidden: tuple[int, ...], alike: tuple[bool, ...], count: int
 ) -> None:
     torch.manual_seed(0)
     interaction: nn.Module = INTERACTIONS[name]().double()
     width: Any = interaction.out_dim
     heads = nn.ModuleList(MLP(in_dim=width, hidden=hidden, out_dim=1) for _ in range(2)).double()
     ranker: Any = SimpleNamespace(interaction=interaction, heads=heads)
-    crossing = Crossing(ranker)
-    shapes = [(2, 1 if one else count, width) for one, width in zip(alike, WIDTHS, strict=True)]
+    check(ranker, alike, count, users=users)
+
+
+@pytest.mark.parametrize("kind", [MLP, BentHead])
+@pytest.mark.parametrize("name", BENT)
+def test_a_users_subclass_is_called_as_it_is(name: str, kind: type[MLP]) -> None:
+    torch.manual_seed(0)
+    interaction = BENT[name]().double()
+    head = kind(in_dim=X, hidden=(), out_dim=1).double()
+    ranker: Any = SimpleNamespace(interaction=interaction, heads=nn.ModuleList([head]))
+    check(ranker, ALIKE[0], 6, users=1)
+
+
+def test_a_head_may_be_any_module() -> None:
+    interaction = INTERACTIONS["cross and deep"]().double()
+    for head in (BentHead(in_dim=X + 4, hidden=(), out_dim=1), nn.Linear(X + 4, 1, bias=False)):
+        ranker: Any = SimpleNamespace(interaction=interaction, heads=nn.ModuleList([head.double()]))
+        check(ranker, ALIKE[0], 6, users=1)
+
+
+def check(ranker: Any, alike: tuple[bool, ...], count: int, *, users: int) -> None:
+    """Against the heads of the interaction of all parts, with what is known of the item, too."""
+    crossing, interaction, heads = Crossing(ranker), ranker.interaction, ranker.heads
+    shapes = [(users, 1 if one else count, width) for one, width in zip(alike, WIDTHS, strict=True)]
     parts = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
-    x = torch.cat([part.expand(2, count, -1) for part in parts], dim=-1)
+    x = torch.cat([part.expand(users, count, -1) for part in parts], dim=-1)
     wanted = torch.cat([head(interaction(x)) for head in heads], dim=-1)
     torch.testing.assert_close(of_parts(crossing, parts, None), wanted, rtol=0, atol=1e-12)
     begin = sum(WIDTHS[:ITEM])

@@ -162,7 +162,12 @@ runs = {
     "as it is": trained("as it is"),
     "maximum": trained("maximum", **{"items.fusion": "maximum"}),
     "recent": trained(
-        "recent", **{"history.encoder": {"name": "recent", "tau": 3.0}, "history.affinity": 0}
+        "recent",
+        **{
+            "history.encoder": {"name": "recent", "tau": 3.0},
+            "history.affinity": 0,
+            "history.recency": 0,
+        },
     ),
     "focal": trained("focal", loss=Focal(gamma=1.0)),
 }

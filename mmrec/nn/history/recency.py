@@ -15,8 +15,8 @@ from mmrec.nn.history.signs import counted
 class Recency(nn.Module):
     """Shares of the signs, the newest items first in weight.
 
-    w_lk = exp(-a_l / τ_k) for the age a_l of history item l, the number of newer ones, 0 where l is
-    padding; then of each k and sign s
+    w_lk = exp(-a_l / τ_k) for the age a_l of history item l, how many columns stand to its right, 0
+    where l is padding; then of each k and sign s
 
         4 · ((Σ_l w_l s_l + a/2) / (Σ_l w_l + a) - 1/2)
 

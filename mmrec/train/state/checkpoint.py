@@ -24,7 +24,7 @@ from mmrec.io.files import replacing, write_json
 from mmrec.io.identity import as_json
 
 Kind = Literal["last", "best"]
-FORMAT = 4
+FORMAT = 5
 
 
 class Damaged(InputError):
