@@ -128,12 +128,12 @@ class CategoricalEncoder(nn.Module):
         vectors = cast(Tensor, self.table(self.rows(values)))  # (…, P, D)
         if places > len(self.places):
             vectors = self._means(vectors, values != ABSENT)
-        return vectors.sum(-2) if self.total else vectors.flatten(-2)
+        return vectors.sum(-2) if self.total and places > 1 else vectors.flatten(-2)
 
     def rows(self, values: Tensor) -> Tensor:
         """(…, P) rows of the table."""
         place = torch.minimum(torch.maximum(values, self._low), self._high) + self._shift
-        rows = self._lookup[place]
+        rows = self._lookup.take(place)  # indexing takes several times as long for a few
         return self._search(values, rows) if self.sparse else rows
 
     def _search(self, values: Tensor, rows: Tensor) -> Tensor:

@@ -59,4 +59,6 @@ class MLP(nn.Module):
 
     def entered(self, x: Tensor, first: Tensor) -> Tensor:
         """`forward(x)`, given first = entry(x)."""
-        return cast(Tensor, self.layers[1:](first))
+        for layer in list(self.layers)[1:]:  # a slice of a Sequential is a new module each time
+            first = layer(first)
+        return first

@@ -35,10 +35,12 @@ class Crossing(nn.Module):
 
     weight: Tensor | None
     bias: Tensor | None
+    reads: Tensor | None
+    base: Tensor | None
 
     def __init__(self, ranker: Ranker) -> None:
         super().__init__()
-        self.interaction = copy.deepcopy(ranker.interaction)
+        self.interaction = _without_dropout(copy.deepcopy(ranker.interaction))
         self.heads = copy.deepcopy(ranker.heads)
         entry = _entry(self.interaction)
         weight, bias = (None, None) if entry is None else entry
@@ -46,6 +48,11 @@ class Crossing(nn.Module):
         self.register_buffer("bias", bias, persistent=False)
         ends = entry is not None and _ends_in_a_cross(self.interaction)
         self.folds = ends and all(_is_linear(head) for head in self.heads)
+        linear = [cast(Any, head).layers[0] for head in self.heads] if self.folds else []
+        reads = torch.cat([one.weight.detach() for one in linear]) if linear else None  # (T, ·)
+        base = torch.cat([one.bias.detach() for one in linear]) if linear else None
+        self.register_buffer("reads", reads, persistent=False)
+        self.register_buffer("base", base, persistent=False)
 
     def entry_of(self, begin: int, width: int) -> Tensor | None:
         """(E, width) the share of those columns in the first maps; None = there are no such."""
@@ -106,14 +113,12 @@ class Crossing(nn.Module):
         crosses, *deeps = cast(Any, self.interaction).parts
         entered = torch.split(first, [part.entry.out_features for part in (crosses, *deeps)], -1)
         hidden, layer = crosses.before_last(x, entered[0]), crosses.layers[-1]
-        linear = [head.layers[0] for head in cast(Any, self.heads)]
-        reads = torch.cat([one.weight for one in linear])  # (T, ·)
-        bias = torch.cat([one.bias for one in linear])
+        reads, base = cast(Tensor, self.reads), cast(Tensor, self.base)
         read, *of_deeps = torch.split(reads, [part.out_dim for part in (crosses, *deeps)], 1)
         a = alike.shape[-1]
         row = alike * read[:, :a]  # (U, T, A)
         by = (row @ layer.weight[:a] + read).mT  # (U, X, T): x_{depth-1} itself is read as well
-        logits = torch.baddbmm((row @ layer.bias[:a] + bias).unsqueeze(1), hidden, by)
+        logits = torch.baddbmm((row @ layer.bias[:a] + base).unsqueeze(1), hidden, by)
         last = x[..., a:] * F.linear(hidden, layer.weight[a:], layer.bias[a:])
         logits = logits + F.linear(last, read[:, a:])
         for deep, one, of_deep in zip(deeps, entered[1:], of_deeps, strict=True):
@@ -139,6 +144,14 @@ def _ends_in_a_cross(interaction: nn.Module) -> bool:
     first = interaction.parts[0]
     deep = type(first) is CrossNetV2 and len(first.layers) > 1
     return deep and type(cast(Any, first).layers[-1]) is nn.Linear
+
+
+def _without_dropout(interaction: nn.Module) -> nn.Module:
+    """The same in evaluation, with fewer calls: a request pays for each."""
+    for part in interaction.modules():
+        if type(part) is MLP:
+            part.layers = nn.Sequential(*(x for x in part.layers if type(x) is not nn.Dropout))
+    return interaction
 
 
 def _is_linear(head: nn.Module) -> bool:

@@ -267,7 +267,7 @@ class Scorer:
         if candidates.ids.numel() > _CHUNKS[0]:
             step = max(1, self.chunk // len(candidates.ids))
         parts = [self._apart(shared, part) for part in _split(candidates, step)]
-        logits = torch.cat(parts, dim=1).cpu().numpy()
+        logits = (torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]).cpu().numpy()
         return logits[..., 0] if len(self.tasks) == 1 else logits
 
     def _apart(self, shared: Shared, candidates: Candidates) -> Tensor:

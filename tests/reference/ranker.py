@@ -96,10 +96,10 @@ def _recency(ranker: Any, batch: Batch, row: int, places: list[int]) -> Tensor:
     """Shares of each sign, the newest in weight."""
     recency, signs, found = ranker.recency, ranker.signs, []
     for column, value in zip(signs.column.tolist(), signs.value.tolist(), strict=True):
-        for head in range(len(recency.log_horizon)):
+        for head in range(len(recency.log_rate)):
             mass, signed = torch.zeros(()).double(), torch.zeros(()).double()
             for age, place in enumerate(reversed(places)):
-                weight = (-age / recency.log_horizon[head].exp()).exp()
+                weight = (-age * recency.log_rate[head].exp()).exp()
                 mass = mass + weight
                 if int(batch.history_categorical[row, place, column]) == value:
                     signed = signed + weight

@@ -39,7 +39,7 @@ class Recency(nn.Module):
         positive(signs=signs, heads=heads)
         self.signs, self.out_dim = signs, heads * signs
         horizon = torch.linspace(0.5, 3.5, heads) if heads > 1 else torch.tensor([2.0])
-        self.log_horizon = nn.Parameter(horizon)
+        self.log_rate = nn.Parameter(-horizon)  # log(1 / τ)
         self.log_prior = nn.Parameter(torch.zeros(heads))
 
     def forward(self, valid: Tensor, signs: Tensor) -> Tensor:
@@ -54,9 +54,9 @@ class Recency(nn.Module):
                 f"signs must be (B, L, {self.signs}) beside valid {tuple(valid.shape)}, got "
                 f"{tuple(signs.shape)}"
             )
-        rate = (-self.log_horizon).exp()
-        age = torch.arange(length - 1, -1, -1, device=valid.device, dtype=rate.dtype)
-        weight = (-age.unsqueeze(-1) * rate).exp()  # (L, K)
+        rate = self.log_rate.exp()
+        younger = torch.arange(1 - length, 1, device=valid.device, dtype=rate.dtype)  # -a_l
+        weight = (younger.unsqueeze(-1) * rate).exp()  # (L, K)
         summed = counted(signs).to(rate.dtype).masked_fill(~valid.unsqueeze(-1), 0)
         sums = summed.mT @ weight  # (B, 1 + S, K)
         return (sums[:, 1:] / (sums[:, :1] + self.log_prior.exp())).flatten(1)

@@ -26,7 +26,7 @@ def test_it_is_its_equation() -> None:
     for row in range(ROWS):
         for sign in range(SIGNS):
             for head in range(HEADS):
-                horizon = math.exp(recency.log_horizon[head].item())
+                horizon = math.exp(-recency.log_rate[head].item())
                 prior = math.exp(recency.log_prior[head].item())
                 mass = signed = 0.0
                 for age in range(int(lengths[row])):
