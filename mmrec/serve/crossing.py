@@ -26,37 +26,38 @@ class Crossing(nn.Module):
     """Parts (U, N or 1, ·) of rows -> logits (U, N, T), equal to `head_t(interaction([parts]))`.
 
     The parts that come first and are alike for all candidates, (U, 1, ·), go through the first maps
-    once; what the item's vector gives there may be known beforehand. Of the last cross layer,
-    x ⊙ (W h + b) read by the rows r of linear heads, the columns a that are alike become one row a
-    task:
+    once; what the item's vector gives there may be known beforehand. Where all parts before the
+    item's are alike, so that they are A columns a, and linear heads read the last cross layer,
+    x ⊙ (W h + b), by rows r, those columns become one row a task:
 
-        r_aᵀ (x_a ⊙ (W_a h + b_a)) = (W_aᵀ (r_a ⊙ x_a))ᵀ h + (r_a ⊙ x_a)ᵀ b_a
+        r_aᵀ (x_a ⊙ (W_a h + b_a)) = gᵀ h + (r_a ⊙ b_a)ᵀ x_a, g = W_aᵀ (r_a ⊙ x_a)
+
+    Args:
+        ranker: whose interaction and heads they are.
+        begin: A, the width of what stands before the item's vector.
     """
 
     weight: Tensor | None
     bias: Tensor | None
-    reads: Tensor | None
-    base: Tensor | None
 
-    def __init__(self, ranker: Ranker) -> None:
+    def __init__(self, ranker: Ranker, *, begin: int) -> None:
         super().__init__()
         self.interaction = _without_dropout(copy.deepcopy(ranker.interaction))
         self.heads = copy.deepcopy(ranker.heads)
+        self.begin = begin
         entry = _entry(self.interaction)
         weight, bias = (None, None) if entry is None else entry
         self.register_buffer("weight", weight, persistent=False)
         self.register_buffer("bias", bias, persistent=False)
-        ends = entry is not None and _ends_in_a_cross(self.interaction)
-        self.folds = ends and all(_is_linear(head) for head in self.heads)
-        linear = [cast(Any, head).layers[0] for head in self.heads] if self.folds else []
-        reads = torch.cat([one.weight.detach() for one in linear]) if linear else None  # (T, ·)
-        base = torch.cat([one.bias.detach() for one in linear]) if linear else None
-        self.register_buffer("reads", reads, persistent=False)
-        self.register_buffer("base", base, persistent=False)
+        ends = entry is not None and begin > 0 and _ends_in_a_cross(self.interaction)
+        self.last = None
+        if ends and all(_is_linear(head) for head in self.heads):
+            self.last = LastCross(self.interaction, self.heads, alike=begin)
 
-    def entry_of(self, begin: int, width: int) -> Tensor | None:
-        """(E, width) the share of those columns in the first maps; None = there are no such."""
-        return None if self.weight is None else self.weight[:, begin : begin + width].clone()
+    def entry_of(self, width: int) -> Tensor | None:
+        """(E, width) the share of the item's vector in the first maps; None = there are no such."""
+        end = self.begin + width
+        return None if self.weight is None else self.weight[:, self.begin : end].clone()
 
     def forward(self, parts: Sequence[Tensor], place: int, entries: Tensor | None) -> Tensor:
         """Logits.
@@ -73,8 +74,9 @@ class Crossing(nn.Module):
         alone = next((at for at, p in enumerate(parts) if not _is_one(p.shape[1])), place)
         alike = torch.cat([x.new_empty(users, 1, 0), *parts[:alone]], dim=-1)  # (U, 1, A)
         first = self._entered(parts, place, entries, alike=alike, alone=alone)
-        if self.folds and alone:
-            return self._folded(x, first, alike)
+        if self.last is not None and alike.shape[-1] == self.begin:
+            logits: Tensor = self.last(x, first, alike)
+            return logits
         return self._read(cast(CrossAndDeep, self.interaction).entered(x, first))
 
     def _entered(
@@ -108,22 +110,45 @@ class Crossing(nn.Module):
     def _read(self, crossed: Tensor) -> Tensor:
         return torch.cat([head(crossed) for head in self.heads], dim=-1)
 
-    def _folded(self, x: Tensor, first: Tensor, alike: Tensor) -> Tensor:
-        """The equation above, and what the heads read besides."""
-        crosses, *deeps = cast(Any, self.interaction).parts
-        entered = torch.split(first, [part.entry.out_features for part in (crosses, *deeps)], -1)
-        hidden, layer = crosses.before_last(x, entered[0]), crosses.layers[-1]
-        reads, base = cast(Tensor, self.reads), cast(Tensor, self.base)
-        read, *of_deeps = torch.split(reads, [part.out_dim for part in (crosses, *deeps)], 1)
-        a = alike.shape[-1]
-        row = alike * read[:, :a]  # (U, T, A)
-        by = (row @ layer.weight[:a] + read).mT  # (U, X, T): x_{depth-1} itself is read as well
-        logits = torch.baddbmm((row @ layer.bias[:a] + base).unsqueeze(1), hidden, by)
-        last = x[..., a:] * F.linear(hidden, layer.weight[a:], layer.bias[a:])
-        logits = logits + F.linear(last, read[:, a:])
-        for deep, one, of_deep in zip(deeps, entered[1:], of_deeps, strict=True):
-            logits = logits + F.linear(deep.entered(x, one), of_deep)
-        return logits
+
+class LastCross(nn.Module):
+    """x (U, N, X), its first maps (U, N, E) and what is alike (U, 1, A) -> logits (U, N, T).
+
+    See `Crossing`; what does not depend on the user is multiplied beforehand.
+    """
+
+    def __init__(self, interaction: nn.Module, heads: nn.ModuleList, *, alike: int) -> None:
+        super().__init__()
+        self.crosses, *deep = cast(Any, interaction).parts
+        self.deep = deep[0] if deep else None
+        self.alike, self.tasks = alike, len(heads)
+        self.widths = [part.entry.out_features for part in (self.crosses, *deep)]
+        linear = [cast(Any, head).layers[0] for head in heads]
+        reads = torch.cat([one.weight.detach() for one in linear])  # (T, ·)
+        read = reads[:, : self.crosses.out_dim]
+        layer = self.crosses.layers[-1]
+        weight, bias = layer.weight.detach(), layer.bias.detach()
+        # (T, X, A) W_aᵀ r_a of each task, which times x_a is g; the heads read h itself as well.
+        rows = read[:, None, :alike] * weight[:alike].T
+        rows = torch.cat([rows.flatten(0, 1), read[:, :alike] * bias[:alike]])
+        base = torch.cat([read.flatten(), *(one.bias.detach() for one in linear)])
+        self.rows, self.base = nn.Buffer(rows, persistent=False), nn.Buffer(base, persistent=False)
+        self.weight = nn.Buffer(weight[alike:].clone(), persistent=False)
+        self.bias = nn.Buffer(bias[alike:].clone(), persistent=False)
+        self.read = nn.Buffer(read[:, alike:].clone(), persistent=False)
+        self.of_deep = nn.Buffer(reads[:, self.crosses.out_dim :].clone(), persistent=False)
+
+    def forward(self, x: Tensor, first: Tensor, alike: Tensor) -> Tensor:
+        entered = torch.split(first, self.widths, -1)
+        hidden = self.crosses.before_last(x, entered[0])
+        g = F.linear(alike, self.rows, self.base)  # (U, 1, T · X + T)
+        by = g[..., : -self.tasks].view(x.shape[0], self.tasks, -1).mT  # (U, X, T)
+        logits = torch.baddbmm(g[..., -self.tasks :], hidden, by)
+        last = x[..., self.alike :] * F.linear(hidden, self.weight, self.bias)
+        logits = logits + F.linear(last, self.read)
+        if self.deep is None:
+            return logits
+        return logits + F.linear(self.deep.entered(x, entered[1]), self.of_deep)
 
 
 def _entry(interaction: nn.Module) -> tuple[Tensor, Tensor] | None:

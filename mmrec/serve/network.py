@@ -105,10 +105,10 @@ class SharedRanker(nn.Module):
         self.user_bias = None if ranker.wide is None else _copy(ranker.wide.user)
         self.fusion = _copy(items.fusion) if ranker.conditioned else None
         self.features = _copy(items.modalities) if ranker.tiers is not None else None
-        self.crossing = Crossing(ranker)
         before = (ranker.users, ranker.recency, ranker.sequence, ranker.categorical, ranker.numeric)
         begin = sum(cast(Any, part).out_dim for part in before if part is not None)
-        entry = None if ranker.conditioned else self.crossing.entry_of(begin, items.out_dim)
+        self.crossing = Crossing(ranker, begin=begin)
+        entry = None if ranker.conditioned else self.crossing.entry_of(items.out_dim)
         self.items = ItemRows(ranker, entry=entry, dtype=dtype)
         self.eval().requires_grad_(False)
 

@@ -16,6 +16,7 @@ from mmrec.serve.crossing import Crossing
 
 WIDTHS = (3, 2, 5, 7)  # of the parts; the third is the item's
 ITEM, X = 2, sum(WIDTHS)
+BEGIN = sum(WIDTHS[:ITEM])
 
 INTERACTIONS: dict[str, Any] = {
     "cross and deep": lambda: CrossAndDeep(
@@ -116,14 +117,13 @@ def test_a_head_may_be_any_module() -> None:
 
 def check(ranker: Any, alike: tuple[bool, ...], count: int, *, users: int) -> None:
     """Against the heads of the interaction of all parts, with what is known of the item, too."""
-    crossing, interaction, heads = Crossing(ranker), ranker.interaction, ranker.heads
+    crossing, interaction, heads = Crossing(ranker, begin=BEGIN), ranker.interaction, ranker.heads
     shapes = [(users, 1 if one else count, width) for one, width in zip(alike, WIDTHS, strict=True)]
     parts = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
     x = torch.cat([part.expand(users, count, -1) for part in parts], dim=-1)
     wanted = torch.cat([head(interaction(x)) for head in heads], dim=-1)
     torch.testing.assert_close(of_parts(crossing, parts, None), wanted, rtol=0, atol=1e-12)
-    begin = sum(WIDTHS[:ITEM])
-    entry = crossing.entry_of(begin, WIDTHS[ITEM])
+    entry = crossing.entry_of(WIDTHS[ITEM])
     if entry is not None:
         entries = parts[ITEM] @ entry.T
         torch.testing.assert_close(of_parts(crossing, parts, entries), wanted, rtol=0, atol=1e-12)
@@ -136,4 +136,4 @@ def test_the_last_layer_is_folded_where_linear_heads_read_it(name: str) -> None:
         head = MLP(in_dim=interaction.out_dim, hidden=hidden, out_dim=1)
         ranker: Any = SimpleNamespace(interaction=interaction, heads=nn.ModuleList([head]))
         folds = name in ("cross and deep", "three layers") and not hidden
-        assert Crossing(ranker).folds == folds
+        assert (Crossing(ranker, begin=BEGIN).last is not None) == folds
