@@ -66,6 +66,8 @@ def interrupted(arguments: list[str], out: Path) -> tuple[int, str]:
     process = subprocess.Popen(
         [sys.executable, "-m", "mmrec.embed", *arguments, *quick],
         stderr=subprocess.PIPE, text=True, start_new_session=True,
+        # A shell's background jobs, and all that they start, ignore SIGINT otherwise.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     deadline = time.monotonic() + 100
     while not shard_bytes(out) and process.poll() is None and time.monotonic() < deadline:

@@ -99,7 +99,7 @@ def test_killed_at_any_time_it_ends_as_if_it_had_not_been(tmp_path: Path, kills:
         child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         assert child.stdout is not None
         child.stdout.readline()
-        time.sleep(chance.uniform(0, 2 * took))
+        time.sleep(chance.uniform(0, 0.9 * took))
         child.send_signal(signal.SIGKILL)
         killed += child.wait() == -signal.SIGKILL
         child.stdout.close()
