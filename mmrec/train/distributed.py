@@ -4,10 +4,11 @@ Started by `torchrun`, each rank reads its slice of every global batch (the load
 world_size); nothing here starts processes.
 """
 
+import importlib
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
@@ -90,10 +91,12 @@ def process_group(device: str = "auto", *, timeout: timedelta | None = None) -> 
             f"for local rank {local}; lower torchrun --nproc-per-node or use the CPU",
         )
         torch.cuda.set_device(local)
+    # Its functions take the group as a default. Imported later, by DistributedDataParallel, they
+    # would hold this one to the end of the process, whose threads can abort while Python leaves.
+    importlib.import_module("torch.distributed.nn")
     dist.init_process_group("nccl" if cuda else "gloo", timeout=timeout)
-    world, store = current_world(), dist.distributed_c10d._get_default_store()
     try:
-        yield world
+        yield current_world()
     except Exception as error:
         if _first_to_fail():
             raise
@@ -101,20 +104,6 @@ def process_group(device: str = "auto", *, timeout: timedelta | None = None) -> 
         raise FailedElsewhere("another rank failed first") from error
     finally:
         dist.destroy_process_group()
-    _leave_last(world, store)
-
-
-def _leave_last(world: World, store: Any) -> None:
-    """The first rank, which holds the store, stays until the others have left their groups.
-
-    A rank whose store is gone too early can abort while it takes its own threads down.
-    """
-    if not world.is_first:
-        store.set(f"mmrec/left/{world.rank}", "")
-        return
-    with suppress(RuntimeError):  # a rank that died has not said so
-        left = [f"mmrec/left/{rank}" for rank in range(1, world.size)]
-        store.wait(left, timedelta(seconds=_LAST_WORDS))
 
 
 def _first_to_fail() -> bool:

@@ -54,3 +54,5 @@ if __name__ == "__main__":
     with process_group("cpu") as here:
         for run in json.loads(sys.argv[2]):
             train(Path(sys.argv[1]), run, here)
+    threads = [(task / "comm").read_text() for task in Path("/proc/self/task").glob("*")]
+    (Path(sys.argv[1]) / f"threads-{here.rank}").write_text("".join(threads))

@@ -87,3 +87,12 @@ def test_the_predictions_file_is_the_same(outs: tuple[Path, Path], name: str) ->
 
 def test_ranks_raise_no_warning(outs: tuple[Path, Path]) -> None:
     assert (outs[1] / "stderr").read_text() == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are listed by /proc")
+def test_threads_of_the_group_end_with_it(outs: tuple[Path, Path]) -> None:
+    """Where something holds the group, they abort now and then as the interpreter leaves."""
+    for rank in range(2):
+        threads = (outs[1] / f"threads-{rank}").read_text()
+        assert "python" in threads
+        assert "gloo" not in threads, threads
