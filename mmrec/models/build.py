@@ -131,7 +131,6 @@ def build_ranker(
         sequence=SEQUENCES.build(history.encoder, offered={"compact": speed.compact}, dim=width),
         interaction=partial(build_interaction, recipe.interaction),
         head=recipe.interaction.head,
-        members=recipe.interaction.members,
         tasks=inputs.tasks,
         categorical=_categorical(inputs.categorical, context.dim),
         numeric=_numeric(context.numeric, inputs.numeric),

@@ -22,7 +22,6 @@ from mmrec.nn.history.simtier import SimTier
 from mmrec.nn.history.tokens import compact_here, distinct, exported, first_filled, recorded
 from mmrec.nn.interaction import Interaction
 from mmrec.nn.item_encoder import ItemEncoder
-from mmrec.nn.members import Members
 from mmrec.nn.mlp import MLP
 from mmrec.nn.numeric import NumericEncoder
 from mmrec.nn.users import UserEncoder, UserIndex
@@ -40,7 +39,6 @@ class Ranker(nn.Module):
         interaction: width of what the parts give together -> the module that takes it, for
             example `lambda width: CrossNetV2(dim=width, depth=3)`.
         head: widths of a head's hidden layers; one Linear to the logit follows.
-        members: models that share interaction and heads (`Members`); their mean logit goes out.
         tasks: names of the T labels.
         categorical: of the row's categories; None = none are read.
         numeric: of the row's numbers; None = none are read.
@@ -65,8 +63,6 @@ class Ranker(nn.Module):
     Attributes:
         auxiliary: in training with `alignment`, the weighted loss (a scalar) that the last forward
             adds to that of the clicks; else None.
-        member_logits: in training with several members, what the last forward gave of each, which
-            the loss is to be taken of; else None.
         KNOWN_USERS: name of the known users in the model's state.
         ENCODERS: role -> name of the module that encodes its categories, where it is read.
     """
@@ -79,7 +75,6 @@ class Ranker(nn.Module):
     }
 
     auxiliary: Tensor | None
-    member_logits: tuple[Tensor, ...] | None
 
     def __init__(
         self,
@@ -88,7 +83,6 @@ class Ranker(nn.Module):
         sequence: SequenceEncoder,
         interaction: Callable[[int], Interaction],
         head: Sequence[int] = (64, 32),
-        members: int = 1,
         tasks: Sequence[str] = ("label",),
         categorical: CategoricalEncoder | None = None,
         numeric: NumericEncoder | None = None,
@@ -109,7 +103,7 @@ class Ranker(nn.Module):
     ) -> None:
         super().__init__()
         self.catalogue = catalogue
-        counts = {"newest": newest, "encoded": encoded, "tasks": len(tasks), "members": members}
+        counts = {"newest": newest, "encoded": encoded, "tasks": len(tasks)}
         positive(**{name: count for name, count in counts.items() if count is not None})
         require(
             users is None or user_index is not None, "vectors of users need a user_index, got none"
@@ -128,7 +122,7 @@ class Ranker(nn.Module):
             )
         self.signs, self.affinity, self.recency = signs, affinity, recency
         self.history_content = history_content
-        self.auxiliary = self.member_logits = None
+        self.auxiliary = None
         self.reads_history = sequence.out_dim > 0
         self.sequence = cast(nn.Module, sequence)
         self.categorical, self.history_features = categorical, history_features
@@ -143,7 +137,6 @@ class Ranker(nn.Module):
             crossed.in_dim == width,
             f"interaction must take what the parts give, {width} wide, got {crossed.in_dim}",
         )
-        self.members = Members(members=members, dim=width) if members > 1 else None
         self.interaction = cast(nn.Module, crossed)
         self.heads = nn.ModuleList(
             MLP(in_dim=crossed.out_dim, hidden=head, out_dim=1) for _ in tasks
@@ -158,7 +151,7 @@ class Ranker(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # Copies and pickles are of the model, not of the graph of its latest step.
-        return {**self.__dict__, "auxiliary": None, "member_logits": None}
+        return {**self.__dict__, "auxiliary": None}
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B,), or (B, T) of several tasks; float32 also under autocast."""
@@ -198,22 +191,15 @@ class Ranker(nn.Module):
         if self.affinity is not None:
             cosine, there = self.items.similarities(history, batch.target)
             parts.append(self.affinity(cosine, there & valid.unsqueeze(1), signs))
-        x = torch.cat([part.to(target.dtype) for part in parts], dim=-1)
-        if self.members is not None:
-            x = self.members(x).flatten(0, 1)  # (B · K, X)
-        crossed = self.interaction(x)
-        self.auxiliary = self.member_logits = None
+        crossed = self.interaction(torch.cat([part.to(target.dtype) for part in parts], dim=-1))
+        self.auxiliary = None
         if self.alignment is not None and self.training:
             self.auxiliary = self.alignment(self.items, batch.target, target)
         # The last layers in full precision: bfloat16 logits would tie rows that differ.
         with torch.autocast(device_type=crossed.device.type, enabled=False):
             crossed = crossed.to(next(self.heads.parameters()).dtype)
             logits = torch.cat([head(crossed) for head in self.heads], dim=-1)  # (B, T)
-            bias = None if self.wide is None else self.wide(batch.target, place)
-            if self.members is not None:
-                logits = self._mean(logits.view(-1, self.members.members, len(self.heads)), bias)
-            elif bias is not None:
-                logits = logits + bias
+            logits = logits if self.wide is None else logits + self.wide(batch.target, place)
             return logits.squeeze(-1) if len(self.heads) == 1 else logits
 
     def _encode(self, history: Tensor, target: Tensor, *, compact: bool) -> tuple[Tensor, Tensor]:
@@ -237,15 +223,6 @@ class Ranker(nn.Module):
         vectors = self.items(some, content=content)
         chosen: Tensor = vectors.index_select(0, place.flatten())
         return chosen.view(*ids.shape, vectors.shape[-1])
-
-    def _mean(self, logits: Tensor, bias: Tensor | None) -> Tensor:
-        """(B, K, T) of the members -> (B, T)."""
-        if bias is not None:
-            logits = logits + bias.unsqueeze(1)
-        if self.training:
-            each = logits.squeeze(-1) if len(self.heads) == 1 else logits
-            self.member_logits = each.unbind(1)
-        return logits.mean(1)
 
     def _conditioned(self, target: Tensor, context: Tensor) -> Tensor:
         fusion = cast(ConditionedFusion, self.items.fusion)

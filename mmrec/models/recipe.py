@@ -98,8 +98,6 @@ class InteractionRecipe:
         mlp: hidden widths; empty = no MLP.
         dropout: of the MLP.
         head: hidden widths before the logit.
-        members: models that share all of this and differ in scales of what they see (`Members`);
-            the logit is the mean of theirs. 1 = no ensemble.
     """
 
     bottleneck: int | None = None
@@ -107,10 +105,6 @@ class InteractionRecipe:
     mlp: tuple[int, ...] = (128, 64)
     dropout: float = 0.2
     head: tuple[int, ...] = (32,)
-    members: int = 1
-
-    def __post_init__(self) -> None:
-        positive(members=self.members)
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 In the order of a row: `item_encoder` and `users` (ids to vectors), `categorical` and `numeric`
 (columns to vectors), `features` (frozen vectors of a modality), `fusion` (modalities to one
-vector), `history` (a history to one vector), `members`, `interaction` with `cross` and `mlp`,
-`losses`; `kmeans` serves them, and `part` looks variants up by name. Single fusions are imported
-from `mmrec.nn.fusion`.
+vector), `history` (a history to one vector), `interaction` with `cross` and `mlp`, `losses`;
+`kmeans` serves them, and `part` looks variants up by name. Single fusions are imported from
+`mmrec.nn.fusion`.
 """
 
 from mmrec.nn.categorical import CategoricalEncoder, Vocabulary
@@ -27,7 +27,6 @@ from mmrec.nn.history.transformer import TargetTransformer, TransformerLayer
 from mmrec.nn.interaction import CrossAndDeep, Interaction
 from mmrec.nn.item_encoder import ItemEncoder
 from mmrec.nn.losses import alignment, info_nce
-from mmrec.nn.members import Members
 from mmrec.nn.mlp import MLP
 from mmrec.nn.numeric import LinearNumbers, NumericEncoder, PeriodicNumbers
 from mmrec.nn.part import Part, Registry
@@ -49,7 +48,6 @@ __all__ = [
     "ItemEncoder",
     "LinearNumbers",
     "MeanPool",
-    "Members",
     "ModalFusion",
     "NoHistory",
     "NumericEncoder",

@@ -44,10 +44,8 @@ class Crossing(nn.Module):
         super().__init__()
         self.interaction = _without_dropout(copy.deepcopy(ranker.interaction))
         self.heads = copy.deepcopy(ranker.heads)
-        self.members = copy.deepcopy(ranker.members)
         self.begin = begin
-        # Each of several members has first maps of its own.
-        entry = None if self.members is not None else _entry(self.interaction)
+        entry = _entry(self.interaction)
         weight, bias = (None, None) if entry is None else entry
         self.register_buffer("weight", weight, persistent=False)
         self.register_buffer("bias", bias, persistent=False)
@@ -71,9 +69,6 @@ class Crossing(nn.Module):
         """
         users, count = parts[place].shape[:2]
         x = torch.cat([part.expand(users, count, part.shape[-1]) for part in parts], dim=-1)
-        if self.members is not None:
-            each = self._read(self.interaction(self.members(x).flatten(1, 2)))  # (U, N · K, T)
-            return each.view(users, count, self.members.members, len(self.heads)).mean(2)
         if self.weight is None:
             return self._read(cast(Tensor, self.interaction(x)))
         alone = next((at for at, p in enumerate(parts) if not _is_one(p.shape[1])), place)

@@ -18,7 +18,7 @@ from mmrec.train.state.checkpoint import Checkpoint, load_checkpoint, load_weigh
 from mmrec.train.state.log import read_log
 from mmrec.train.state.progress import FitResult
 from mmrec.train.step.guard import Diverged
-from mmrec.train.step.stepper import HasAuxiliary, HasMembers
+from mmrec.train.step.stepper import HasAuxiliary
 from mmrec.train.trainer import fit
 
 __all__ = [
@@ -28,7 +28,6 @@ __all__ = [
     "Diverged",
     "FitResult",
     "HasAuxiliary",
-    "HasMembers",
     "Interrupted",
     "Scores",
     "TensorBoard",

@@ -59,7 +59,6 @@ def fit(
     Args:
         model: where it `HasAuxiliary` (the attribute `auxiliary`, a scalar tensor that its latest
             forward left, or None), that loss is added to the mean loss of the rows. Where it
-            `HasMembers`, the loss is the mean of theirs. Where it
             `HasTasks`, metrics, `monitor` and `task_weights` go by those names.
         recipe: what the model was built from, JSON-able; kept in every checkpoint, and a
             checkpoint of another recipe is refused.

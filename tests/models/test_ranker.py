@@ -54,7 +54,6 @@ VARIANTS = {
         }
     ),
     "narrow tokens": TINY.changed({"history.encoder.width": 10, "history.encoder.last": 0}),
-    "members": TINY.changed({"interaction.members": 3}),
     "no bottleneck, no users": TINY.changed(
         {"interaction.bottleneck": None, "context.user_dim": 0, "items.unknown_id": False}
     ),
@@ -175,27 +174,6 @@ def test_alignment_gives_an_auxiliary_loss_in_training_alone(table: Any, batch: 
         assert parameter.grad is not None
         assert parameter.grad.isfinite().all()
     assert ranker.items.ids.weight.grad.any()
-
-
-def test_members_leave_their_logits_in_training_alone(table: Any, batch: Batch) -> None:
-    """Whose mean goes out, whatever the number of tasks; an empty batch has none."""
-    for tasks in (("label",), ("click", "like")):
-        inputs = replace(INPUTS, tasks=tasks)
-        still = {"history.encoder.dropout": 0.0, "interaction.dropout": 0.0}
-        still |= {"context.user_dropout": 0.0}
-        recipe = TINY.changed({"interaction.members": 4, **still})
-        ranker = build_ranker(recipe, table, inputs).eval()
-        with torch.no_grad():
-            want = ranker(batch)
-            assert ranker.member_logits is None
-            found = ranker.train()(batch)
-        each = torch.stack(ranker.member_logits or ())
-        assert each.shape == (4, *want.shape)
-        assert each.std(0).min() > 0
-        torch.testing.assert_close(each.mean(0), found)
-        torch.testing.assert_close(found, want)
-        assert copy.deepcopy(ranker).member_logits is None
-        assert ranker(batch.map(lambda tensor: tensor[:0])).shape == (0, *want.shape[1:])
 
 
 def test_film_changes_the_target_by_its_context(table: Any, batch: Batch) -> None:

@@ -14,7 +14,6 @@ from mmrec.nn import (
     MLP,
     CrossAndDeep,
     CrossNetV2,
-    Members,
     UserEncoder,
     UserIndex,
     alignment,
@@ -32,18 +31,6 @@ def test_mlp_layers_in_order() -> None:
         MLP(in_dim=5, hidden=(7, 0))
     with pytest.raises(InputError, match=r"dropout must lie in \[0, 1\), got 1.0"):
         MLP(in_dim=5, hidden=(7,), dropout=1.0)
-
-
-def test_members_see_the_input_by_scales_of_their_own() -> None:
-    members = Members(members=5, dim=7)
-    assert set(members.scale.flatten().tolist()) == {-1.0, 1.0}
-    x = torch.randn(2, 3, 7)
-    seen = members(x)
-    assert seen.shape == (2, 3, 5, 7)
-    for k in range(5):
-        assert torch.equal(seen[:, :, k], x * members.scale[k])
-    with pytest.raises(InputError, match=r"members must be .* got 0"):
-        Members(members=0, dim=7)
 
 
 def test_users_of_any_size_and_order() -> None:

@@ -51,13 +51,6 @@ def _row(ranker: Any, batch: Batch, row: int) -> Tensor:
     if ranker.affinity is not None:
         parts += _affinity(ranker, batch, row, places)
     x = torch.cat(parts)
-    if ranker.members is None:
-        return _read(ranker, x, batch, row, place)
-    each = [_read(ranker, x * scale, batch, row, place) for scale in ranker.members.scale]
-    return sum(each, torch.zeros_like(each[0])) / len(each)
-
-
-def _read(ranker: Any, x: Tensor, batch: Batch, row: int, place: int) -> Tensor:
     interaction = ranker.interaction
     if interaction.squeeze is not None:
         linear, norm = interaction.squeeze

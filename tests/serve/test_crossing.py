@@ -94,7 +94,7 @@ def test_it_is_the_heads_of_the_interaction(
     interaction: nn.Module = INTERACTIONS[name]().double()
     width: Any = interaction.out_dim
     heads = nn.ModuleList(MLP(in_dim=width, hidden=hidden, out_dim=1) for _ in range(2)).double()
-    ranker: Any = SimpleNamespace(members=None, interaction=interaction, heads=heads)
+    ranker: Any = SimpleNamespace(interaction=interaction, heads=heads)
     check(ranker, alike, count, users=users)
 
 
@@ -104,18 +104,14 @@ def test_a_users_subclass_is_called_as_it_is(name: str, kind: type[MLP]) -> None
     torch.manual_seed(0)
     interaction = BENT[name]().double()
     head = kind(in_dim=X, hidden=(), out_dim=1).double()
-    ranker: Any = SimpleNamespace(
-        members=None, interaction=interaction, heads=nn.ModuleList([head])
-    )
+    ranker: Any = SimpleNamespace(interaction=interaction, heads=nn.ModuleList([head]))
     check(ranker, ALIKE[0], 6, users=1)
 
 
 def test_a_head_may_be_any_module() -> None:
     interaction = INTERACTIONS["cross and deep"]().double()
     for head in (BentHead(in_dim=X + 4, hidden=(), out_dim=1), nn.Linear(X + 4, 1, bias=False)):
-        ranker: Any = SimpleNamespace(
-            members=None, interaction=interaction, heads=nn.ModuleList([head.double()])
-        )
+        ranker: Any = SimpleNamespace(interaction=interaction, heads=nn.ModuleList([head.double()]))
         check(ranker, ALIKE[0], 6, users=1)
 
 
@@ -138,8 +134,6 @@ def test_the_last_layer_is_folded_where_linear_heads_read_it(name: str) -> None:
     interaction = INTERACTIONS[name]()
     for hidden in ((), (5,)):
         head = MLP(in_dim=interaction.out_dim, hidden=hidden, out_dim=1)
-        ranker: Any = SimpleNamespace(
-            members=None, interaction=interaction, heads=nn.ModuleList([head])
-        )
+        ranker: Any = SimpleNamespace(interaction=interaction, heads=nn.ModuleList([head]))
         folds = name in ("cross and deep", "three layers") and not hidden
         assert (Crossing(ranker, begin=BEGIN).last is not None) == folds

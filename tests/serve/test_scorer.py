@@ -49,7 +49,6 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "light": ("light", {**WIDE, "history.encoder.width": 8, "interaction.bottleneck": 11}),
     "reference": ("reference-fused", BIG),
     "low-rank crosses": ("small", {"interaction.cross": Part("low_rank", {"rank": 3}), **WIDE}),
-    "members": ("small", {"interaction.members": 3, "context.wide": True, **WIDE}),
     "film": ("small", {"items.fusion": "film", "items.content_width": None, **WIDE}),
 }
 

@@ -26,7 +26,7 @@ from toy_training import (
 
 from mmrec import Batch, InputError
 from mmrec.train import FitResult, Interrupted, TrainConfig, fit, load_checkpoint, read_log, score
-from mmrec.train.step.stepper import HasAuxiliary, HasMembers, click_loss
+from mmrec.train.step.stepper import HasAuxiliary, click_loss
 
 
 def train(
@@ -308,35 +308,6 @@ def test_an_auxiliary_loss_joins_the_mean_loss(tmp_path: Path) -> None:
     optimizer.step()
     for mine, theirs in zip(model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
-
-
-class Several(ToyModel):
-    """Two that share all but a sign."""
-
-    def forward(self, batch: Any) -> torch.Tensor:
-        logit = super().forward(batch)
-        each = logit + self.head.bias, logit - 3 * self.head.bias
-        self.member_logits = each if self.training else None
-        return (each[0] + each[1]) / 2
-
-
-def test_the_loss_of_several_members_is_the_mean_of_theirs(tmp_path: Path) -> None:
-    model, plain = Several(dropout=0.0), Several(dropout=0.0)
-    config = toy_config(epochs=1, clip_norm=None, learning_rate=1e-3, log_every=1)
-    train(tmp_path, config, model, n=13)
-    assert isinstance(model, HasMembers)
-    optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-3, weight_decay=0.0)
-    batch = next(iter(ToyLoader(13)))
-    plain.train()(batch)
-    each = plain.member_logits or ()
-    losses = [F.binary_cross_entropy_with_logits(one, batch.labels[:, 0]) for one in each]
-    mean = torch.stack(losses).mean()
-    mean.backward()
-    optimizer.step()
-    for mine, theirs in zip(model.parameters(), plain.parameters(), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
-    logged = [line["loss"] for line in read_log(tmp_path) if line["event"] == "train"]
-    assert logged == pytest.approx([mean.item()], rel=1e-5)
 
 
 class TwoColumns(nn.Module):

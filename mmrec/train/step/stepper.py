@@ -39,16 +39,6 @@ class HasAuxiliary(Protocol):
     auxiliary: Tensor | None
 
 
-@runtime_checkable
-class HasMembers(Protocol):
-    """A model that is several: in training its forward leaves the logits of each of them.
-
-    The loss is the mean of theirs, not the loss of what the forward gives; None = it is one model.
-    """
-
-    member_logits: tuple[Tensor, ...] | None
-
-
 @dataclass(frozen=True)
 class ClickLoss:
     """w_i Σ_t v_t BCE(logit_it, y_it) of each row i, over the tasks t whose label y_it is there.
@@ -117,7 +107,7 @@ class Stepper:
     into ranks and accumulated batches: losses are summed in the backward pass and the division
     by the number of rows, the loss scale and the clipping factor are one number, applied by the
     fused optimizer kernel. The same kernel leaves everything as it is where the guard says so.
-    The loss of a model that `HasAuxiliary` is added; that of one that `HasMembers` is their mean.
+    The loss of a model that `HasAuxiliary` is added.
     """
 
     def __init__(
@@ -183,9 +173,7 @@ class Stepper:
         with autocast(self.device, self.dtype), recomputing(self._recomputed):
             logit = self._forward(batch)
         check_logits(logit, batch)
-        each = self.model.member_logits if isinstance(self.model, HasMembers) else None
-        losses = [self.loss(one.float(), batch).sum() for one in each or (logit,)]
-        loss = sum(losses[1:], losses[0]) * (weight / len(losses))
+        loss = self.loss(logit.float(), batch).sum() * weight
         extra = self.model.auxiliary if isinstance(self.model, HasAuxiliary) else None
         # A mean over the batch by contract: times its rows it joins the sum.
         total = loss if extra is None else loss + extra.float() * (weight * len(batch))
