@@ -98,6 +98,7 @@ def settled_batch_size(
     found = largest_batch_size(
         build(), sample(start * ranks), config=config, start=start, limit=limit
     )
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {"batch_size": found * ranks})
     print(f"batch size: {found * ranks:,} rows, the largest that fit on {ranks} rank(s)")
     return found * ranks

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,6 +11,7 @@ from toy_training import ToyLoader, ToyModel, toy_config
 
 from mmrec import Batch, InputError
 from mmrec.train import largest_batch_size
+from mmrec.train.batch_size import settled_batch_size
 
 
 class Bounded(ToyModel):
@@ -47,3 +50,25 @@ def test_too_little_room_is_one_sentence() -> None:
         largest_batch_size(Bounded(127), sample, config=toy_config())
     with pytest.raises(InputError, match="1 <= start <= limit"):
         largest_batch_size(Bounded(1), sample, config=toy_config(), start=8, limit=4)
+
+
+def test_what_was_found_is_kept_where_the_run_will_be(tmp_path: Path) -> None:
+    """Also where there is nothing yet; the next call builds no model."""
+    built: list[ToyModel] = []
+
+    def build() -> ToyModel:
+        built.append(ToyModel())
+        return built[-1]
+
+    sizes = [
+        settled_batch_size(
+            build,
+            lambda rows: next(iter(ToyLoader(rows, batch_size=rows))),
+            config=toy_config(),
+            train_rows=1_000_000,
+            path=tmp_path / "runs" / "first" / "batch_size.json",
+        )
+        for _ in range(2)
+    ]
+    assert sizes[0] == sizes[1] > 1
+    assert len(built) == 1
