@@ -17,23 +17,23 @@ from typing import Any
 
 import torch
 
-from mmrec import ClickData, Inputs, ItemTable, Recipe, build_ranker, describe, fit, get_recipe
+from mmrec import ClickData, Inputs, ItemTable, Recipe, build_ranker, describe, fit
 from mmrec import predict as predict_rows
 from mmrec.analysis import diagnose_tasks, plot_run, summarise
 from mmrec.audit import audit
 from mmrec.cli import Stages, named, run, two_columns
+from mmrec.commands.opening import open_data, recipe_of
 from mmrec.data.artifacts import write_fused
-from mmrec.data.counts import ClickCounts, count_clicks, read_pairs
-from mmrec.data.items import check_features
+from mmrec.data.counts import ClickCounts, read_pairs
 from mmrec.datasets.covers import write_captioned_covers
 from mmrec.datasets.synthetic import SyntheticConfig, make_synthetic
 from mmrec.embed import OpenClipEncoder, embed_items, tiny_clip
 from mmrec.io.files import remove, write_json
-from mmrec.io.plain import parse_settings, to_plain
+from mmrec.io.plain import to_plain
 from mmrec.io.provenance import provenance
-from mmrec.models import SEARCH_SPACE, Ranker, check_parts
+from mmrec.models import Ranker, search_space
 from mmrec.models.pretrain import made_by, pretrained_vectors
-from mmrec.predict import TrainedRun, continue_ranker, write_sources, write_submission
+from mmrec.predict import continue_ranker, write_sources, write_submission
 from mmrec.train import BatchLoader, Scores, World, from_first, process_group, score
 from mmrec.train.batch_size import settled_batch_size
 from mmrec.train.distributed import barrier, first_talks
@@ -42,7 +42,7 @@ from mmrec.train.search import search
 EMBEDDING_WIDTH = 128
 PATIENCE = timedelta(days=7)  # ranks wait for the first; torchrun ends all when one dies
 WRITTEN = (
-    *("data", "packed", "audit", "encoder", "pretrained", "search", "ranker", "ranker_no_content"),
+    *("packed", "audit", "encoder", "pretrained", "search", "ranker", "ranker_no_content"),
     *("batch_size.json", "diagnosis.json", "calibration.png", "metrics.json", "prediction.csv"),
     *("item_info.parquet", "custom_item_embeddings.parquet", "prediction.zip"),
 )
@@ -87,7 +87,9 @@ class Pipeline:
             users = from_first(lambda: self.counts.users_shared_with(pairs))
             self.inputs = Inputs.of(self.data, self.counts, self.items, known_users=users)
             self.recipe = self.recipe.changed({"batch_size": from_first(self.batch_size)})
-            self.recipe = search(self.recipe, self.train, out / "search", SEARCH_SPACE, args.search)
+            space, chosen = search_space(self.recipe), [out / "ranker", out / "ranker_no_content"]
+            trials: Any = {"trials": args.search, "chosen": chosen}
+            self.recipe = search(self.recipe, self.train, out / "search", space, **trials)
             ranker, best = self.train(self.recipe, out / "ranker")
             from_first(lambda: plot_run(out, best))
         if not args.no_diagnosis:
@@ -117,17 +119,12 @@ class Pipeline:
 
     def open_data(self) -> tuple[ClickData, ClickCounts]:
         """Find the data, or draw them from a known click model; check them, count clicks."""
-        if self.args.restart:
-            remove(self.out, WRITTEN)
-        self.out.mkdir(parents=True, exist_ok=True)
-        if self.args.data is None:
+        args, root = self.args, self.args.data or self.out / "data"
+        if args.data is None:
             print("no --data given: synthetic data, drawn from a click model that is known")
-            make_synthetic(self.out / "data", SyntheticConfig(seed=self.args.seed))
-        data = ClickData.open(self.args.data or self.out / "data").pack(self.out / "packed")
-        data = data.with_modalities(self.args.vectors)
-        if self.args.features is not None:
-            check_features(self.args.features, data.schema.items, data.num_items)
-        return data, count_clicks(data.train, data.schema.clicks, data.num_items)
+            remove(self.out, ["data"] if args.restart else [])
+            make_synthetic(root, SyntheticConfig(seed=args.seed))
+        return open_data(root, args, WRITTEN)
 
     def loader(self, split: str, **how: Any) -> BatchLoader:
         """This rank's batches."""
@@ -198,7 +195,7 @@ class Pipeline:
         """Write the submission, the embeddings and an item_info that holds them."""
         how = {"num_rows": self.data.rows["test"], "progress": not self.args.quiet} | self.how
         _, probability = predict_rows(ranker, self.loader("test"), **how)
-        ready = self.vectors is not None or not self.items.has_content
+        ready = self.vectors is not None or ranker.items.fusion is None
         fused = self.vectors if ready else ranker.items.content_table()
 
         def write() -> dict[str, str]:
@@ -227,7 +224,7 @@ def parse() -> Namespace:
     add("--vectors", **many, metavar="MODALITY=COLUMN", help="its vectors (as the schema says)")
     add("--clip-precision", default="auto", help="auto, fp32, bf16 or fp16 (auto)")
     add("--workers", type=int, help="image decoding processes (one a core)")
-    add("--recipe", default="small", help="a recipe's name or .toml file (small)")
+    add("--recipe", help="a recipe's name or .toml file (small, or that of --continue-from)")
     add("--set", **many, metavar="NAME=VALUE", help="a recipe's setting")
     add("--search", type=int, default=0, metavar="N", help="first choose of N settings, by valid")
     add("--seed", type=int, default=0, help="of everything (0)")
@@ -236,13 +233,8 @@ def parse() -> Namespace:
         add(f"--no-{what}", action="store_true", help=f"leave the {what} out")
     add("--quiet", action="store_true", help="no progress bars")
     args = parser.parse_args()
-    if args.continue_from is not None:
-        TrainedRun.open(args.continue_from)
     args.vectors = named(args.vectors)
-    recipe = get_recipe(args.recipe).with_fused_width(EMBEDDING_WIDTH)
-    run = {"seed": args.seed, "device": args.device, "progress": not args.quiet}
-    recipe = recipe.changed({f"training.{name}": value for name, value in run.items()})
-    args.recipe = check_parts(recipe.changed(parse_settings(args.set)))
+    args.recipe = recipe_of(args, width=EMBEDDING_WIDTH, trials=args.search)
     return args
 
 

@@ -127,6 +127,17 @@ def test_from_a_data_set_to_a_program(tmp_path: Path, capsys: pytest.CaptureFixt
 
     said(capsys, "predict", out, "--data", shop, "--out", tmp_path / "scored")
     assert len(pd.read_csv(tmp_path / "scored" / "prediction.csv")) == 200
+    # No mistake costs the run, also where it is to begin anew; nor is it continued in its place.
+    mistakes = {
+        "nowhere": ("--features", tmp_path / "nowhere"),
+        "odd": ("--vectors", "image=odd"),
+        "device must be": ("--device", "tpu"),
+        "got 'no'": ("--set", "training.monitor=no/auc"),
+        "another folder than its own": ("--continue-from", out),
+    }
+    for word, mistake in mistakes.items():
+        assert word in refused(capsys, *train, *mistake, "--restart")
+        assert load_checkpoint(out / "ranker", "last").step == 2 * steps
     program = tmp_path / "ranker.pt2"
     assert str(program) in said(capsys, "export", out, program, "--form", "user")
     inputs = json.loads(Path(f"{program}.json").read_text())["inputs"]

@@ -4,6 +4,7 @@ In: a data set in the layout. Out: `RUN/ranker` (checkpoints, log), which `mmrec
 and `export` open, and `RUN/metrics.json`. The same command resumes where it was stopped.
 """
 
+import shlex
 from argparse import ArgumentParser, Namespace
 from datetime import timedelta
 from pathlib import Path
@@ -13,15 +14,15 @@ import torch
 
 from mmrec.analysis import plot_run, summarise
 from mmrec.cli import import_modules, named, offer_modules, program, two_columns
-from mmrec.data.clicks import ClickData
-from mmrec.data.counts import ClickCounts, count_clicks, read_pairs
-from mmrec.data.items import ItemTable, check_features
-from mmrec.io.files import remove, write_json
-from mmrec.io.plain import parse_settings, to_plain
+from mmrec.commands.opening import open_data, recipe_of
+from mmrec.data.counts import read_pairs
+from mmrec.data.items import ItemTable
+from mmrec.io.files import write_json
+from mmrec.io.plain import to_plain
 from mmrec.io.provenance import provenance
-from mmrec.models import Inputs, Ranker, Recipe, build_ranker, check_parts, describe, get_recipe
+from mmrec.models import Inputs, Ranker, Recipe, build_ranker, describe
 from mmrec.models.pretrain import made_by, pretrained_vectors
-from mmrec.predict import TrainedRun, continue_ranker, write_sources
+from mmrec.predict import continue_ranker, write_sources
 from mmrec.train import BatchLoader, Scores, TensorBoard, World, fit, from_first, process_group
 from mmrec.train import score as score_rows
 from mmrec.train.batch_size import settled_batch_size
@@ -44,9 +45,10 @@ class _Training:
 
     def run(self) -> None:
         """Open, pretrain where the recipe says so, train, and report."""
-        self.data, self.counts = from_first(self.open)
-        data, recipe = self.data, self.given.recipe
-        self.features: Path | None = self.given.features or data.features
+        given = self.given
+        self.data, self.counts = from_first(lambda: open_data(given.data, given, WRITTEN))
+        data, recipe = self.data, given.recipe
+        self.features: Path | None = given.features or data.features
         self.items = ItemTable.read(data.item_info, data.schema.items, self.features)
         if not self.items.has_content:
             print("no vectors of content: ids and columns alone (mmrec embed makes some)")
@@ -61,16 +63,6 @@ class _Training:
         self.recipe = recipe.changed({"batch_size": from_first(lambda: self.batch_size(recipe))})
         ranker, scores = self.train()
         from_first(lambda: self.report(ranker, scores))
-
-    def open(self) -> tuple[ClickData, ClickCounts]:
-        """Check the data set, repack what shuffles badly, count clicks."""
-        if self.given.restart:
-            remove(self.out, WRITTEN)
-        data = ClickData.open(self.given.data).with_modalities(self.given.vectors)
-        if self.given.features is not None:
-            check_features(self.given.features, data.schema.items, data.num_items)
-        data = data.pack(self.out / "packed")
-        return data, count_clicks(data.train, data.schema.clicks, data.num_items)
 
     def pretrain(self, recipe: Recipe) -> torch.Tensor:
         """Train the fusion alone, from what train's histories hold together, without labels."""
@@ -128,8 +120,9 @@ class _Training:
         write_json(self.out / "metrics.json", figures | provenance())
         plot_run(self.out, scores)
         print(two_columns(lines))
-        own = "".join(f" --import {name}" for name in self.given.modules)
-        print(f"next: mmrec predict {self.out} --data {self.given.data} --out SCORED{own}")
+        own = [word for name in self.given.modules for word in ("--import", name)]
+        following = [str(self.out), "--data", str(self.given.data), "--out", "SCORED", *own]
+        print("next: mmrec predict", shlex.join(following))
 
 
 def _parse(arguments: list[str] | None) -> Namespace:
@@ -142,7 +135,7 @@ def _parse(arguments: list[str] | None) -> Namespace:
     add("--features", type=Path, help="feature parquet (DATA/features.parquet if there)")
     many: Any = {"action": "append", "default": []}
     add("--vectors", **many, metavar="MODALITY=COLUMN", help="its vectors (as the schema says)")
-    add("--recipe", default="small", help="a recipe's name or .toml file (small)")
+    add("--recipe", help="a recipe's name or .toml file (small, or that of --continue-from)")
     add("--set", **many, metavar="NAME=VALUE", help="a recipe's setting")
     offer_modules(parser)
     add("--continue-from", type=Path, metavar="RUN", help="another --out, to train its ranker on")
@@ -153,12 +146,7 @@ def _parse(arguments: list[str] | None) -> Namespace:
     add("--quiet", action="store_true", help="no progress bars")
     given = parser.parse_args(arguments)
     import_modules(given.modules)
-    if given.continue_from is not None:
-        TrainedRun.open(given.continue_from)
     given.vectors = named(given.vectors)
     given.board = TensorBoard(given.out / "tensorboard") if given.tensorboard else None
-    how = {"seed": given.seed, "device": given.device, "progress": not given.quiet}
-    recipe = get_recipe(given.recipe)
-    recipe = recipe.changed({f"training.{name}": value for name, value in how.items()})
-    given.recipe = check_parts(recipe.changed(parse_settings(given.set)))
+    given.recipe = recipe_of(given)
     return given

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mmrec.errors import require
+
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
@@ -67,8 +69,21 @@ def write_json(path: str | os.PathLike[str], content: Any) -> None:
         temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
-def remove(folder: Path, names: Iterable[str]) -> None:
-    """Remove these files and folders in `folder`, where they are, and nothing else."""
+def remove(folder: Path, names: Iterable[str], *, keep: Iterable[Path | None] = ()) -> None:
+    """Remove these files and folders in `folder`, where they are, and nothing else.
+
+    Raises:
+        InputError: something to `keep` is one of them or lies in one; all are left.
+    """
+    names = tuple(names)
+    for path in [path.resolve() for path in keep if path is not None]:
+        for name in names:
+            place = (folder / name).resolve()
+            require(
+                place not in (path, *path.parents),
+                f"{path} is read, so {folder / name}, which holds it, cannot be made anew: move "
+                "one of them",
+            )
     for name in names:
         path = folder / name
         if path.is_dir() and not path.is_symlink():

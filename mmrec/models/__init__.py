@@ -34,6 +34,7 @@ from mmrec.models.recipes import (
     light,
     reference,
     reference_fused,
+    search_space,
     small,
 )
 
@@ -61,5 +62,6 @@ __all__ = [
     "rebuild",
     "reference",
     "reference_fused",
+    "search_space",
     "small",
 ]

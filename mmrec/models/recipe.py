@@ -157,6 +157,11 @@ class Recipe:
         """Whether a fusion is to be trained before the ranker."""
         return self.items.fusion is not None and self.items.pretrain_epochs > 0
 
+    @property
+    def ready_vectors(self) -> bool:
+        """Whether it is a second stage, whose content is fused already."""
+        return self.items.fusion is not None and self.items.fusion.name == "precomputed"
+
     def with_ready_vectors(self) -> Recipe:
         """The second stage: an item's fused vector is taken as it is."""
         ready = Part("precomputed", {"learn_absent": False})

@@ -125,6 +125,28 @@ SEARCH_SPACE: dict[str, tuple[Any, ...]] = {
 }
 """What `--search` draws from: setting -> values. For `small`, as in benchmarks/peers.py."""
 
+
+def search_space(recipe: Recipe) -> dict[str, tuple[Any, ...]]:
+    """What of `SEARCH_SPACE` the recipe has.
+
+    A fused vector that goes out stays as wide as it is; what is searched is the width of the
+    content inside the ranker.
+    """
+    items, space = recipe.items, dict(SEARCH_SPACE)
+    widths = space.pop("items.content_dim")
+    if items.fusion is None or recipe.ready_vectors:
+        del space["items.components"]
+    if items.content_width is not None:
+        space["items.content_width"] = widths
+    elif items.fusion is not None and not recipe.ready_vectors:
+        space["items.content_dim"] = widths
+    if recipe.interaction.cross is None:
+        del space["interaction.cross.depth"]
+    if not items.id_dim:
+        del space["items.id_dim"]
+    return space
+
+
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "light": light,
     "reference": reference,

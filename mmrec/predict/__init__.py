@@ -22,7 +22,14 @@ from mmrec.errors import InputError, require
 from mmrec.io.files import replacing
 from mmrec.io.parquet import first_repeat
 from mmrec.io.progress import Progress
-from mmrec.predict.load import TrainedRun, continue_ranker, load_ranker, write_sources
+from mmrec.predict.load import (
+    TrainedRun,
+    continue_ranker,
+    continued_run,
+    load_ranker,
+    starting_recipe,
+    write_sources,
+)
 from mmrec.train.distributed import current_world
 from mmrec.train.evaluate import score
 from mmrec.train.loaders import BatchLoader
@@ -30,8 +37,10 @@ from mmrec.train.loaders import BatchLoader
 __all__ = [
     "TrainedRun",
     "continue_ranker",
+    "continued_run",
     "load_ranker",
     "predict",
+    "starting_recipe",
     "write_sources",
     "write_submission",
 ]

@@ -14,8 +14,8 @@ from typing import Any
 from mmrec.errors import InputError, require
 from mmrec.io.files import write_json
 from mmrec.io.identity import require_same
-from mmrec.io.plain import to_plain
-from mmrec.models import Inputs, Ranker, Recipe
+from mmrec.io.plain import from_plain, to_plain
+from mmrec.models import Inputs, Ranker, Recipe, get_recipe
 from mmrec.models.inputs import DataLike, OriginalItems
 from mmrec.models.pretrain import fused_again
 from mmrec.models.restore import FORGET_AFTER, Former, continued, restored
@@ -113,6 +113,38 @@ def write_sources(out: Path, *, data: Path, features: Path | None) -> None:
     out.mkdir(parents=True, exist_ok=True)
     told = {"data": seen(data), "features": None if features is None else seen(features)}
     write_json(out / SOURCES, told)
+
+
+def continued_run(path: Path | None, out: Path) -> TrainedRun | None:
+    """The run that another one, in `out`, trains on; None = none is given.
+
+    Raises:
+        InputError: see `load_ranker`; they are the same.
+    """
+    if path is None:
+        return None
+    run = TrainedRun.open(path)
+    require(
+        run.folder not in (out.resolve(), (out / RANKER).resolve()),
+        f"a run is continued in another folder than its own, got {path} for --continue-from and "
+        f"{out} for --out",
+    )
+    return run
+
+
+def starting_recipe(name: str | None, former: TrainedRun | None) -> Recipe:
+    """The recipe of that name; where none is given that of the former run, else `small`.
+
+    Settings of training are not a ranker's: they are those of `small`. The recipe of a second stage
+    tells nothing of its first, so that of two stages must be named again.
+    """
+    usual = get_recipe(name or "small")
+    if name is not None or former is None:
+        return usual
+    recipe = from_plain(Recipe, former.checkpoint.recipe["recipe"])
+    if recipe.ready_vectors:
+        return usual
+    return replace(recipe, training=usual.training, batch_size=usual.batch_size)
 
 
 def load_ranker(path: Path, items: OriginalItems, data: DataLike | None = None) -> Ranker:

@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from mmrec.devices import resolve_device
 from mmrec.errors import FailedElsewhere, require
 
 T = TypeVar("T")
@@ -76,9 +77,10 @@ def process_group(device: str = "auto", *, timeout: timedelta | None = None) -> 
             ends all of them as soon as one dies.
 
     Raises:
-        InputError: more local ranks than GPUs.
+        InputError: more local ranks than GPUs, or no such device.
         FailedElsewhere: inside, this rank failed after another one had, which says why.
     """
+    resolve_device(device)
     if int(os.environ.get("WORLD_SIZE", 1)) == 1 or "RANK" not in os.environ:
         yield World()
         return

@@ -64,6 +64,7 @@ def search(
     trials: int,
     *,
     seed: int = 0,
+    chosen: Sequence[Path] = (),
 ) -> R:
     """The best of `trials` recipes by AUC on valid, the given one among them; 0 = the given one.
 
@@ -72,6 +73,8 @@ def search(
         out: a folder; each trial's result is kept in `NN.json` there, its training is not.
         space: dotted name of a setting -> values that are tried.
         seed: of the draws.
+        chosen: folders of what was trained by an earlier choice: removed where more trials lead
+            to another one.
 
     Raises:
         InputError: `out` holds the search of another recipe or space.
@@ -97,7 +100,16 @@ def search(
         found.append(known)
         from_first(partial(_say, settings, found))
     best = max(range(trials), key=found.__getitem__)
+    from_first(partial(_choose, out / "chosen.json", settings[best], chosen))
     return cast(R, recipe.changed(settings[best]))
+
+
+def _choose(path: Path, setting: Setting, chosen: Sequence[Path]) -> None:
+    said = json.loads(json.dumps({"setting": setting}))
+    if path.exists() and json.loads(path.read_text()) != said:
+        for folder in chosen:
+            shutil.rmtree(folder, ignore_errors=True)
+    write_json(path, said)
 
 
 def _kept(path: Path) -> float | None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mmrec.errors import InputError
-from mmrec.models import SEARCH_SPACE, check_parts, get_recipe
+from mmrec.models import Recipe, check_parts, get_recipe, search_space
 from mmrec.train import Scores
 from mmrec.train.search import draw, search
 
@@ -96,8 +96,49 @@ def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
         search(Toy(), scores, tmp_path / "b", SPACE, 2)
 
 
-@pytest.mark.parametrize("name", ["small", "light"])
-def test_every_setting_of_the_space_is_one_of_a_recipe(name: str) -> None:
-    recipe = get_recipe(name)
-    for setting in draw(SEARCH_SPACE, 12):
-        check_parts(recipe.changed(setting))
+def test_what_was_trained_by_an_earlier_choice_goes(tmp_path: Path) -> None:
+    """More trials may lead to another one: its ranker is not that of the first."""
+    ranker, other = tmp_path / "ranker", tmp_path / "other"
+
+    def chosen(trials: int) -> tuple[Toy, bool]:
+        ranker.mkdir(exist_ok=True)
+        other.mkdir(exist_ok=True)
+        best = search(Toy(), scores, tmp_path / "search", SPACE, trials, chosen=[ranker])
+        assert other.exists()
+        return best, ranker.exists()
+
+    first, there = chosen(1)
+    assert there
+    assert chosen(1) == (first, True)
+    best, there = chosen(7)
+    assert best != first
+    assert not there
+    assert chosen(7) == (best, True)
+
+
+RECIPES: dict[str, Recipe] = {
+    "small": get_recipe("small"),
+    "light": get_recipe("light"),
+    "of the example": get_recipe("small").with_fused_width(128),
+    "second stage": get_recipe("reference").with_ready_vectors(),
+    "no content": get_recipe("small").without_content(),
+    "no crosses, no ids": get_recipe("small").changed(
+        {"interaction.cross": None, "items.id_dim": 0}
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_setting_of_the_space_is_one_of_the_recipe(name: str) -> None:
+    """And leaves what goes out as wide as it is, and out what it leaves out."""
+    recipe = RECIPES[name]
+    for setting in draw(search_space(recipe), 12):
+        changed = check_parts(recipe.changed(setting))
+        if recipe.items.content_width is not None or recipe.ready_vectors:
+            assert changed.items.content_dim == recipe.items.content_dim
+        assert (changed.items.fusion is None) == (recipe.items.fusion is None)
+        if recipe.items.fusion is None:
+            assert changed.items.components == recipe.items.components
+        assert bool(changed.items.id_dim) == bool(recipe.items.id_dim)
+    if name == "of the example":
+        assert "items.content_width" in search_space(recipe)

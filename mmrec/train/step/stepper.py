@@ -1,6 +1,6 @@
 """One optimizer step: forward, backward, clip, guard, update; the host waits for none of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, is_dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -90,6 +90,12 @@ def task_weights(model: nn.Module, config: TrainConfig) -> tuple[float, ...]:
         InputError: `task_weights` or `monitor` name another.
     """
     tasks = tuple(model.tasks) if isinstance(model, HasTasks) else ()
+    require_tasks(tasks, config)
+    return tuple(config.task_weights.get(task, 1.0) for task in tasks if config.task_weights)
+
+
+def require_tasks(tasks: Sequence[str], config: TrainConfig) -> None:
+    """Refuse a config that names other tasks."""
     named = [*config.task_weights, *([config.monitor.rpartition("/")[0]] * ("/" in config.monitor))]
     for task in named:
         require(
@@ -97,7 +103,6 @@ def task_weights(model: nn.Module, config: TrainConfig) -> tuple[float, ...]:
             f"task_weights and monitor name tasks of the model, {', '.join(tasks) or 'none'}, "
             f"got {task!r}",
         )
-    return tuple(config.task_weights.get(task, 1.0) for task in tasks if config.task_weights)
 
 
 class Stepper:
