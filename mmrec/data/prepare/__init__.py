@@ -91,11 +91,16 @@ def prepare_like(
     Args:
         data: an output of `prepare`.
         events: new ones, in the same columns; labels, weights and splits may be left out.
-        dest: as for `prepare`.
+        dest: as for `prepare`, but no data set to train on, `data` least of all.
         items: more items, or what is now known of old ones, in the same columns.
     """
     former, options = _former(data)
-    return _Task(events, items, Path(dest).resolve(), options, former).run()
+    target = Path(dest).resolve()
+    require(
+        not (target == former or (target / "train.parquet").exists()),
+        f"rows to score need a folder of their own, {dest} holds a data set: give another",
+    )
+    return _Task(events, items, target, options, former).run()
 
 
 def prepare_grown(
