@@ -240,6 +240,12 @@ def test_the_command_line_says_what_it_misses(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=sentence):
             main(words)
+    for mode in ("--like", "--grow"):
+        words = [mode, "D", *paths, "--label", "y", "--seed", "0", "--levels"]
+        with pytest.raises(InputError, match=r"are those of D, got --label, --levels, --seed$"):
+            main(words)
+        with pytest.raises(InputError, match=r"got --history-features$"):
+            main([mode, "D", *paths, "--history-features"])
     events().write_csv(tmp_path / "events.csv")
     columns = ["--user", "user", "--item", "item", "--time", "time", "--label", "click"]
     with pytest.raises(InputError, match="a column has one role"):
