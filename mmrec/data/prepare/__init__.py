@@ -155,6 +155,7 @@ class _Task:
             shutil.rmtree(pipeline.work, ignore_errors=True)  # of a kill right after the move
             return Prepared(self.dest, mark["report"])
         _check_dest(self.dest)
+        self._check_image_folder()
         work = pipeline.work
         if not (work / MARK).exists() or json.loads((work / MARK).read_text()) != identity:
             shutil.rmtree(work, ignore_errors=True)
@@ -170,6 +171,12 @@ class _Task:
         from mmrec.data.prepare.rows import schema_of
 
         return schema_of(self.options)
+
+    def _check_image_folder(self) -> None:
+        """Of a first preparation: later ones may come where its pictures have gone."""
+        folder = self.options.items.image_folder
+        if folder is not None and self.former is None and self.grown_from is None:
+            require(Path(folder).is_dir(), f"the image folder must be there, there is no {folder}")
 
     def _pipeline(self) -> Any:
         try:

@@ -234,7 +234,8 @@ class Pictures:
 
     def __init__(self, source: Path, dest: Path, how: str) -> None:
         self.source, self.dest, self.how = source, dest, how
-        self.facts = {"pictures": 0, "without": 0, "more": 0}
+        self.facts: dict[str, Any] = {"pictures": 0, "without": 0, "more": 0}
+        self.facts |= {"named": 0, "found": 0, "folder": str(source)}
 
     def place(self, ids: list[int], names: list[list[str] | None]) -> None:
         """The pictures of these items."""
@@ -245,6 +246,8 @@ class Pictures:
         for item, paths in Progress(both, desc="pictures", unit="item"):
             there = [path for name in paths or () if (path := self.source / name).is_file()]
             self.facts["without"] += not there
+            self.facts["named"] += bool(paths)
+            self.facts["found"] += bool(there)
             self.facts["more"] += max(0, len(there) - 1)
             if there:
                 self._put(there[0], self.dest / f"{item}{_suffix(there[0])}")
@@ -292,7 +295,7 @@ def place_pictures(
     maps: Maps,
     options: Options,
     former: Path | None = None,
-) -> dict[str, int]:
+) -> dict[str, Any]:
     """Every item's picture to `item_images` of a folder; returns what came of it.
 
     Args:

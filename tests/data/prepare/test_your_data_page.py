@@ -57,8 +57,10 @@ def test_every_command_of_the_page_runs(
     said = capsys.readouterr().out
     for sentence in (
         "times: ISO 8601",
-        "1 events have no customer and are left out",
-        "1 events repeat another",
+        "1 event has no value in column customer, left out",
+        "1 event repeats another",
+        "rows to score",
+        "without any label: in no history and no statistic",
         "events have a price below 0",
         "pictures: 40 placed, 2,960 items without",
         "40 with image",
