@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from mmrec.data.prepare.ids import Maps
 from mmrec.data.prepare.options import Catalogue, Log, Options, split_category
-from mmrec.data.prepare.read import number_of, require_columns, scan, text_of
+from mmrec.data.prepare.read import number_of, require_columns, scan, text_of, unreadable
 from mmrec.data.prepare.times import find_clock, microseconds
 from mmrec.errors import InputError, require
 from mmrec.io.parquet import write_parquet
@@ -58,8 +58,11 @@ def read_catalogue(
         columns[f"n{place}"] = number_of(name, kinds[name])
     columns["pictures"] = _picture_paths(asked, kinds)
     columns["since"] = _since(table, options, str(path))
-    _refuse_bad_numbers(table, columns, asked, path)
-    found = table.select(**columns).collect()
+    try:
+        _refuse_bad_numbers(table, columns, asked, path)
+        found = table.select(**columns).collect()
+    except pl.exceptions.PolarsError as error:
+        raise InputError(unreadable(path, error)) from None
     with_key = found.drop_nulls("key")
     once = with_key.unique("key", keep="first", maintain_order=True)
     odd = {"no_key": found.height - with_key.height, "repeats": with_key.height - once.height}

@@ -9,6 +9,7 @@ an infinite number, a label or part of -2, a time `UNREADABLE`, and refused. Nex
 from __future__ import annotations
 
 import glob
+import json
 from math import inf
 from pathlib import Path
 
@@ -49,9 +50,27 @@ def scan(path: str | Path, delimiter: str | None = None) -> pl.LazyFrame:
             )
         table.collect_schema()
     except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"a {kind} file is needed, {path} cannot be read: {reason}") from None
+        raise InputError(f"a {kind} file is needed, {unreadable(path, error)}") from None
     return table
+
+
+def unreadable(path: str | Path, error: Exception) -> str:
+    """What is wrong with a table, with the first line that is no JSON where it should be."""
+    for file in find_files(path):
+        if kind_of(file) == "json":
+            with open(file, "rb") as lines:
+                for number, line in enumerate(lines, 1):
+                    if line.strip() and not _is_object(line):
+                        return f"{file} cannot be read: line {number} is no JSON object"
+    reason = str(error).partition("\n")[0]
+    return f"{path} cannot be read: {reason}"
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
 
 
 def find_files(path: str | Path) -> list[str]:
@@ -284,8 +303,7 @@ def open_log(
     try:
         sink(kept, raw)
     except pl.exceptions.PolarsError as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"{path} cannot be read: {reason}") from None
+        raise InputError(unreadable(path, error)) from None
     table = pl.scan_parquet(raw)
     require(
         table.select(pl.len()).collect().item(), f"at least one event is needed, {path} has none"

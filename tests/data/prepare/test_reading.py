@@ -149,6 +149,18 @@ def test_json_lines_may_mix_types(tmp_path: Path) -> None:
     assert "label click: 20 of 40 positive" in made.report
 
 
+@pytest.mark.parametrize("line", [21, 10_500])  # within the lines that tell the columns, and behind
+def test_a_broken_line_of_json_is_named(tmp_path: Path, line: int) -> None:
+    event = {"user": "u", "item": "i", "time": START, "click": 1}
+    lines = [json.dumps(event | {"click": n % 2, "time": START + n}) for n in range(11_000)]
+    (tmp_path / "good.jsonl").write_text("\n".join(lines))
+    lines[line - 1] = '{"user": "a", "item": :}'
+    (tmp_path / "bad.jsonl").write_text("\n".join(["", *lines]))
+    for log, items in (("bad", None), ("good", tmp_path / "bad.jsonl")):
+        with pytest.raises(InputError, match=rf"bad\.jsonl cannot be read: line {line + 1} is no"):
+            prepare(tmp_path / f"{log}.jsonl", items, tmp_path / "out", Options(LOG))
+
+
 def test_csv_files_of_a_folder_with_another_delimiter(tmp_path: Path) -> None:
     (tmp_path / "log").mkdir()
     for number, part in enumerate(events().iter_slices(25)):
