@@ -218,10 +218,29 @@ class _Task:
         mark = {"made_by": "python -m mmrec.data.prepare", "made_from": identity, "report": report}
         mark["written"] = sorted([MARK, *(path.name for path in made.iterdir())])
         write_json(made / MARK, mark)
+        self._check_row_ids(made)
         self._check(made)
         _swap(made, self.dest)
         shutil.rmtree(work, ignore_errors=True)
         return Prepared(self.dest, report)
+
+    def _check_row_ids(self, made: Path) -> None:
+        """Said of the events: the files that are checked next are not the person's."""
+        import polars as pl
+
+        from mmrec.data.prepare.rows import row_id_of
+
+        own, path = self.options.log.row_id, made / ("rows" if self.former else "test")
+        if not own or not path.with_suffix(".parquet").exists():
+            return
+        ids = pl.scan_parquet(path.with_suffix(".parquet")).select(key=row_id_of(self.options))
+        again = ids.group_by("key").len().filter(pl.col("len") > 1).select(pl.col("key").min())
+        first = again.collect(engine="streaming").item()
+        require(
+            first is None,
+            f"a row id names one event, {first!r} names several of {self.events}, column "
+            f"{', '.join(own)}: give --row-id columns that together name one, or none",
+        )
 
     def _check(self, made: Path) -> None:
         """As it will be opened; what is wrong is said of `dest`."""
