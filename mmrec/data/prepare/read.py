@@ -23,6 +23,7 @@ _KINDS = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".parquet": "parquet"}
 _KINDS |= dict.fromkeys((".jsonl", ".ndjson", ".json"), "json")
 _ONES, _ZEROS = ["1", "1.0", "true", "True", "TRUE"], ["0", "0.0", "false", "False", "FALSE"]
 _PARTS = {"train": 0, "valid": 1, "test": 2}
+_LISTS = ("category_path", "tags", "image")  # what is asked of items that may be several
 UNREADABLE = -(2**63)  # a time that there is, but no moment
 _INFERRED = 10_000  # lines of JSON that tell its columns
 
@@ -101,6 +102,11 @@ def require_columns(table: pl.LazyFrame, wanted: dict[str, str], where: str | Pa
             found = ", ".join(kinds.names())
             hint = "; is the delimiter another?" if len(kinds) == 1 else ""
             raise InputError(f"a column {name} is needed ({role}), {where} has {found}{hint}")
+        if kinds[name].is_nested() and role not in _LISTS:
+            raise InputError(
+                f"one value a row is needed, column {name} ({role}) of {where} holds "
+                f"{kinds[name]}: write one column a value (tags of items alone may be lists)"
+            )
 
 
 def columns_of(options: Options) -> dict[str, str]:
