@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -168,9 +168,14 @@ class _Task:
             raise
 
     def _schema(self) -> Schema:
+        """By the options; modalities, which a person adds by hand, as the data set before has."""
         from mmrec.data.prepare.rows import schema_of
 
-        return schema_of(self.options)
+        schema, before = schema_of(self.options), self.former or self.grown_from
+        if before is None:
+            return schema
+        modalities = Schema.read(before / FILE).items.modalities
+        return replace(schema, items=replace(schema.items, modalities=modalities))
 
     def _check_image_folder(self) -> None:
         """Of a first preparation: later ones may come where its pictures have gone."""
@@ -194,7 +199,7 @@ class _Task:
         files["items"] = [] if self.items is None else find_files(self.items)
         for role in ("former", "grown_from"):
             before = getattr(self, role)
-            files[role] = [] if before is None else [str(before / MARK)]
+            files[role] = [] if before is None else [str(before / MARK), str(before / FILE)]
         told = {role: [sha256_of(file) for file in some] for role, some in files.items()}
         return {"files": told, "options": as_json(to_plain(self.options))}
 
