@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,11 +91,16 @@ def prepare_like(
     Args:
         data: an output of `prepare`.
         events: new ones, in the same columns; labels, weights and splits may be left out.
-        dest: as for `prepare`.
+        dest: as for `prepare`, but no data set to train on, `data` least of all.
         items: more items, or what is now known of old ones, in the same columns.
     """
     former, options = _former(data)
-    return _Task(events, items, Path(dest).resolve(), options, former).run()
+    target = Path(dest).resolve()
+    require(
+        not (target == former or (target / "train.parquet").exists()),
+        f"rows to score need a folder of their own, {dest} holds a data set: give another",
+    )
+    return _Task(events, items, target, options, former).run()
 
 
 def prepare_grown(
@@ -150,6 +155,7 @@ class _Task:
             shutil.rmtree(pipeline.work, ignore_errors=True)  # of a kill right after the move
             return Prepared(self.dest, mark["report"])
         _check_dest(self.dest)
+        self._check_image_folder()
         work = pipeline.work
         if not (work / MARK).exists() or json.loads((work / MARK).read_text()) != identity:
             shutil.rmtree(work, ignore_errors=True)
@@ -162,9 +168,20 @@ class _Task:
             raise
 
     def _schema(self) -> Schema:
+        """By the options; modalities, which a person adds by hand, as the data set before has."""
         from mmrec.data.prepare.rows import schema_of
 
-        return schema_of(self.options)
+        schema, before = schema_of(self.options), self.former or self.grown_from
+        if before is None:
+            return schema
+        modalities = Schema.read(before / FILE).items.modalities
+        return replace(schema, items=replace(schema.items, modalities=modalities))
+
+    def _check_image_folder(self) -> None:
+        """Of a first preparation: later ones may come where its pictures have gone."""
+        folder = self.options.items.image_folder
+        if folder is not None and self.former is None and self.grown_from is None:
+            require(Path(folder).is_dir(), f"the image folder must be there, there is no {folder}")
 
     def _pipeline(self) -> Any:
         try:
@@ -182,7 +199,7 @@ class _Task:
         files["items"] = [] if self.items is None else find_files(self.items)
         for role in ("former", "grown_from"):
             before = getattr(self, role)
-            files[role] = [] if before is None else [str(before / MARK)]
+            files[role] = [] if before is None else [str(before / MARK), str(before / FILE)]
         told = {role: [sha256_of(file) for file in some] for role, some in files.items()}
         return {"files": told, "options": as_json(to_plain(self.options))}
 
@@ -206,10 +223,29 @@ class _Task:
         mark = {"made_by": "python -m mmrec.data.prepare", "made_from": identity, "report": report}
         mark["written"] = sorted([MARK, *(path.name for path in made.iterdir())])
         write_json(made / MARK, mark)
+        self._check_row_ids(made)
         self._check(made)
         _swap(made, self.dest)
         shutil.rmtree(work, ignore_errors=True)
         return Prepared(self.dest, report)
+
+    def _check_row_ids(self, made: Path) -> None:
+        """Said of the events: the files that are checked next are not the person's."""
+        import polars as pl
+
+        from mmrec.data.prepare.rows import row_id_of
+
+        own, path = self.options.log.row_id, made / ("rows" if self.former else "test")
+        if not own or not path.with_suffix(".parquet").exists():
+            return
+        ids = pl.scan_parquet(path.with_suffix(".parquet")).select(key=row_id_of(self.options))
+        again = ids.group_by("key").len().filter(pl.col("len") > 1).select(pl.col("key").min())
+        first = again.collect(engine="streaming").item()
+        require(
+            first is None,
+            f"a row id names one event, {first!r} names several of {self.events}, column "
+            f"{', '.join(own)}: give --row-id columns that together name one, or none",
+        )
 
     def _check(self, made: Path) -> None:
         """As it will be opened; what is wrong is said of `dest`."""

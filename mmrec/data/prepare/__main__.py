@@ -23,10 +23,16 @@ _LOG = ("user", "item", "time", "label", "categorical", "numeric", "group", "wei
 
 def main(arguments: list[str] | None = None) -> None:
     """Prepare, and print the report."""
-    given = _parser().parse_args(arguments)
+    parser = _parser()
+    given = parser.parse_args(arguments)
     require(given.like is None or given.grow is None, "give --like or --grow, not both")
     data = given.like or given.grow
     if data is not None:
+        more = _options_in(given, parser)
+        require(
+            not more,
+            f"with --like and --grow the options are those of {data}, got {', '.join(more)}",
+        )
         require(len(given.paths) in (2, 3), "with --like and --grow give EVENTS [ITEMS] DEST")
         events, *items, dest = given.paths
         again = prepare_like if given.grow is None else prepare_grown
@@ -38,6 +44,15 @@ def main(arguments: list[str] | None = None) -> None:
         events, items_path, dest = given.paths
         made = prepare(events, None if items_path == "-" else items_path, dest, _options(given))
     print(*made.report, f"wrote {made.root}", sep="\n")
+
+
+def _options_in(given: argparse.Namespace, parser: argparse.ArgumentParser) -> list[str]:
+    """What was given besides paths and whose options count, as it is typed."""
+    return [
+        f"--{name.replace('_', '-')}"
+        for name, value in vars(given).items()
+        if name not in ("paths", "like", "grow") and value is not parser.get_default(name)
+    ]
 
 
 def _options(given: argparse.Namespace) -> Options:

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from mmrec.data.prepare.ids import Maps
 from mmrec.data.prepare.options import Catalogue, Log, Options, split_category
-from mmrec.data.prepare.read import number_of, require_columns, scan, text_of
+from mmrec.data.prepare.read import number_of, require_columns, scan, text_of, unreadable
 from mmrec.data.prepare.times import find_clock, microseconds
 from mmrec.errors import InputError, require
 from mmrec.io.parquet import write_parquet
@@ -58,8 +58,11 @@ def read_catalogue(
         columns[f"n{place}"] = number_of(name, kinds[name])
     columns["pictures"] = _picture_paths(asked, kinds)
     columns["since"] = _since(table, options, str(path))
-    _refuse_bad_numbers(table, columns, asked, path)
-    found = table.select(**columns).collect()
+    try:
+        _refuse_bad_numbers(table, columns, asked, path)
+        found = table.select(**columns).collect()
+    except pl.exceptions.PolarsError as error:
+        raise InputError(unreadable(path, error)) from None
     with_key = found.drop_nulls("key")
     once = with_key.unique("key", keep="first", maintain_order=True)
     odd = {"no_key": found.height - with_key.height, "repeats": with_key.height - once.height}
@@ -234,7 +237,8 @@ class Pictures:
 
     def __init__(self, source: Path, dest: Path, how: str) -> None:
         self.source, self.dest, self.how = source, dest, how
-        self.facts = {"pictures": 0, "without": 0, "more": 0}
+        self.facts: dict[str, Any] = {"pictures": 0, "without": 0, "more": 0}
+        self.facts |= {"named": 0, "found": 0, "folder": str(source)}
 
     def place(self, ids: list[int], names: list[list[str] | None]) -> None:
         """The pictures of these items."""
@@ -245,6 +249,8 @@ class Pictures:
         for item, paths in Progress(both, desc="pictures", unit="item"):
             there = [path for name in paths or () if (path := self.source / name).is_file()]
             self.facts["without"] += not there
+            self.facts["named"] += bool(paths)
+            self.facts["found"] += bool(there)
             self.facts["more"] += max(0, len(there) - 1)
             if there:
                 self._put(there[0], self.dest / f"{item}{_suffix(there[0])}")
@@ -292,7 +298,7 @@ def place_pictures(
     maps: Maps,
     options: Options,
     former: Path | None = None,
-) -> dict[str, int]:
+) -> dict[str, Any]:
     """Every item's picture to `item_images` of a folder; returns what came of it.
 
     Args:

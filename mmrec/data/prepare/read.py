@@ -9,6 +9,7 @@ an infinite number, a label or part of -2, a time `UNREADABLE`, and refused. Nex
 from __future__ import annotations
 
 import glob
+import json
 from math import inf
 from pathlib import Path
 
@@ -22,6 +23,7 @@ _KINDS = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".parquet": "parquet"}
 _KINDS |= dict.fromkeys((".jsonl", ".ndjson", ".json"), "json")
 _ONES, _ZEROS = ["1", "1.0", "true", "True", "TRUE"], ["0", "0.0", "false", "False", "FALSE"]
 _PARTS = {"train": 0, "valid": 1, "test": 2}
+_LISTS = ("category_path", "tags", "image")  # what is asked of items that may be several
 UNREADABLE = -(2**63)  # a time that there is, but no moment
 _INFERRED = 10_000  # lines of JSON that tell its columns
 
@@ -49,9 +51,27 @@ def scan(path: str | Path, delimiter: str | None = None) -> pl.LazyFrame:
             )
         table.collect_schema()
     except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"a {kind} file is needed, {path} cannot be read: {reason}") from None
+        raise InputError(f"a {kind} file is needed, {unreadable(path, error)}") from None
     return table
+
+
+def unreadable(path: str | Path, error: Exception) -> str:
+    """What is wrong with a table, with the first line that is no JSON where it should be."""
+    for file in find_files(path):
+        if kind_of(file) == "json":
+            with open(file, "rb") as lines:
+                for number, line in enumerate(lines, 1):
+                    if line.strip() and not _is_object(line):
+                        return f"{file} cannot be read: line {number} is no JSON object"
+    reason = str(error).partition("\n")[0]
+    return f"{path} cannot be read: {reason}"
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
 
 
 def find_files(path: str | Path) -> list[str]:
@@ -82,6 +102,11 @@ def require_columns(table: pl.LazyFrame, wanted: dict[str, str], where: str | Pa
             found = ", ".join(kinds.names())
             hint = "; is the delimiter another?" if len(kinds) == 1 else ""
             raise InputError(f"a column {name} is needed ({role}), {where} has {found}{hint}")
+        if kinds[name].is_nested() and role not in _LISTS:
+            raise InputError(
+                f"one value a row is needed, column {name} ({role}) of {where} holds "
+                f"{kinds[name]}: write one column a value (tags of items alone may be lists)"
+            )
 
 
 def columns_of(options: Options) -> dict[str, str]:
@@ -284,8 +309,7 @@ def open_log(
     try:
         sink(kept, raw)
     except pl.exceptions.PolarsError as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"{path} cannot be read: {reason}") from None
+        raise InputError(unreadable(path, error)) from None
     table = pl.scan_parquet(raw)
     require(
         table.select(pl.len()).collect().item(), f"at least one event is needed, {path} has none"

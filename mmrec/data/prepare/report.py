@@ -21,7 +21,10 @@ def _counts(facts: dict[str, Any], options: Options) -> Iterator[str]:
         f"{first} to {last} UTC"
     )
     yield f"times: {facts['clock']['told']}"
-    yield ", ".join(f"{name} {count:,}" for name, count in facts["rows"].items()) + " rows"
+    if _scoring(facts):
+        yield _many(facts["rows"]["rows"], "row to score", "rows to score")
+    else:
+        yield ", ".join(f"{name} {count:,}" for name, count in facts["rows"].items()) + " rows"
     for place, name in enumerate(options.log.label_names):
         ones, zeros = facts[f"ones{place}"], facts[f"zeros{place}"]
         known = ones + zeros
@@ -41,38 +44,66 @@ def _odd_events(facts: dict[str, Any], options: Options) -> Iterator[str]:
     log, odd = options.log, facts["odd"]
     for name, column in (("user_key", log.user), ("item_key", log.item), ("time", log.time)):
         if facts["empty"][name]:
-            yield f"{facts['empty'][name]:,} events have no {column} and are left out"
+            told = _many(facts["empty"][name], "event has", "events have")
+            yield f"{told} no value in column {column}, left out"
     if odd.get("repeats"):
-        yield f"{odd['repeats']:,} events repeat another in every column and are left out"
+        told = _many(odd["repeats"], "event repeats", "events repeat")
+        yield f"{told} another in every column, left out"
     if odd.get("known_before"):
-        yield f"{odd['known_before']:,} new events are in the log already: counted once"
+        told = _many(odd["known_before"], "new event is", "new events are")
+        yield f"{told} in the log already: counted once"
     if odd.get("unlabelled"):
-        yield f"{odd['unlabelled']:,} events without any label are no rows and in no history"
+        told = _many(odd["unlabelled"], "event", "events")
+        where = "no history and no statistic" if _scoring(facts) else "no row and no history"
+        yield f"{told} without any label: in {where}"
     if odd.get("cold"):
-        yield f"{odd['cold']:,} events of items that train does not know are no rows of train"
+        told = _many(odd["cold"], "event", "events")
+        yield f"{told} of items that train does not know: no rows of train"
     for place, name in enumerate(log.numeric):
         if facts[f"below{place}"]:
-            yield f"{facts[f'below{place}']:,} events have a {name} below 0, kept as it is"
+            told = _many(facts[f"below{place}"], "event has", "events have")
+            yield f"{told} a {name} below 0, kept as it is"
         if facts[f"gone{place}"]:
-            yield f"{facts[f'gone{place}']:,} events have no {name}"
+            told = _many(facts[f"gone{place}"], "event has", "events have")
+            yield f"{told} no value in column {name}"
 
 
 def _odd_items(facts: dict[str, Any]) -> Iterator[str]:
     odd, unknown = facts["items_odd"], facts["unknown_items"]
     if odd["no_key"]:
-        yield f"{odd['no_key']:,} items have no key and are left out"
+        yield f"{_many(odd['no_key'], 'item has', 'items have')} no key, left out"
     if odd["repeats"]:
-        yield f"{odd['repeats']:,} items stand there again, the first row counts"
+        told = _many(odd["repeats"], "item stands", "items stand")
+        yield f"{told} there again, the first row counts"
     if unknown:
-        yield f"{unknown:,} items of the log are missing from the items' file"
+        told = _many(unknown, "item of the log is", "items of the log are")
+        yield f"{told} missing from the items' file"
     never = facts["items"] - facts["shown"]
     if never:
-        yield f"{never:,} items are in no event"
-    found = facts["pictures"]
-    if found:
-        yield f"pictures: {found['pictures']:,} placed, {found['without']:,} items without"
-        if found["more"]:
-            yield f"{found['more']:,} more pictures of items that have one already are left out"
+        yield f"{_many(never, 'item is', 'items are')} in no event"
+    yield from _pictures(facts["pictures"])
+
+
+def _pictures(found: dict[str, Any]) -> Iterator[str]:
+    if not found:
+        return
+    yield f"pictures: {found['pictures']:,} placed, {found['without']:,} items without"
+    if found["named"] and not found["found"]:
+        told = _many(found["named"], "item names a picture", "items name pictures")
+        yield f"{told}, and none of them is there: looked in {found['folder']}"
+    if found["more"]:
+        told = _many(found["more"], "more picture", "more pictures")
+        yield f"{told} of items that have one already, left out"
+
+
+def _scoring(facts: dict[str, Any]) -> bool:
+    """Whether rows are to be scored, of one file."""
+    return "rows" in facts["rows"]
+
+
+def _many(count: int, one: str, several: str) -> str:
+    """A count and its words."""
+    return f"{count:,} {one if count == 1 else several}"
 
 
 def _moment(microseconds: int) -> str:

@@ -76,7 +76,7 @@ def test_words_become_captions_and_tags(tmp_path: Path) -> None:
 def test_unknown_items_are_kept_dropped_or_refused(tmp_path: Path) -> None:
     few = ITEMS.filter(pl.col("item") != "i4")
     kept = run(tmp_path, events(), few, catalogue=ASKED, name="kept")
-    assert "1 items of the log are missing from the items' file" in kept.report
+    assert "1 item of the log is missing from the items' file" in kept.report
     assert table(kept)["i4"] == {
         "item": 5, "item_key": "i4", "tags": [], "brand": 0, "grams": None
     }  # fmt: skip
@@ -92,9 +92,9 @@ def test_odd_tables_are_told_of(tmp_path: Path) -> None:
     odd = pl.concat([odd, ITEMS[:2].with_columns(item=pl.Series([None, "never"]))])
     made = run(tmp_path, events(), odd, catalogue=ASKED)
     for line in (
-        "1 items have no key and are left out",
-        "1 items stand there again, the first row counts",
-        "1 items are in no event",
+        "1 item has no key, left out",
+        "1 item stands there again, the first row counts",
+        "1 item is in no event",
     ):
         assert line in made.report
     assert table(made, "item_feature")["i3"]["title"] == "A pan"
@@ -125,12 +125,22 @@ def test_pictures_by_path_template_and_bytes(tmp_path: Path) -> None:
     made = run(tmp_path, events(), some, catalogue=asked)
     assert pictures(made) == {"i3": "i3.PNG.png", "i1": "noext.jpg"}
     assert "pictures: 2 placed, 3 items without" in made.report
-    assert "1 more pictures of items that have one already are left out" in made.report
+    assert "1 more picture of items that have one already, left out" in made.report
     lists = some.with_columns(picture=pl.col("picture").str.split("|"))
     assert pictures(run(tmp_path, events(), lists, catalogue=asked, name="b")) == pictures(made)
     by_key = replace(asked, image="{item}.jpg")
     made = run(tmp_path, events(), some, catalogue=by_key, name="c", images="symlink")
     assert pictures(made) == {"i0": "i0.jpg.jpg"}
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    made = run(
+        tmp_path, events(), some, catalogue=replace(asked, image_folder=str(empty)), name="none"
+    )
+    assert f"3 items name pictures, and none of them is there: looked in {empty}" in made.report
+    nope = replace(asked, image_folder=str(tmp_path / "nope"))
+    with pytest.raises(InputError, match=r"the image folder must be there, there is no .*/nope$"):
+        run(tmp_path, events(), some, catalogue=nope, name="nope")
+    assert not list(tmp_path.glob("*nope*"))
     stored = some.with_columns(picture=pl.Series([b"one", None, b"two", b"", None]))
     made = run(tmp_path, events(), stored, catalogue=replace(asked, image="picture"), name="d")
     assert pictures(made) == {"i3": "one.jpg", "i0": "two.jpg"}

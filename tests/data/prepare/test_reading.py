@@ -149,6 +149,18 @@ def test_json_lines_may_mix_types(tmp_path: Path) -> None:
     assert "label click: 20 of 40 positive" in made.report
 
 
+@pytest.mark.parametrize("line", [21, 10_500])  # within the lines that tell the columns, and behind
+def test_a_broken_line_of_json_is_named(tmp_path: Path, line: int) -> None:
+    event = {"user": "u", "item": "i", "time": START, "click": 1}
+    lines = [json.dumps(event | {"click": n % 2, "time": START + n}) for n in range(11_000)]
+    (tmp_path / "good.jsonl").write_text("\n".join(lines))
+    lines[line - 1] = '{"user": "a", "item": :}'
+    (tmp_path / "bad.jsonl").write_text("\n".join(["", *lines]))
+    for log, items in (("bad", None), ("good", tmp_path / "bad.jsonl")):
+        with pytest.raises(InputError, match=rf"bad\.jsonl cannot be read: line {line + 1} is no"):
+            prepare(tmp_path / f"{log}.jsonl", items, tmp_path / "out", Options(LOG))
+
+
 def test_csv_files_of_a_folder_with_another_delimiter(tmp_path: Path) -> None:
     (tmp_path / "log").mkdir()
     for number, part in enumerate(events().iter_slices(25)):
@@ -187,11 +199,19 @@ BAD: list[tuple[dict[str, Any], Log, str]] = [
         replace(LOG, weight="w"),
         r"weights are finite, .*got -1.0 .* 39$",
     ),
-    ({"tags": [["a"]] * 40}, replace(LOG, categorical=("tags",)), "one value a row is needed"),
+    (
+        {"tags": [["a"]] * 40},
+        replace(LOG, categorical=("tags",)),
+        r"needed, column tags \(categorical\) of .*events\.parquet holds List.*: write one column",
+    ),
     ({}, replace(LOG, user="customer"), r"a column customer is needed \(user\), .* has user, item"),
     ({"user": [None] * 40}, LOG, "events with a user, an item and a time are needed"),
     ({"row": ["same"] * 40}, replace(LOG, row_id=("row",)), "columns need names other than row"),
-    ({"key": ["a"] * 40}, replace(LOG, row_id=("key",)), r"once, got a second time|twice|second"),
+    (
+        {"key": ["a"] * 40},
+        replace(LOG, row_id=("key",)),
+        r"'a' names several of .*events\.parquet, column key: ",
+    ),
 ]
 
 
@@ -240,6 +260,12 @@ def test_the_command_line_says_what_it_misses(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=sentence):
             main(words)
+    for mode in ("--like", "--grow"):
+        words = [mode, "D", *paths, "--label", "y", "--seed", "0", "--levels"]
+        with pytest.raises(InputError, match=r"are those of D, got --label, --levels, --seed$"):
+            main(words)
+        with pytest.raises(InputError, match=r"got --history-features$"):
+            main([mode, "D", *paths, "--history-features"])
     events().write_csv(tmp_path / "events.csv")
     columns = ["--user", "user", "--item", "item", "--time", "time", "--label", "click"]
     with pytest.raises(InputError, match="a column has one role"):

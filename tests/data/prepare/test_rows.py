@@ -56,7 +56,7 @@ def test_train_does_not_know_cold_items(tmp_path: Path) -> None:
     assert 5 < len(cold) < 20
     assert cold <= later
     assert any(set(row["history"]) & cold for row in rows(made, "valid", "test"))
-    assert any("of items that train does not know are no rows of train" in x for x in made.report)
+    assert any("of items that train does not know: no rows of train" in x for x in made.report)
     drawn = uniform(np.arange(100_000), 3)
     assert abs(drawn.mean() - 0.5) < 0.005
     assert not (drawn == uniform(np.arange(100_000), 4)).any()

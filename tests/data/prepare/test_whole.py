@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -15,8 +16,10 @@ import pytest
 from preparing import LOG, events, run
 from slow_variants import thorough
 
-from mmrec.data.prepare import Options, Plan, pipeline, prepare
+from mmrec.data.prepare import Options, Plan, pipeline, prepare, prepare_grown, prepare_like
 from mmrec.errors import InputError
+from mmrec.io.files import write_json
+from mmrec.schema import FILE, Schema
 
 
 def digest(root: Path) -> dict[str, str]:
@@ -45,6 +48,34 @@ def test_the_same_call_again_does_nothing_and_another_replaces(
     with pytest.raises(InputError, match=r"a folder is needed to write to, .*file is a file$"):
         run(tmp_path, events(), name="file")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["events.parquet", "file", "new", "out"]
+
+
+@pytest.mark.parametrize("spelling", ["out", "../{here}/out/.", "link", "another"])
+def test_rows_to_score_never_replace_a_data_set(tmp_path: Path, spelling: str) -> None:
+    data = run(tmp_path, events()).root
+    run(tmp_path, events(), name="another", history="all")
+    (tmp_path / "link").symlink_to(data)
+    before = digest(tmp_path)
+    dest = tmp_path / spelling.format(here=tmp_path.name)
+    with pytest.raises(InputError, match=r"rows to score need a folder of their own, .*: give an"):
+        prepare_like(data, tmp_path / "events.parquet", dest)
+    assert digest(tmp_path) == before
+    new = prepare_like(data, tmp_path / "events.parquet", tmp_path / "new").root
+    whole = digest(new)
+    with pytest.raises(InputError, match="rows to score need a folder of their own"):
+        prepare_like(new, tmp_path / "events.parquet", new)  # rows are the past of others too
+    assert digest(new) == whole
+
+
+def test_modalities_added_by_hand_stay_the_next_day(tmp_path: Path) -> None:
+    data, log = run(tmp_path, events()).root, tmp_path / "events.parquet"
+    for again, name in ((prepare_like, "like"), (prepare_grown, "grown")):
+        assert not Schema.read(again(data, log, tmp_path / name).root / FILE).items.modalities
+    schema = Schema.read(data / FILE)
+    mine = replace(schema, items=replace(schema.items, modalities={"sound": "sound_emb"}))
+    write_json(data / FILE, mine.to_dict())
+    for again, name in ((prepare_like, "like"), (prepare_grown, "grown")):
+        assert Schema.read(again(data, log, tmp_path / name).root / FILE) == mine
 
 
 def test_steps_that_stand_are_not_made_again(

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from raw_shop import make_raw_shop, sku
 
+from mmrec import ClickData, ItemTable
 from mmrec.embed.tiny import TINY_CONFIG, make_model, save_model
 
 ROOT = Path(__file__).parents[3]
@@ -57,8 +58,10 @@ def test_every_command_of_the_page_runs(
     said = capsys.readouterr().out
     for sentence in (
         "times: ISO 8601",
-        "1 events have no customer and are left out",
-        "1 events repeat another",
+        "1 event has no value in column customer, left out",
+        "1 event repeats another",
+        "rows to score",
+        "without any label: in no history and no statistic",
         "events have a price below 0",
         "pictures: 40 placed, 2,960 items without",
         "40 with image",
@@ -75,6 +78,7 @@ def test_every_command_of_the_page_runs(
     assert sorted(scored["order"]) == sorted(new["order"])
     assert np.isfinite(scored[["click", "buy"]].to_numpy()).all()
     check_numbers_stay(Path("DATA"), Path("NEW"))
+    check_ready_vectors(Path("DATA"))
 
 
 def check_numbers_stay(data: Path, new: Path) -> None:
@@ -87,3 +91,14 @@ def check_numbers_stay(data: Path, new: Path) -> None:
     assert items["sku_key"].to_pylist()[3000:] == sorted(sku(n) for n in range(3000, 3010))
     known = pq.read_metadata(data / "maps" / "user.parquet").num_rows
     assert pq.read_table(new / "rows.parquet")["customer"].to_numpy().max() > known
+
+
+def check_ready_vectors(data: Path) -> None:
+    """The page's feature file is read with its one vector, that of the item whose key it names."""
+    (block,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    exec(compile(block.replace("SKU-71270-B", sku(7)), "page", "exec"), {})
+    opened = ClickData.open(data).with_modalities({"sound": "sound_emb"})
+    items = ItemTable.read(opened.item_info, opened.schema.items, Path("features.parquet"))
+    assert items.keys is not None
+    (there,) = items.present["sound"].nonzero()
+    assert items.keys[int(there)].as_py() == sku(7)
