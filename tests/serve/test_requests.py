@@ -169,7 +169,7 @@ def test_bytes_that_are_no_text_are_an_error_of_their_line(
     shop: Any, scorer: Any, trained: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
     good = json.dumps(shop.request(shop.rows[5], candidates=[4, 5, 6])).encode()
-    path, out = tmp_path / "requests.jsonl", tmp_path / "answers.jsonl"
+    path, out = tmp_path / "requests.jsonl", tmp_path / "new_folder" / "answers.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + good + b"\n\xff\xfe\x00{}\n\x80\n" + good)
     words = ["serve", str(trained), "--requests", str(path)]
     monkeypatch.setattr(sys, "argv", [*words, "--out", str(out)])
@@ -178,6 +178,9 @@ def test_bytes_that_are_no_text_are_an_error_of_their_line(
     assert ["error" in one for one in found] == [False, True, True, False]
     for more, sentence in (
         (["--out", str(path)], "answers must not take the place of the requests"),
+        (["--out", str(tmp_path)], "a file is needed to write to"),
+        (["--out", f"{tmp_path}/new/"], "new/ is a folder"),
+        (["--out", str(path / "a.jsonl")], "requests.jsonl is a file"),
         (["--device", "gpu"], "device must be auto, cpu"),
     ):
         monkeypatch.setattr(sys, "argv", [*words, *more])
