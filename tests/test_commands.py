@@ -75,6 +75,11 @@ def test_a_mistake_is_one_sentence(
     assert "got 'odd'" in refused(capsys, "train", *wrong)
     assert not (tmp_path / "run").exists()
     assert "NAME.pt2 or NAME.onnx" in refused(capsys, "export", tmp_path, tmp_path / "a.txt")
+    (tmp_path / "b.pt2").mkdir()
+    (tmp_path / "c.pt2.json").mkdir()
+    for name in ("b.pt2", "c.pt2", "d/e.pt2/"):
+        told = refused(capsys, "export", tmp_path / "no_run", f"{tmp_path}/{name}")
+        assert "a file is needed to write to" in told
     monkeypatch.setitem(COMMANDS, "prepare", ("mmrec_no_such_package", ""))
     assert "needs the package mmrec_no_such_package" in refused(capsys, "prepare")
 
