@@ -117,7 +117,9 @@ def test_the_help_calls_a_command_as_it_was_started() -> None:
     assert told.startswith("usage: mmrec predict ")
 
 
-def test_from_a_data_set_to_a_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_from_a_data_set_to_a_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     shop, out = make_shop(tmp_path / "shop", (900, 300, 200)), tmp_path / "run"
     train = ["train", "--data", shop, "--out", out, "--device", "cpu", "--quiet", "--tensorboard"]
     train += ["--set", "training.epochs=1", "--set", "batch_size=128"]
@@ -132,6 +134,21 @@ def test_from_a_data_set_to_a_program(tmp_path: Path, capsys: pytest.CaptureFixt
 
     said(capsys, "predict", out, "--data", shop, "--out", tmp_path / "scored")
     assert len(pd.read_csv(tmp_path / "scored" / "prediction.csv")) == 200
+    (tmp_path / "full" / "prediction.csv").mkdir(parents=True)
+    score = ["predict", out, "--data", shop, "--device", "cpu", "--out"]
+    with monkeypatch.context() as patch:  # all of it before a row is scored
+        patch.delattr(import_module("mmrec.predict.__main__"), "predict")
+        for words, sentence in (
+            ([shop / "test.parquet"], "a folder is needed to write to"),
+            ([tmp_path / "full"], "prediction.csv is a folder"),
+            (["a", "--column", "p", "q", "r"], "2 prediction columns need names of their own"),
+            (["a", "--column", "p", "request"], "give --column (columns) 2 different names"),
+            (["a", "--precision", "float16"], "float16 needs CUDA"),
+        ):
+            assert sentence in refused(capsys, *score, *words)
+    rows = ["--rows", shop / "test.parquet", "--items", shop / "item_info.parquet"]
+    told = refused(capsys, "predict", out, *rows, "--split", "valid", "--out", "a")
+    assert "got --split valid" in told
     program = tmp_path / "ranker.pt2"
     assert str(program) in said(capsys, "export", out, program, "--form", "user")
     inputs = json.loads(Path(f"{program}.json").read_text())["inputs"]
