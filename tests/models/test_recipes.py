@@ -122,6 +122,7 @@ def test_unknown_names_are_named(table: Any) -> None:
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
+        ("items.content_dim", 0, "items.content_dim must be at least 1 where there is"),
         ("items.id_dim", "wide", "items.id_dim must be int, got 'wide'"),
         ("items.id_dim", True, "items.id_dim must be int, got True"),
         ("interaction.mlp", (3, 2.5), "interaction.mlp must be int, got 2.5"),
