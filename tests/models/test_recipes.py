@@ -32,7 +32,7 @@ from mmrec.nn import Part
 from mmrec.nn.categorical import Vocabulary
 
 LEVELS = Inputs(categorical=(Vocabulary(torch.arange(1, 11)),) * 2)
-PLACES = {"items.fusion": "fusion", "history.encoder": "sequence", "interaction.cross": "cross"}
+PLACES = ("items.fusion", "history.encoder", "interaction.cross")
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,8 @@ def test_unknown_names_are_named(table: Any) -> None:
         Recipe().changed({"items.id_dmi": 3})
     with pytest.raises(InputError, match="one of light, reference, reference-fused, small"):
         get_recipe("huge")
-    for place, kind in PLACES.items():
-        with pytest.raises(InputError, match=f"^{kind} must be one of .* got 'no'"):
+    for place in PLACES:
+        with pytest.raises(InputError, match=f"^{place} must be one of .* got 'no'"):
             build_ranker(Recipe().changed({place: "no"}), table)
     with pytest.raises(InputError, match="takes the options dropout, got 'drop'"):
         build_ranker(Recipe().changed({"items.fusion.drop": 0.1}), table)
