@@ -127,6 +127,8 @@ def test_unknown_names_are_named(table: Any) -> None:
         ("items.id_dim", True, "items.id_dim must be int, got True"),
         ("interaction.mlp", (3, 2.5), "interaction.mlp must be int, got 2.5"),
         ("training.learning_rate", "fast", "training.learning_rate must be float, got 'fast'"),
+        ("training.task_weights", "1,0.5", r"task_weights must be a table such as \{name=0.5\}"),
+        ("training.groups", 3, r"training.groups must be a table such as \{name=\{name=0.5\}\}"),
         ("items.id_dim.deep", 1, "items.id_dim holds no settings"),
         ("items", 3, "items must be a table of settings, got 3"),
         ("history.encoder", {"layers": 2}, "history.encoder must be a name or a table with a name"),
