@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -115,6 +116,20 @@ def test_the_help_calls_a_command_as_it_was_started() -> None:
     words = [sys.executable, "-m", "mmrec", "predict", "--help"]
     told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     assert told.startswith("usage: mmrec predict ")
+
+
+@pytest.mark.parametrize("end", ["pass", "sys.exit(1)"])
+@pytest.mark.parametrize("lines", [1, 100_000])
+def test_a_closed_stdout_ends_in_silence(lines: int, end: str) -> None:
+    """Of few lines, which Python writes at the end, and of more than a pipe holds."""
+    main = f"def main(): print('x\\n' * {lines}); {end}"
+    code = f"import sys; from mmrec.cli import run\n{main}\nrun(main)"
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = [sys.executable, "-c", code]
+    left = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (left.returncode, left.stderr) == (141, "")
 
 
 def test_from_a_data_set_to_a_program(
