@@ -199,6 +199,12 @@ def test_an_id_can_be_written_into_the_answer(bad: Any, shop: Any, scorer: Any) 
         answer(scorer, {**request, "id": bad})
 
 
+def test_an_unknown_name_is_told_all_that_there_are(shop: Any, scorer: Any) -> None:
+    names = "history, candidates, user, columns, each, id, k, task"
+    with pytest.raises(InputError, match=rf"a request has {names}, got \['top'\]"):
+        answer(scorer, {**shop.request(shop.rows[5]), "top": 3})
+
+
 def test_what_differs_by_candidate_is_a_column_of_rows(shop: Any, scorer: Any) -> None:
     request = shop.request(shop.rows[5], candidates=[4, 5, 6], each={"liked": [1, 0, 1]})
     with pytest.raises(
