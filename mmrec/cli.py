@@ -14,6 +14,7 @@ from mmrec.errors import FailedElsewhere, InputError, require
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
+EXIT_NOBODY_READS = 141  # as a shell calls the end by SIGPIPE
 
 
 def run(main: Callable[[], None]) -> None:
@@ -21,19 +22,33 @@ def run(main: Callable[[], None]) -> None:
 
     `InputError` and `OSError` (no space, no permission, no such file) become one sentence on
     stderr and exit code 2; Ctrl-C becomes one sentence and exit code 130. Any other exception is
-    a bug of ours and keeps its traceback. Of several ranks that fail together one speaks.
+    a bug of ours and keeps its traceback. Of several ranks that fail together one speaks. Where
+    nobody reads stdout any more (`| head`), it leaves in silence with exit code 141.
     """
     try:
-        main()
+        _to_the_end(main)
     except FailedElsewhere:
         sys.exit(EXIT_BAD_INPUT)
     except InputError as error:
         _leave(str(error), EXIT_BAD_INPUT)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python still has to write
+        sys.exit(EXIT_NOBODY_READS)
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         _leave(f"{error.strerror or error}{where}", EXIT_BAD_INPUT)
     except KeyboardInterrupt:
         _leave("interrupted; the same command resumes from here", EXIT_INTERRUPTED)
+
+
+def _to_the_end(main: Callable[[], None]) -> None:
+    """With all that it prints written; later, Python could only complain of a closed stdout."""
+    try:
+        main()
+    except SystemExit:
+        sys.stdout.flush()
+        raise
+    sys.stdout.flush()
 
 
 def program(module: str) -> str:

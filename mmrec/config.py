@@ -125,7 +125,9 @@ class TrainConfig:
             )
         names = ("epochs", "accumulate", "log_every", "keep_last", "max_bad_steps")
         positive(**{name: getattr(self, name) for name in names})
-        whole("seed", self.seed)
+        seed = whole("seed", self.seed)
+        good = -(2**63) <= seed < 2**64  # what torch takes
+        require(good, f"seed must be a whole number from -2**63 to 2**64 - 1, got {seed}")
         not_negative(warmup_steps=self.warmup_steps, plateau_patience=self.plateau_patience)
         for name in ("evaluate_every", "save_every_steps", "patience"):
             if getattr(self, name) is not None:

@@ -90,7 +90,8 @@ TABLE: list[tuple[Callable[..., Any], dict[str, Any], dict[str, tuple[Any, ...]]
          "ema_decay": (0.0, 1.0, -1, NAN, "x"), "monitor": ("", "f1", "a/b", None, 3),
          "schedule": ("", "x", None), "precision": ("fp8", "", None),
          "clip_norm": (0, -1.0, NAN, "x"), "patience": (0, -1, "x"), "eps": RATES,
-         "save_every_seconds": (-1.0, NAN, "x"), "seed": (-1.5, "x", None, NAN)},
+         "save_every_seconds": (-1.0, NAN, "x"),
+         "seed": (-1.5, "x", None, NAN, 2**64, -(2**63) - 1)},
     ),
     (Speed, {}, {"workers": COUNTS}),
     (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -75,6 +76,11 @@ def test_a_mistake_is_one_sentence(
     assert "got 'odd'" in refused(capsys, "train", *wrong)
     assert not (tmp_path / "run").exists()
     assert "NAME.pt2 or NAME.onnx" in refused(capsys, "export", tmp_path, tmp_path / "a.txt")
+    (tmp_path / "b.pt2").mkdir()
+    (tmp_path / "c.pt2.json").mkdir()
+    for name in ("b.pt2", "c.pt2", "d/e.pt2/"):
+        told = refused(capsys, "export", tmp_path / "no_run", f"{tmp_path}/{name}")
+        assert "a file is needed to write to" in told
     monkeypatch.setitem(COMMANDS, "prepare", ("mmrec_no_such_package", ""))
     assert "needs the package mmrec_no_such_package" in refused(capsys, "prepare")
 
@@ -112,7 +118,23 @@ def test_the_help_calls_a_command_as_it_was_started() -> None:
     assert told.startswith("usage: mmrec predict ")
 
 
-def test_from_a_data_set_to_a_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("end", ["pass", "sys.exit(1)"])
+@pytest.mark.parametrize("lines", [1, 100_000])
+def test_a_closed_stdout_ends_in_silence(lines: int, end: str) -> None:
+    """Of few lines, which Python writes at the end, and of more than a pipe holds."""
+    main = f"def main(): print('x\\n' * {lines}); {end}"
+    code = f"import sys; from mmrec.cli import run\n{main}\nrun(main)"
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = [sys.executable, "-c", code]
+    left = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (left.returncode, left.stderr) == (141, "")
+
+
+def test_from_a_data_set_to_a_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     shop, out = make_shop(tmp_path / "shop", (900, 300, 200)), tmp_path / "run"
     train = ["train", "--data", shop, "--out", out, "--device", "cpu", "--quiet", "--tensorboard"]
     train += ["--set", "training.epochs=1", "--set", "batch_size=128"]
@@ -138,6 +160,21 @@ def test_from_a_data_set_to_a_program(tmp_path: Path, capsys: pytest.CaptureFixt
     for word, mistake in mistakes.items():
         assert word in refused(capsys, *train, *mistake, "--restart")
         assert load_checkpoint(out / "ranker", "last").step == 2 * steps
+    (tmp_path / "full" / "prediction.csv").mkdir(parents=True)
+    score = ["predict", out, "--data", shop, "--device", "cpu", "--out"]
+    with monkeypatch.context() as patch:  # all of it before a row is scored
+        patch.delattr(import_module("mmrec.predict.__main__"), "predict")
+        for words, sentence in (
+            ([shop / "test.parquet"], "a folder is needed to write to"),
+            ([tmp_path / "full"], "prediction.csv is a folder"),
+            (["a", "--column", "p", "q", "r"], "2 prediction columns need names of their own"),
+            (["a", "--column", "p", "request"], "give --column (columns) 2 different names"),
+            (["a", "--precision", "float16"], "float16 needs CUDA"),
+        ):
+            assert sentence in refused(capsys, *score, *words)
+    rows = ["--rows", shop / "test.parquet", "--items", shop / "item_info.parquet"]
+    told = refused(capsys, "predict", out, *rows, "--split", "valid", "--out", "a")
+    assert "got --split valid" in told
     program = tmp_path / "ranker.pt2"
     assert str(program) in said(capsys, "export", out, program, "--form", "user")
     inputs = json.loads(Path(f"{program}.json").read_text())["inputs"]

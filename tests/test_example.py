@@ -236,7 +236,7 @@ def test_bad_encoders_and_places_are_one_sentence(
         "training.epochs=0": "epochs must be a whole number of at least 1, got 0",
         "items.pretrain_epochs=-1": "pretrain_epochs must be a whole number of at least 0, got -1",
         "items.fusion=no": "fusion must be one of",
-        "history.encoder=no": "sequence must be one of",
+        "history.encoder=no": "history.encoder must be one of",
         "no.such=1": "no holds no settings",
     }
     for setting, sentence in settings.items():

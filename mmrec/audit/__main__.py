@@ -7,6 +7,7 @@ from pathlib import Path
 from mmrec.audit.run import audit
 from mmrec.audit.scan.images import DECODED
 from mmrec.cli import program, run
+from mmrec.io.files import require_folder
 
 EXIT_SERIOUS = 1
 
@@ -30,6 +31,8 @@ def main(given: list[str] | None = None) -> None:
         help=f"leave with exit code {EXIT_SERIOUS} if there is a serious finding",
     )
     arguments = parser.parse_args(given)
+    if arguments.out is not None:
+        require_folder(arguments.out)
     report = audit(
         arguments.data,
         out=arguments.out,

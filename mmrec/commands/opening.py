@@ -8,7 +8,7 @@ from mmrec.data.clicks import ClickData
 from mmrec.data.counts import ClickCounts, count_clicks
 from mmrec.data.items import check_features
 from mmrec.errors import require
-from mmrec.io.files import remove
+from mmrec.io.files import remove, require_folder
 from mmrec.io.plain import parse_settings
 from mmrec.models import Recipe, check_parts, search_space
 from mmrec.predict import continued_run, starting_recipe
@@ -24,6 +24,7 @@ def recipe_of(given: Namespace, *, width: int | None = None, trials: int = 0) ->
         width: of the fused vector that goes out; None = what the recipe says.
         trials: of a search around it.
     """
+    require_folder(given.out)
     former = continued_run(given.continue_from, given.out)
     recipe = starting_recipe(given.recipe, former)
     if width is not None:

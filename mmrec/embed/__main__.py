@@ -25,6 +25,7 @@ from mmrec.embed.clip import PRECISIONS, OpenClipEncoder
 from mmrec.embed.encoder import Encoder
 from mmrec.embed.extract import DTYPES, RESIZE, SEVERAL, embed_items
 from mmrec.errors import InputError, modality_names, require
+from mmrec.io.files import require_folder
 from mmrec.io.pictures import PLAIN_NAMES
 from mmrec.schema import Schema
 
@@ -102,6 +103,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Parse, embed, print the report."""
     args = parser().parse_args(argv)
+    require_folder(args.out)
     with _ranks() as (rank, world_size, barrier):
         device = args.device
         if device == "auto" and torch.cuda.is_available():

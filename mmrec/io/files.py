@@ -47,6 +47,36 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     sync_directory(target.parent)
 
 
+def require_folder(path: str | os.PathLike[str]) -> Path:
+    """`path`, where a folder is or can be made; asked before any work.
+
+    Raises:
+        InputError: it is a file, or lies below one.
+    """
+    folder = Path(path)
+    there = next((place for place in (folder, *folder.parents) if place.exists()), folder)
+    require(
+        there.is_dir() or not there.exists(),
+        f"a folder is needed to write to, {there} is a file: give another path than {folder}",
+    )
+    return folder
+
+
+def require_file(path: str | os.PathLike[str]) -> Path:
+    """`path`, where a file can be written once its folder is made; asked before any work.
+
+    Raises:
+        InputError: it is a folder, ends like one, or lies below a file.
+    """
+    text, file = os.fspath(path), Path(path)
+    require(
+        not text.endswith("/") and not file.is_dir(),
+        f"a file is needed to write to, {text} is a folder: give the path of a file",
+    )
+    require_folder(file.parent)
+    return file
+
+
 def _is_about(error: OSError, file: Path) -> bool:
     """Python names the file that it cannot open, but not the one that it cannot write on."""
     if error.filename is None:

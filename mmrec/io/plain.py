@@ -96,8 +96,18 @@ def _checked(kind: Any, value: Any, where: str) -> Any:
         return float(value)
     elif isinstance(kind, type) and type(value) is kind:
         return value
-    expected = getattr(kind, "__name__", str(kind)) if origin is None else str(kind)
-    raise InputError(f"{where} must be {expected}, got {value!r}")
+    raise InputError(f"{where} must be {_called(kind)}, got {value!r}")
+
+
+def _called(kind: Any) -> str:
+    """A type as a message calls it."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is None:
+        return str(getattr(kind, "__name__", kind))
+    if not issubclass(origin, Mapping):
+        return str(kind)
+    value = "{name=0.5}" if get_origin(inner[1]) is not None else "0.5"
+    return f"a table such as {{name={value}}}"
 
 
 def changed(value: D, settings: Mapping[str, Any]) -> D:

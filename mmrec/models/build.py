@@ -50,7 +50,7 @@ def _parallel(
 
 
 SEQUENCES: Registry[SequenceEncoder] = Registry(
-    "sequence",
+    "history.encoder",
     {
         "din": DINAttention,
         "mean": MeanPool,
@@ -63,12 +63,12 @@ SEQUENCES: Registry[SequenceEncoder] = Registry(
 """Name -> a callable with the keyword `dim`, the width of an item, and options of its own."""
 
 NUMBERS: Registry[NumericEncoder] = Registry(
-    "numeric", {"linear": LinearNumbers, "periodic": PeriodicNumbers}
+    "context.numeric or items.numeric", {"linear": LinearNumbers, "periodic": PeriodicNumbers}
 )
 """Name -> a callable with the keywords `mean` and `std` of the columns, and options of its own."""
 
 CROSSES: Registry[Interaction] = Registry(
-    "cross", {"full": CrossNetV2, "low_rank": CrossNetLowRank, "mix": CrossNetMix}
+    "interaction.cross", {"full": CrossNetV2, "low_rank": CrossNetLowRank, "mix": CrossNetMix}
 )
 """Name -> a callable with the keyword `dim`, the width that comes in, and options of its own."""
 

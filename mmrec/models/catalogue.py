@@ -183,6 +183,11 @@ class Catalogue(nn.Module):
         """
         now, then = sorted(self.sketch), sorted(former.sketch)
         require(
+            now or not then,
+            f"no features were given; the ranker was trained on those of {', '.join(then)}: give "
+            "the same (--features)",
+        )
+        require(
             now == then,
             "the items' vectors are not those that the ranker was trained on, of "
             f"{', '.join(then) or 'no modality'}, got those of {', '.join(now) or 'none'}: name "

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from mmrec.config import TrainConfig
-from mmrec.errors import finite, not_negative, positive, probability
+from mmrec.errors import finite, not_negative, positive, probability, require
 from mmrec.io.plain import changed, to_plain
 from mmrec.nn.part import Part
 
@@ -52,6 +52,11 @@ class ItemsRecipe:
         not_negative(categorical_dim=self.categorical_dim, pretrain_epochs=self.pretrain_epochs)
         probability(id_dropout=self.id_dropout, modality_dropout=self.modality_dropout)
         finite(alignment=self.alignment)
+        require(
+            self.fusion is None or self.content_dim >= 1,
+            "items.content_dim must be at least 1 where there is an items.fusion, got 0: leave "
+            "the content out by items.fusion=none",
+        )
 
 
 @dataclass(frozen=True)

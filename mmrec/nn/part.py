@@ -51,6 +51,9 @@ class Part:
 class Registry(dict[str, Callable[..., T]]):
     """Name -> constructor with keyword arguments; one's own: `REGISTRY["mine"] = Mine`.
 
+    Args:
+        kind: the setting of a recipe that names one, for messages.
+
     >>> widths = Registry("width", {"twice": lambda *, dim, more=0: 2 * dim + more})
     >>> widths.build(Part("twice", {"more": 1}), dim=3)
     7

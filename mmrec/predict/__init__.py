@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from mmrec.errors import InputError, require
-from mmrec.io.files import replacing
+from mmrec.io.files import replacing, require_file, require_folder
 from mmrec.io.parquet import first_repeat
 from mmrec.io.progress import Progress
 from mmrec.predict.load import (
@@ -116,25 +116,38 @@ def write_submission(
         raise InputError(f"probabilities must lie in [0, 1], got {got} for {id_column} {names[at]}")
     again = first_repeat(names)
     require(again is None, f"every {id_column} must come once, {names[again or 0]} comes again")
-    header = [id_column, *columns]
-    require(
-        len(set(header)) == 1 + values.shape[1] == len(header) and all(map(str.strip, header)),
-        f"{values.shape[1]} prediction columns need names of their own other than {id_column}, "
-        f"got {list(columns)}",
-    )
+    check_header(id_column, columns, values.shape[1])
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
+    writer.writerow([id_column, *columns])
     written = ([f"{v:.9g}" for v in row] for row in values.tolist())
     writer.writerows([name, *row] for name, row in zip(names.tolist(), written, strict=True))
     content = text.getvalue().encode()
-    out = Path(out)
+    out = require_submission(out)
     out.mkdir(parents=True, exist_ok=True)
     with replacing(out / CSV_NAME) as temporary:
         temporary.write_bytes(content)
     with replacing(out / ZIP_NAME) as temporary:
         _write_zip(temporary, content)
     return out / CSV_NAME, out / ZIP_NAME
+
+
+def check_header(id_column: str, columns: Sequence[str], tasks: int) -> None:
+    """Require a name of its own for each of so many tasks; asked before any row is scored."""
+    header = [id_column, *columns]
+    require(
+        len(set(header)) == 1 + tasks == len(header) and all(map(str.strip, header)),
+        f"{tasks} prediction columns need names of their own other than {id_column}: give "
+        f"--column (columns) {tasks} different names, got {list(columns)}",
+    )
+
+
+def require_submission(out: str | Path) -> Path:
+    """`out`, where both files can be written; asked before any work."""
+    folder = require_folder(out)
+    for name in (CSV_NAME, ZIP_NAME):
+        require_file(folder / name)
+    return folder
 
 
 def _write_zip(path: Path, content: bytes) -> None:

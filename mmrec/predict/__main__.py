@@ -12,9 +12,19 @@ from mmrec.cli import run as run_command
 from mmrec.data.clicks import ClickData
 from mmrec.data.items import ItemTable
 from mmrec.data.rows import ClickRows, header
+from mmrec.devices import resolve_device
 from mmrec.errors import InputError, require
-from mmrec.predict import TrainedRun, predict, write_submission
+from mmrec.predict import (
+    TrainedRun,
+    check_header,
+    predict,
+    require_submission,
+    write_submission,
+)
 from mmrec.train.distributed import process_group
+from mmrec.train.step.precision import resolve_precision
+
+SPLIT = "test"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -22,12 +32,17 @@ def main(arguments: list[str] | None = None) -> None:
     given = _parse(arguments)
     import_modules(given.modules)
     with process_group(given.device) as world:
+        resolve_precision(given.precision, resolve_device(given.device))  # before any work
         run = TrainedRun.open(given.run)
         rows, items = (_of_a_file if given.data is None else _of_a_data_set)(run, given)
         if world.is_first:
             _tell_bare(items)
+        ranker = run.ranker(items, rows)
+        key, columns = header(rows.schema)
+        columns = given.column or columns
+        check_header(key, columns, len(ranker.tasks))
         numbers, probability = predict(
-            run.ranker(items, rows),
+            ranker,
             rows.loader(
                 batch_size=given.batch_size,
                 rank=world.rank,
@@ -40,13 +55,12 @@ def main(arguments: list[str] | None = None) -> None:
             progress=world.is_first,
         )
         if world.is_first:
-            key, columns = header(rows.schema)
             written = write_submission(
                 numbers if rows.labelled else rows.row_ids(),
                 probability,
                 given.out,
                 id_column=key,
-                columns=given.column or columns,
+                columns=columns,
             )
             print(*written, sep="\n")
 
@@ -55,7 +69,8 @@ def _of_a_data_set(run: TrainedRun, given: argparse.Namespace) -> tuple[ClickRow
     """One split of `--data`, and its items."""
     data = ClickData.open(given.data).with_modalities(_columns(run, given))
     features = given.features or run.features_of(data.root) or data.features
-    return data.of(given.split), ItemTable.read(data.item_info, data.schema.items, features)
+    items = ItemTable.read(data.item_info, data.schema.items, features)
+    return data.of(given.split or SPLIT), items
 
 
 def _of_a_file(run: TrainedRun, given: argparse.Namespace) -> tuple[ClickRows, ItemTable]:
@@ -105,7 +120,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         help="where its vectors of a modality stand (as in the training)",
     )
     parser.add_argument("--out", type=Path, required=True, help="where to write")
-    parser.add_argument("--split", default="test", choices=("train", "valid", "test"))
+    parser.add_argument("--split", choices=("train", "valid", "test"), help=f"of --data ({SPLIT})")
     parser.add_argument(
         "--column",
         nargs="+",
@@ -124,6 +139,11 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         and (given.rows is None) == (given.items is None),
         "what is scored is either --data, or --rows with --items",
     )
+    require(
+        given.rows is None or given.split is None,
+        f"--split names a split of --data, and --rows are scored whole, got --split {given.split}",
+    )
+    require_submission(given.out)
     return given
 
 

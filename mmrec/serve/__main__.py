@@ -14,7 +14,7 @@ from mmrec.cli import import_modules, offer_modules, program
 from mmrec.cli import run as run_command
 from mmrec.devices import resolve_device
 from mmrec.errors import InputError, positive, require
-from mmrec.io.files import replacing
+from mmrec.io.files import replacing, require_file
 from mmrec.serve.answer import answer, named
 from mmrec.serve.scorer import Scorer, ScorerOptions
 
@@ -27,6 +27,8 @@ def main(arguments: list[str] | None = None) -> None:
     device = resolve_device(given.device)
     with given.requests.open("rb") as requests:
         scorer = Scorer.open(given.run, data=given.data, options=options, device=device)
+        if given.out is not None:
+            given.out.parent.mkdir(parents=True, exist_ok=True)
         with nullcontext() if given.out is None else replacing(given.out) as temporary:
             if temporary is None:
                 bad = _write(scorer, requests, sys.stdout, given.k)
@@ -77,13 +79,14 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     add("run", type=Path, help="`out` of the training or of the example, or one checkpoint's JSON")
     add("--requests", type=Path, required=True, help="a JSON object a line: docs/guides/serving.md")
     add("--data", type=Path, help="the data set's folder, for its items (that of the training)")
-    add("--out", type=Path, help="where answers go, one JSON object a line (stdout)")
+    add("--out", help="file where answers go, one JSON object a line (stdout)")
     add("-k", type=int, default=10, help="items of an answer where a request does not say (10)")
     add("--dtype", help="in which items are kept: float32, float16 or bfloat16 (the ranker's)")
     add("--skip-unknown", action="store_true", help="leave unknown items out of histories")
     add("--device", default="cpu", help="cpu, cuda or cuda:N (cpu)")
     given = parser.parse_args(arguments)
     positive(k=given.k)
+    given.out = None if given.out is None else require_file(given.out)
     same = given.out is not None and given.out.resolve() == given.requests.resolve()
     require(not same, f"answers must not take the place of the requests, got --out {given.out}")
     return given

@@ -33,7 +33,9 @@ def answer(scorer: Scorer, values: Any, *, k: int = 10, most: int = MOST) -> dic
         "id" not in own or named(values),
         f"id must be a whole number or a string of Unicode text, got {shown(own.get('id'))}",
     )
-    request = Request.from_plain({n: v for n, v in values.items() if n not in OF_ANSWER})
+    request = Request.from_plain(
+        {n: v for n, v in values.items() if n not in OF_ANSWER}, besides=OF_ANSWER
+    )
     asked = request.candidates
     count = len(asked) if isinstance(asked, list) else 0
     require(count <= most, f"a request names at most {most:,} candidates, got {count:,}")

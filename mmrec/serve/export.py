@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from mmrec.errors import InputError, positive, require
-from mmrec.io.files import replacing, write_json
+from mmrec.io.files import replacing, require_file, write_json
 from mmrec.io.hashing import sha256_of
 from mmrec.io.provenance import provenance
 from mmrec.models.ranker import Ranker
@@ -93,9 +93,10 @@ def export(
 
     Raises:
         InputError: an option that there is none of, onnx without its packages, or a part that
-            cannot be written in this format.
+            cannot be written in this format; a folder where a file goes.
     """
-    options, path = options or ExportOptions(), Path(path)
+    options, path = options or ExportOptions(), require_file(path)
+    manifest = require_file(manifest_of(path))
     if options.format == "onnx":
         _need_onnx()
     network = SharedRanker(ranker).cpu().float()
@@ -106,10 +107,14 @@ def export(
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         _write(program, inputs, temporary, options.format)
-    manifest = path.with_name(path.name + ".json")
     told = _told(ranker, inputs, schema, options)
     write_json(manifest, {**told, "history_items": length, "sha256": sha256_of(str(path))})
     return manifest
+
+
+def manifest_of(path: Path) -> Path:
+    """Beside the program."""
+    return path.with_name(path.name + ".json")
 
 
 class _Program(nn.Module):

@@ -42,8 +42,11 @@ class Request:
     each: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def from_plain(cls, values: Any) -> Request:
+    def from_plain(cls, values: Any, *, besides: Sequence[str] = ()) -> Request:
         """From a JSON object of the attributes.
+
+        Args:
+            besides: what else a request may hold, which was taken out; for messages.
 
         Raises:
             InputError: no object, a name that is none of them, or no history.
@@ -51,7 +54,7 @@ class Request:
         names = [one.name for one in fields(cls)]
         require(isinstance(values, Mapping), f"a request is a JSON object, got {shown(values)}")
         unknown = sorted(set(map(str, values)) - set(names))
-        require(not unknown, f"a request has {', '.join(names)}, got {shown(unknown)}")
+        require(not unknown, f"a request has {', '.join((*names, *besides))}, got {shown(unknown)}")
         require("history" in values, "a request needs a history, which may be empty: []")
         for name in ("columns", "each"):
             value = values.get(name, {})

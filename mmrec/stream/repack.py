@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from mmrec.cli import program, run
 from mmrec.errors import InputError, positive
-from mmrec.io.files import replacing, write_json
+from mmrec.io.files import replacing, require_folder, write_json
 from mmrec.io.identity import require_same
 from mmrec.io.parquet import Column, column_type, is_list
 from mmrec.io.paths import PathLike, Paths
@@ -88,7 +88,7 @@ def repack(
         InputError: naming file, row group and column.
     """
     widths = dict(list_widths or {})
-    out = Path(out)
+    out = require_folder(out)
     positive(group_rows=group_rows, file_rows=file_rows)
     if row_groups is not None:
         positive(row_groups=row_groups)

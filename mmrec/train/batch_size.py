@@ -12,7 +12,7 @@ from torch import nn
 from mmrec.batch import Batch
 from mmrec.config import TrainConfig
 from mmrec.devices import resolve_device
-from mmrec.errors import require
+from mmrec.errors import InputError, positive, require
 from mmrec.io.files import write_json
 from mmrec.train.distributed import alone, current_world
 from mmrec.train.randomness import generators_kept
@@ -87,7 +87,7 @@ def settled_batch_size(
             steps to learn something.
     """
     if path.exists():
-        size = int(json.loads(path.read_text())["batch_size"])
+        size = _kept(path)
         print(f"batch size: {size:,} rows, as found at the start (--restart searches again)")
         return size
     ranks = current_world().size
@@ -102,6 +102,19 @@ def settled_batch_size(
     write_json(path, {"batch_size": found * ranks})
     print(f"batch size: {found * ranks:,} rows, the largest that fit on {ranks} rank(s)")
     return found * ranks
+
+
+def _kept(path: Path) -> int:
+    """What was found before."""
+    try:
+        size = json.loads(path.read_text())["batch_size"]
+        positive(batch_size=size)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        told = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else error
+        raise InputError(
+            f"{path} cannot be read ({told}): remove it, and the size is searched again"
+        ) from None
+    return int(size)
 
 
 def _filled(sample: Batch, size: int) -> Batch:

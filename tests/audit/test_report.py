@@ -108,11 +108,17 @@ def test_the_command_leaves_with_0_or_one_sentence(
     monkeypatch.setattr(sys, "argv", ["audit", "--data", str(root)])
     run(main)  # serious findings, yet no exit code unless --strict asks for it
     capsys.readouterr()
-    monkeypatch.setattr(sys, "argv", ["audit", "--data", str(tmp_path / "nowhere")])
-    with pytest.raises(SystemExit) as left:
-        run(main)
-    assert left.value.code == EXIT_BAD_INPUT
-    assert capsys.readouterr().err.strip().count("\n") == 0
+    for words, sentence in (
+        (["--data", str(tmp_path / "nowhere")], "nowhere"),
+        (["--data", str(root), "--out", f"{__file__}/out"], "a folder is needed to write to"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["audit", *words])
+        with pytest.raises(SystemExit) as left:
+            run(main)
+        assert left.value.code == EXIT_BAD_INPUT
+        told = capsys.readouterr().err.strip()
+        assert sentence in told
+        assert told.count("\n") == 0
 
 
 def test_time_names_a_column(made: Callable[..., Any], tmp_path: Path) -> None:

@@ -126,6 +126,7 @@ def test_options_reach_the_run(
         (["--model", "ViT-B-33"], "list_models"),
         (["--pretrained", "/nowhere.safetensors"], "weights file must exist"),
         (["--caption", "{titel}"], "caption template"),
+        (["--out", f"{__file__}/features"], "a folder is needed to write to"),
         (["--out", "/proc/none"], "output folder cannot be written"),
         (["--strict", "--workers", "0"], "strict"),
         (["--workers", "-3"], "workers is at least 0"),

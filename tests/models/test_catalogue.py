@@ -258,6 +258,8 @@ def test_vectors_that_are_not_those_of_training_are_refused() -> None:
     for other in others.values():
         with pytest.raises(InputError, match="vectors are not those that the ranker was trained"):
             restored(former, other)
+    with pytest.raises(InputError, match=r"no features were given; the .* on those of image, text"):
+        restored(former, replace(items, vectors={}, present={}))
     nearly = with_vectors(items, text=(text * (1 + 2e-3 * torch.sin(9 * text))).half())
     batch = rows_of(BEFORE, BEFORE)
     torch.testing.assert_close(over(former, nearly)(batch), ranker(batch), rtol=0, atol=0.01)

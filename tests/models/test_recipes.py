@@ -32,7 +32,7 @@ from mmrec.nn import Part
 from mmrec.nn.categorical import Vocabulary
 
 LEVELS = Inputs(categorical=(Vocabulary(torch.arange(1, 11)),) * 2)
-PLACES = {"items.fusion": "fusion", "history.encoder": "sequence", "interaction.cross": "cross"}
+PLACES = ("items.fusion", "history.encoder", "interaction.cross")
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,8 @@ def test_unknown_names_are_named(table: Any) -> None:
         Recipe().changed({"items.id_dmi": 3})
     with pytest.raises(InputError, match="one of light, reference, reference-fused, small"):
         get_recipe("huge")
-    for place, kind in PLACES.items():
-        with pytest.raises(InputError, match=f"^{kind} must be one of .* got 'no'"):
+    for place in PLACES:
+        with pytest.raises(InputError, match=f"^{place} must be one of .* got 'no'"):
             build_ranker(Recipe().changed({place: "no"}), table)
     with pytest.raises(InputError, match="takes the options dropout, got 'drop'"):
         build_ranker(Recipe().changed({"items.fusion.drop": 0.1}), table)
@@ -122,10 +122,13 @@ def test_unknown_names_are_named(table: Any) -> None:
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
+        ("items.content_dim", 0, "items.content_dim must be at least 1 where there is"),
         ("items.id_dim", "wide", "items.id_dim must be int, got 'wide'"),
         ("items.id_dim", True, "items.id_dim must be int, got True"),
         ("interaction.mlp", (3, 2.5), "interaction.mlp must be int, got 2.5"),
         ("training.learning_rate", "fast", "training.learning_rate must be float, got 'fast'"),
+        ("training.task_weights", "1,0.5", r"task_weights must be a table such as \{name=0.5\}"),
+        ("training.groups", 3, r"training.groups must be a table such as \{name=\{name=0.5\}\}"),
         ("items.id_dim.deep", 1, "items.id_dim holds no settings"),
         ("items", 3, "items must be a table of settings, got 3"),
         ("history.encoder", {"layers": 2}, "history.encoder must be a name or a table with a name"),

@@ -169,7 +169,7 @@ def test_bytes_that_are_no_text_are_an_error_of_their_line(
     shop: Any, scorer: Any, trained: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
     good = json.dumps(shop.request(shop.rows[5], candidates=[4, 5, 6])).encode()
-    path, out = tmp_path / "requests.jsonl", tmp_path / "answers.jsonl"
+    path, out = tmp_path / "requests.jsonl", tmp_path / "new_folder" / "answers.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + good + b"\n\xff\xfe\x00{}\n\x80\n" + good)
     words = ["serve", str(trained), "--requests", str(path)]
     monkeypatch.setattr(sys, "argv", [*words, "--out", str(out)])
@@ -178,6 +178,9 @@ def test_bytes_that_are_no_text_are_an_error_of_their_line(
     assert ["error" in one for one in found] == [False, True, True, False]
     for more, sentence in (
         (["--out", str(path)], "answers must not take the place of the requests"),
+        (["--out", str(tmp_path)], "a file is needed to write to"),
+        (["--out", f"{tmp_path}/new/"], "new/ is a folder"),
+        (["--out", str(path / "a.jsonl")], "requests.jsonl is a file"),
         (["--device", "gpu"], "device must be auto, cpu"),
     ):
         monkeypatch.setattr(sys, "argv", [*words, *more])
@@ -194,6 +197,12 @@ def test_an_id_can_be_written_into_the_answer(bad: Any, shop: Any, scorer: Any) 
         assert answer(scorer, {**request, "id": good})["id"] == good
     with pytest.raises(InputError, match="id must be a whole number or a string"):
         answer(scorer, {**request, "id": bad})
+
+
+def test_an_unknown_name_is_told_all_that_there_are(shop: Any, scorer: Any) -> None:
+    names = "history, candidates, user, columns, each, id, k, task"
+    with pytest.raises(InputError, match=rf"a request has {names}, got \['top'\]"):
+        answer(scorer, {**shop.request(shop.rows[5]), "top": 3})
 
 
 def test_what_differs_by_candidate_is_a_column_of_rows(shop: Any, scorer: Any) -> None:

@@ -271,6 +271,8 @@ def test_command_line(
     assert wrong.returncode == 2
     assert wrong.stderr.startswith("error: ")
     assert wrong.stderr.count("\n") == 1
+    with pytest.raises(InputError, match="a folder is needed to write to"):
+        repack(source, source / "out")
     monkeypatch.setattr(sys, "argv", ["repack", *arguments[:3], "--list-width", "tags"])
     with pytest.raises(SystemExit, match="2"):
         module.main()

@@ -60,15 +60,23 @@ def test_what_was_found_is_kept_where_the_run_will_be(tmp_path: Path) -> None:
         built.append(ToyModel())
         return built[-1]
 
-    sizes = [
-        settled_batch_size(
+    path = tmp_path / "runs" / "first" / "batch_size.json"
+
+    def settled() -> int:
+        return settled_batch_size(
             build,
             lambda rows: next(iter(ToyLoader(rows, batch_size=rows))),
             config=toy_config(),
             train_rows=1_000_000,
-            path=tmp_path / "runs" / "first" / "batch_size.json",
+            path=path,
         )
-        for _ in range(2)
-    ]
+
+    sizes = [settled() for _ in range(2)]
     assert sizes[0] == sizes[1] > 1
     assert len(built) == 1
+    for damaged in ("{}", '{"batch_si', '{"batch_size": -3}', '{"batch_size": "512"}', "[]"):
+        path.write_text(damaged)
+        with pytest.raises(InputError, match=r"batch_size.json cannot be read \(.+\): remove it"):
+            settled()
+    path.unlink()
+    assert settled() == sizes[0]

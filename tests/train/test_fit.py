@@ -326,7 +326,7 @@ def test_wrong_uses_are_one_sentence(tmp_path: Path) -> None:
         train(tmp_path / "b", labelled=False)
     with pytest.raises(InputError, match="no batches"):
         train(tmp_path / "c", n=0)
-    with pytest.raises(InputError, match="float16 training needs CUDA"):
+    with pytest.raises(InputError, match="float16 needs CUDA, got device cpu"):
         train(tmp_path / "d", toy_config(precision="float16"))
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="finds no CUDA device"):

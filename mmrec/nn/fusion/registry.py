@@ -6,7 +6,7 @@ from typing import Any
 from mmrec.nn.fusion.base import Fusion
 from mmrec.nn.part import Part, Registry
 
-FUSIONS: Registry[Fusion] = Registry("fusion", {})
+FUSIONS: Registry[Fusion] = Registry("items.fusion", {})
 """Name -> a callable with the keywords dims, out_dim and options of its own.
 
 `mmrec.nn.fusion` fills it. One's own: `FUSIONS["mine"] = MyFusion`.

@@ -19,7 +19,7 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     require(name in _TYPES, f"precision must be auto or one of {sorted(_TYPES)}, got {name!r}")
     require(
         name != "float16" or device.type == "cuda",
-        f"float16 training needs CUDA, got device {device}; try bfloat16",
+        f"float16 needs CUDA, got device {device}; try bfloat16",
     )
     return _TYPES[name]
 
