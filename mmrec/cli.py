@@ -3,6 +3,7 @@
 import argparse
 import os
 import resource
+import select
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -31,10 +32,10 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(EXIT_BAD_INPUT)
     except InputError as error:
         _leave(str(error), EXIT_BAD_INPUT)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python still has to write
-        sys.exit(EXIT_NOBODY_READS)
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python still has to write
+            sys.exit(EXIT_NOBODY_READS)
         where = f": {error.filename}" if error.filename else ""
         _leave(f"{error.strerror or error}{where}", EXIT_BAD_INPUT)
     except KeyboardInterrupt:
@@ -49,6 +50,13 @@ def _to_the_end(main: Callable[[], None]) -> None:
         sys.stdout.flush()
         raise
     sys.stdout.flush()
+
+
+def _nobody_reads() -> bool:
+    """Whether it is stdout that broke, and no pipe between processes of ours."""
+    poll = select.poll()
+    poll.register(1, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def program(module: str) -> str:

@@ -132,6 +132,15 @@ def test_a_closed_stdout_ends_in_silence(lines: int, end: str) -> None:
     assert (left.returncode, left.stderr) == (141, "")
 
 
+def test_a_broken_pipe_of_ones_own_is_told() -> None:
+    code = (
+        "from mmrec.cli import run\ndef main(): raise BrokenPipeError(32, 'Broken pipe')\nrun(main)"
+    )
+    left = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (left.returncode, left.stdout) == (2, "")
+    assert "Broken pipe" in left.stderr
+
+
 def test_from_a_data_set_to_a_program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
