@@ -26,7 +26,7 @@ from mmrec.commands.opening import open_data, recipe_of
 from mmrec.data.artifacts import write_fused
 from mmrec.data.counts import ClickCounts, read_pairs
 from mmrec.datasets.covers import write_captioned_covers
-from mmrec.datasets.synthetic import SyntheticConfig, make_synthetic
+from mmrec.datasets.synthetic import DONE, SyntheticConfig, make_synthetic
 from mmrec.embed import OpenClipEncoder, embed_items, tiny_clip
 from mmrec.io.files import remove, write_json
 from mmrec.io.plain import to_plain
@@ -122,7 +122,8 @@ class Pipeline:
         args, root = self.args, self.args.data or self.out / "data"
         if args.data is None:
             print("no --data given: synthetic data, drawn from a click model that is known")
-            remove(self.out, ["data"] if args.restart else [])
+            if args.restart and (root / DONE).exists():  # or it is somebody's
+                remove(self.out, ["data"])
             make_synthetic(root, SyntheticConfig(seed=args.seed))
         return open_data(root, args, WRITTEN)
 

@@ -231,6 +231,12 @@ def test_bad_encoders_and_places_are_one_sentence(
     (tmp_path / "file").write_text("")
     refused_here([*start, "--out", str(tmp_path / "file" / "out")], "file")
     refused_here([*start, "--out", "/proc/out"], "/proc/out")
+    mine = tmp_path / "mine" / "data" / "clicks.csv"
+    mine.parent.mkdir(parents=True)
+    mine.touch()
+    alone = [sys.executable, str(SCRIPT), "--restart", "--out", str(tmp_path / "mine")]
+    refused_here(alone, "holds other files")
+    assert mine.exists()
     settings = {
         "batch_size=0": "batch_size must be a whole number of at least 1, got 0",
         "training.epochs=0": "epochs must be a whole number of at least 1, got 0",

@@ -173,7 +173,7 @@ def test_the_guard_against_waiting_sees_it(device: torch.device) -> None:
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16", "auto"])
 def test_steps_learn(precision: str, device: torch.device, table: Any, batch: Batch) -> None:
     if precision == "float16" and device.type == "cpu":
-        pytest.skip("float16 training needs CUDA")
+        pytest.skip("float16 needs CUDA")
     recipe = RECIPES["light"].changed({"training.warmup_steps": 0})
     stepper = stepper_of(recipe, table, device, precision=precision, learning_rate=5e-3)
     for step in range(30):
